@@ -1,0 +1,91 @@
+"""A timm backbone for one gray channel: its weights, its normalisation, and only those of its layers that are used.
+
+The paper's ResNet50, DenseNet121 and VGG16 (section 5), or any other timm name."""
+from huggingface_hub import constants, try_to_load_from_cache
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import hashlib
+from .basics import *
+
+__all__ = ["Backbone", "create_backbone", "split_backbone"]
+
+class Backbone(Module):
+    "Gray radiographs `[n, 1, h, w]`, 0..1, to a feature map `[n, width, h', w']`, normalised as the weights expect."
+    def __init__(self,
+        body:nn.Module,  # a timm model without its classifier
+        cfg,             # its pretrained configuration: `mean` and `std` of three channels
+        size:int,        # side of the images, pixels
+        weights:str,     # where the weights came from, in words
+    ):
+        self.body, self.weights = body, weights
+        self.register_buffer("mean", torch.tensor(np.mean(cfg.mean, dtype=np.float32)))
+        self.register_buffer("std", torch.tensor(np.mean(cfg.std, dtype=np.float32)))
+        self.width = self._measure(size)
+
+    def forward(self, image): return self._as_map(self.body.forward_features((image - self.mean) / self.std))
+
+    def _as_map(self, x):
+        "Channels first; a transformer's tokens `[n, tokens, width]` become a map one token wide."
+        if x.ndim == 3: return x.transpose(1, 2)[..., None]
+        return x.permute(0, 3, 1, 2) if str(getattr(self.body, "output_fmt", "")).endswith("NHWC") else x
+
+    def _measure(self, size):
+        "Run one blank image: measure the width, and drop the layers no gradient reaches (vgg16: 119.5M weights)."
+        self.eval()
+        features = self(torch.zeros(1, 1, size, size))
+        features.sum().backward()
+        for name, child in self.body.named_children():
+            params = list(child.parameters())
+            if params and all(p.grad is None for p in params): setattr(self.body, name, nn.Identity())
+        self.zero_grad()
+        self.train()
+        return features.shape[1]
+
+def create_backbone(
+    arch:str="resnet50",  # any timm name
+    weights:str="auto",   # 'imagenet', 'none', a local .pth/.safetensors file, or 'auto': 'imagenet' if it can be had
+    size:int=256,         # side of the images, pixels
+) -> Backbone:
+    """A one-channel backbone without classifier. timm sums the stem's three input channels into one, so that a gray image
+    gives what three equal channels gave. Files are loaded as tensors only, never as code, and must fit strictly.
+    ValueError for an unknown name or a file that doesn't fit; FileNotFoundError for a missing file."""
+    if not timm.is_model(arch): raise ValueError(f"timm has no model {arch!r}; near: {few(timm.list_models(f'*{arch[:5]}*'), 8)}.")
+    cfg = timm.get_pretrained_cfg(arch)
+    kwargs = dict(in_chans=1) | (dict(img_size=size) if cfg.fixed_input_size else {})
+    if weights == "auto": weights = "imagenet" if _hub_has(cfg) else _warn_untrained(arch)
+    if weights == "none": body, source = timm.create_model(arch, **kwargs), "none"
+    elif weights == "imagenet": body, source = timm.create_model(arch, pretrained=True, **kwargs), f"imagenet ({cfg.hf_hub_id or cfg.url})"
+    else: body, source = _from_file(arch, Path(weights), kwargs)
+    body.reset_classifier(0)
+    return Backbone(body, cfg, size, source)
+
+def _from_file(arch, file, kwargs):
+    if not file.is_file(): raise FileNotFoundError(f"weights={str(file)!r} is neither a file nor one of 'imagenet', 'none', 'auto'.")
+    try: body = timm.create_model(arch, pretrained=True, pretrained_cfg_overlay=dict(file=str(file)), **kwargs)
+    except Exception as e: raise ValueError(f"{file} does not hold the weights of {arch}: {str(e).splitlines()[0]}") from e
+    return body, f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:8]})"
+
+def _hub_has(cfg, timeout=3):
+    "Whether the weights are in the local cache or their hub answers within `timeout` seconds."
+    if not cfg.hf_hub_id: return False
+    if any(try_to_load_from_cache(cfg.hf_hub_id, f) for f in ("model.safetensors", "pytorch_model.bin")): return True
+    if constants.HF_HUB_OFFLINE: return False
+    try: return urlopen(Request(f"{constants.ENDPOINT}/api/models/{cfg.hf_hub_id}", method="HEAD"), timeout=timeout).status == 200
+    except (URLError, OSError): return False
+
+def _warn_untrained(arch):
+    warnings.warn(f"\n{'*' * 100}\nNO PRETRAINED WEIGHTS: the model hub can't be reached, so {arch} starts untrained. Results will be far\n"
+                  f"below a pretrained model's. Give weights=FILE (a local .pth or .safetensors), or weights='none' to\n"
+                  f"say that this is meant.\n{'*' * 100}", stacklevel=3)
+    return "none"
+
+def split_backbone(
+    backbone:Backbone, # any
+) -> tuple[list, list]: # early and late parameters
+    "Halve the backbone's parameters in the order of its layers, cut between two blocks, for discriminative rates."
+    names, params = zip(*backbone.body.named_parameters())
+    unit = [name.split(".")[:2] for name in names]
+    cuts = [i for i in range(1, len(names)) if unit[i] != unit[i - 1]]
+    cut = min(cuts, key=lambda i: abs(i - len(names) / 2))
+    return list(params[:cut]), list(params[cut:])

@@ -1,0 +1,69 @@
+"""The one door to fastai and timm, and what every learner needs of the machine: a seed and a precision.
+
+Everything public in `fastai.vision.all` passes through here, so that one import line holds for the whole package."""
+import os, random, sys, time, warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+from fastai.vision.all import *
+
+from .files import *
+
+def computes_bf16(
+    device:torch.device, # where the model runs
+) -> bool:
+    "Whether `device` multiplies bfloat16 in hardware: AVX512-BF16 or AMX on a CPU, Ampere or later on a GPU."
+    if device.type == "cuda": return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu": return torch.cpu._is_avx512_bf16_supported()
+    return False
+
+def use_bf16(
+    precision:str,       # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
+    device:torch.device, # where the model runs
+) -> bool:
+    "Whether a model's forward pass is autocast to bfloat16. fastai's own `to_bf16` does nothing on a CPU."
+    if precision not in ("auto", "bf16", "fp32"):
+        raise ValueError(f"precision={precision!r} is not known; use 'auto', 'bf16' or 'fp32'.")
+    return precision == "bf16" or precision == "auto" and computes_bf16(device)
+
+class EpochTable(ProgressCallback):
+    "fastai's progress bar and table, with the columns of the paper's Figs 3-5 alone: neither epoch nor time."
+    name = "progress"
+    def _write_stats(self, log): super()._write_stats(log[1:-1])
+
+class PlainTable(Callback):
+    "The same table as plain lines, for a stdout that is a file: fastai's bar would write its frames there."
+    order = 60
+    def before_fit(self):
+        self.headed, self.old_logger = False, self.logger
+        if self.logger is not noop: self.learn.logger = self.write
+
+    def after_fit(self): self.learn.logger = self.old_logger
+
+    def write(self, log):
+        if not self.headed: print(self.line(self.recorder.metric_names), flush=True)
+        self.headed = True
+        print(self.line(log), flush=True)
+
+    def line(self, log): return "  ".join(f"{f'{o:.6f}' if isinstance(o, float) else o:<10}" for o in log[1:-1]).rstrip()
+
+def epoch_table() -> Callback:
+    "The epoch table for where stdout goes: `EpochTable` in a terminal or notebook, else `PlainTable`."
+    return EpochTable() if IN_NOTEBOOK or sys.stdout.isatty() else PlainTable()
+
+class HistoryWriter(Callback):
+    "Write the epoch table as csv after every epoch. Opened per write, so `export` works with it (unlike `CSVLogger`)."
+    order = 60
+    def __init__(self,
+        file, # the csv; a further `fit` of the same learner adds its epochs
+    ): self.file, self.table = Path(file), []
+
+    def after_epoch(self):
+        if self.logger is noop: return # not an epoch of training: `validate`, `get_preds` or `lr_find`
+        self.table.append(dict(zip(self.recorder.metric_names[1:-1], self.recorder.values[-1])))
+        with atomic(self.file) as tmp: pd.DataFrame(self.table).to_csv(tmp, index=False, float_format="%.6f")

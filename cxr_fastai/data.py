@@ -1,0 +1,206 @@
+"""From a table of radiographs to fastai DataLoaders: one row feeds image, metadata and label (paper sections 3.2, 4).
+
+Each transform takes one row (a Series) or many (a DataFrame), so that a batch is made by indexing the table and the
+pixel cache once, and an image can't be paired with another patient's metadata."""
+from .basics import *
+from .cache import RadiographCache
+from .cohort import classes, positive
+from .leaks import check_leaks
+from .metadata import *
+from .radiograph import read_radiograph
+from .show import *
+
+__all__ = ["RadiographTransform", "LabelTransform", "RadiographDL", "RadiographDataLoaders",
+           "radiograph_block", "radiograph_tfms", "as_rows"]
+
+class RadiographTransform(Transform):
+    "A row's image file to pixels: from the decode-once cache where it is there, else by reading the file."
+    out_type = TensorRadiograph
+    def __init__(self,
+        size:int=256, # side of the square image, pixels
+    ): 
+        self.size, self.cache = size, None
+        super().__init__()
+
+    def open(self,
+        files,        # every file that will be asked for
+        folder=None,  # the cache's folder; None for the user's own
+    ): self.cache = RadiographCache(files, self.size, folder)
+
+    def _read(self, file): return self.cache[file] if self.cache and file in self.cache else read_radiograph(file, self.size)
+
+    def encodes(self, o:pd.DataFrame):
+        files = o["file"].tolist()
+        cached = self.cache and all(f in self.cache for f in files)
+        pixels = self.cache.get(files) if cached else np.stack([self._read(f) for f in files])
+        return TensorRadiograph(torch.from_numpy(pixels)[:, None])
+
+    def encodes(self, o:pd.Series): return TensorRadiograph(torch.from_numpy(np.array(self._read(o["file"])))[None])
+
+class LabelTransform(Transform):
+    "A row's label to 0 (negative) or 1 (positive)."
+    out_type = TensorCategory
+    def __init__(self,
+        vocab, # (negative, positive)
+    ):
+        self.vocab, self.c = CategoryMap(list(vocab), sort=False), len(vocab)
+        super().__init__()
+    def encodes(self, o:pd.DataFrame): return TensorCategory([self.vocab.o2i[c] for c in o["label"]])
+    def encodes(self, o:pd.Series): return TensorCategory(self.vocab.o2i[o["label"]])
+    def decodes(self, o:TensorCategory): return Category(self.vocab[int(o)])
+
+class RadiographDL(TfmdDL):
+    "Batches by indexing: `bs` rows go through each pipeline together. `wgts` (one a row) draws rows with replacement."
+    def __init__(self, dataset, *args, wgts=None, **kwargs):
+        super().__init__(dataset, *args, **kwargs)
+        self.wgts = wgts
+        if self.drop_last and 0 < self.n < self.bs:
+            raise ValueError(f"bs={self.bs} is more than the {self.n} training rows, so that no batch would be full; "
+                             f"choose bs <= {self.n}.")
+
+    def get_idxs(self):
+        if self.wgts is None or not self.shuffle: return super().get_idxs()
+        return self.rng.choices(range(self.n), weights=self.wgts, k=self.n)
+
+    def create_batches(self, samps):
+        if any(not isinstance(t, ToTensor) for t in self.after_item.fs): # an item transform needs single items
+            yield from super().create_batches(samps)
+            return
+        for idxs in self.chunkify(samps):
+            rows = self.dataset.items.iloc[idxs]
+            yield tuple(tl.tfms(rows) for tl in self.dataset.tls)
+
+    def _one_pass(self):
+        "The batch's types are known; fastai would read an image to find them."
+        self._n_inp, self._types = self.dataset.n_inp, {tuple: [tl.tfms[-1].out_type for tl in self.dataset.tls]}
+
+    def _pre_show_batch(self, b, max_n=9):
+        x, y, its = super()._pre_show_batch(b, max_n)
+        return RadiographInput(tuplify(x)), y, its
+
+def as_rows(
+    rows, # DataFrame, one row (Series or dict), or a list of rows
+) -> pd.DataFrame: # with a `file` column, taken from `image` where it is missing
+    "Rows for prediction: neither label nor split needed, any metadata may be missing."
+    if not isinstance(rows, pd.DataFrame): rows = pd.DataFrame([dict(o) for o in (rows if is_listy(rows) else [rows])])
+    return rows if "file" in rows or "image" not in rows else rows.assign(file=rows["image"].astype(str))
+
+class RadiographDataLoaders(DataLoaders):
+    "DataLoaders of (image, metadata) -> label, or of either input alone, that know their table."
+    @classmethod
+    def from_df(cls,
+        rows:pd.DataFrame,         # the cohort after `split_patients`: `image patient_id label split`, metadata, `file`
+        path=".",                  # where learners save; images are looked for here where `rows` has no `file`
+        cat_names=("sex", "view"), # metadata columns of words
+        cont_names=("age",),       # metadata columns of numbers
+        size:int=256,              # side of the square image, pixels
+        bs:int=32,                 # images a batch
+        seed:int=0,                # of shuffling here, and of `fit`
+        use:str="both",            # 'both', 'image' or 'metadata': the inputs
+        weighted:bool=False,       # draw both classes equally often in training
+        tfms=None,                 # batch augmentations; `radiograph_tfms()` where None, [] for none
+        cache=True,                # decode once: True (user's cache), a folder, or False (decode at every use)
+        num_workers:int=None,      # 0 with a cache, all cores without
+        **kwargs,                  # `val_bs`, `device`, ... of fastai's `dataloaders`
+    ):
+        """Train and valid DataLoaders. Rows of the split 'test' are cached, and checked for leaks, but never loaded here:
+        `dls.test_dl(rows)` loads them. ValueError for a table without both classes in train and valid, or bs > its training
+        rows; `LeakError` where the sides share a patient, an image or a near-duplicate."""
+        if "file" not in rows: rows = rows.assign(file=[str(Path(path)/o) for o in rows["image"]])
+        block = radiograph_block(cat_names, cont_names, size, use, tfms, cache)
+        train = positive(rows[rows["split"] == "train"])
+        wgts = np.where(train, 1 / max(train.sum(), 1), 1 / max((~train).sum(), 1)) if weighted else None
+        if num_workers is None: num_workers = 0 if cache is not False or use == "metadata" else defaults.cpus
+        dls = block.dataloaders(rows, path=path, bs=bs, num_workers=num_workers, dl_kwargs=[dict(wgts=wgts), {}], **kwargs)
+        dls.train.rng, dls.seed = random.Random(seed), seed
+        return dls
+
+    def transform(self,
+        kind:type, # RadiographTransform, MetadataTransform or LabelTransform
+    ):             # the DataLoaders' own one, None where there is no such input
+        "The transform of one kind."
+        return first(t for tl in self.train_ds.tls for t in tl.tfms.fs if isinstance(t, kind))
+
+    @property
+    def use(self):
+        "'both', 'image' or 'metadata'."
+        return {2: "both", 1: "image" if self.transform(RadiographTransform) else "metadata"}[self.n_inp]
+
+    def test_dl(self,
+        rows,                   # new patients: a table, one row, or a list of rows
+        rm_type_tfms=None,      # fastai's protocol; rows always enter at the first transform
+        with_labels:bool=False, # whether `rows` has labels to score against
+        **kwargs,               # of `RadiographDL`
+    ):
+        "A DataLoader of new patients, in their order, by the training rows' statistics. Metadata may be missing."
+        tls = self.valid_ds.tls if with_labels else self.valid_ds.tls[:self.n_inp]
+        test = Datasets(tls=[tl._new(as_rows(rows), split_idx=1) for tl in tls], n_inp=self.n_inp)
+        return self.valid.new(test, **kwargs)
+
+    def check_leaks(self):
+        "Put what is loaded now, and the table's test rows, through `leaks.check_leaks`; LeakError names the rows."
+        sides = [self.train_ds.items.assign(split="train"), self.valid_ds.items.assign(split="valid"), self.test_rows]
+        _check_leaks(pd.concat(sides, ignore_index=True), self.transform(MetadataTransform), self.transform(RadiographTransform))
+
+    @property
+    def test_rows(self): return self.train_ds.rows[self.train_ds.rows["split"] == "test"]
+
+def _check_leaks(rows, metadata, radiograph):
+    features, stats = (metadata.names, metadata.stats) if metadata else ((), None)
+    cached = radiograph and radiograph.cache
+    check_leaks(rows, features, radiograph.cache.hashes(rows["file"].tolist()) if cached else None, stats)
+
+class RadiographDatasets(Datasets):
+    "fastai's Datasets that remember the whole table, test rows included."
+    _dbunch_type = RadiographDataLoaders
+    def __init__(self, *args, rows=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.rows = rows
+    def subset(self, i): return type(self)(tls=L(tl.subset(i) for tl in self.tls), n_inp=self.n_inp, rows=self.rows)
+
+class RadiographBlock(DataBlock):
+    "A DataBlock over a table with a `split` column, which is checked, cached and fitted before anything is loaded."
+    def __init__(self, blocks, cache, **kwargs):
+        self.cache = cache
+        super().__init__(blocks, dl_type=RadiographDL, **kwargs)
+
+    def datasets(self, source, verbose=False):
+        rows, label = _refuse(source.reset_index(drop=True)), LabelTransform(classes(source))
+        tfms = {type(t): t for tt in self.type_tfms for t in tt}
+        metadata, radiograph = tfms.get(MetadataTransform), tfms.get(RadiographTransform)
+        splits = [np.flatnonzero(rows["split"] == o).tolist() for o in ("train", "valid")]
+        if metadata: metadata.fit(rows.iloc[splits[0]])
+        if radiograph and self.cache is not False: radiograph.open(rows["file"].tolist(), None if self.cache is True else self.cache)
+        _check_leaks(rows, metadata, radiograph)
+        tls = [TfmdLists(rows, [t], splits=splits, do_setup=False, dl_type=self.dl_type) for t in (*tfms.values(), label)]
+        return RadiographDatasets(tls=tls, n_inp=self.n_inp, dl_type=self.dl_type, rows=rows)
+
+def _refuse(rows):
+    "The table, or one sentence that says why nothing can be trained on it."
+    if "split" not in rows: raise ValueError("The table has no column 'split'; put it through split_patients first.")
+    if (unknown := rows["label"].isna()).any():
+        raise ValueError(f"{unknown.sum():,} rows have no label ({few(rows.loc[unknown, 'image'])}); leave them out.")
+    for side in "train", "valid":
+        found = rows.loc[rows["split"] == side, "label"].value_counts()
+        if (found > 0).sum() < 2:
+            raise ValueError(f"The {side} rows hold {dict(found)}: both classes are needed to train and to score.")
+    return rows
+
+def radiograph_tfms() -> list:
+    "Augmentations that suit radiographs: a little rotation, zoom and lighting; no flip, for the heart is on the left."
+    return aug_transforms(do_flip=False, max_rotate=7., max_zoom=1.1, max_lighting=.1, max_warp=0., pad_mode="zeros")
+
+def radiograph_block(
+    cat_names=("sex", "view"), # metadata columns of words
+    cont_names=("age",),       # metadata columns of numbers
+    size:int=256,              # side of the square image, pixels
+    use:str="both",            # 'both', 'image' or 'metadata': the inputs
+    tfms=None,                 # batch augmentations; `radiograph_tfms()` where None, [] for none
+    cache=True,                # True, a folder, or False
+) -> RadiographBlock:          # `.dataloaders(rows)` gives `RadiographDataLoaders`
+    "A DataBlock that pairs each radiograph with its metadata row: (image, metadata) -> label."
+    if use not in ("both", "image", "metadata"): raise ValueError(f"use={use!r} is not known; use 'both', 'image' or 'metadata'.")
+    pixels = TransformBlock(RadiographTransform(size), batch_tfms=[IntToFloatTensor, *(radiograph_tfms() if tfms is None else tfms)])
+    words = TransformBlock(MetadataTransform(cat_names, cont_names))
+    inputs = {"both": [pixels, words], "image": [pixels], "metadata": [words]}[use]
+    return RadiographBlock(inputs, cache, n_inp=len(inputs))

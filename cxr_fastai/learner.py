@@ -1,0 +1,133 @@
+"""The paper's three classifiers as fastai Learners (section 5.3): DCNN-real, MLP-meta, and both trained jointly."""
+from .backbone import create_backbone
+from .basics import *
+from .data import *
+from .fusion import *
+from .metadata import MetadataTransform
+from .metrics import paper_metrics
+from .show import *
+
+__all__ = ["RadiographLearner", "image_learner", "metadata_learner", "fusion_learner"]
+
+class RadiographLearner(Learner):
+    "A fastai Learner that fits only leak-free data, from a seed, and predicts one patient from named values."
+    def __init__(self, *args, seed=0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.seed, self.fits = seed, 0
+
+    @delegates(Learner.fit)
+    def fit(self, n_epoch, lr=None, **kwargs):
+        "fastai's `fit` after a leak check. Every fit is seeded, each one on from the last, so that a seed gives its bits."
+        self.dls.check_leaks()
+        set_seed(self.seed + self.fits, reproducible=True)
+        self.dls.train.rng = random.Random(self.seed + self.fits)
+        self.fits += 1
+        super().fit(n_epoch, lr, **kwargs)
+
+    @property
+    def weights(self): return self.model.backbone.weights if hasattr(self.model, "backbone") else "none"
+
+    @delegates(Learner.fit_one_cycle)
+    def fine_tune(self,
+        epochs:int,            # after the frozen ones
+        base_lr:float=2e-3,    # as in fastai
+        freeze_epochs:int=1,   # head alone; none where the body has no pretrained weights to keep
+        **kwargs,
+    ):
+        "fastai's `fine_tune`; from untrained weights there is nothing to keep frozen, and it is `fit_one_cycle`."
+        if self.weights == "none": return self.fit_one_cycle(epochs, base_lr, **kwargs)
+        super().fine_tune(epochs, base_lr, freeze_epochs, **kwargs)
+
+    def predict(self,
+        row=None,              # a row of a table, or a dict; or give its columns by name:
+        with_input:bool=False, # return the decoded input first
+        **columns,             # image='x.png', age=54, sex='F', view='PA'; what is left out is missing
+    ): # label in words, its number, probabilities of both classes
+        "Predict one patient. ValueError for a column the model doesn't know."
+        row = {} if row is None else dict(row)
+        metadata, radiograph = self.dls.transform(MetadataTransform), self.dls.transform(RadiographTransform)
+        known = (["image", "file"] if radiograph else []) + (metadata.names if metadata else [])
+        if unknown := set(columns) - set(known): raise ValueError(f"predict doesn't know {few(sorted(unknown))}; it takes {few(known, 20)}.")
+        row |= columns
+        if radiograph and not {"image", "file"} & set(row): raise ValueError("predict needs image=FILE: this model reads a radiograph.")
+        return super().predict(row, with_input=with_input)
+
+    @delegates(Learner.load)
+    def load(self, file, **kwargs):
+        "fastai's `load`; ValueError where the optimizer state doesn't fit, which fastai passes over with a warning."
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Could not load the optimizer state")
+            try: return super().load(file, **kwargs)
+            except UserWarning: raise ValueError(f"{file}: its optimizer state doesn't fit; load(..., with_opt=False) takes the weights alone.")
+
+def _learner(dls, model, seed, metrics, cbs, frozen=False, **kwargs):
+    learn = RadiographLearner(dls, model, CrossEntropyLossFlat(), metrics=metrics, splitter=parameter_groups,
+                              seed=seed, **kwargs)
+    learn.remove_cb(ProgressCallback)
+    learn.add_cbs([epoch_table(), *L(cbs)])
+    if frozen: learn.freeze()
+    return learn
+
+def _need(dls, *uses):
+    if dls.use not in uses: raise ValueError(f"This learner needs DataLoaders with use={' or '.join(map(repr, uses))}; these have use={dls.use!r}.")
+
+def _backbone(dls, arch, weights): return create_backbone(arch, weights, dls.transform(RadiographTransform).size)
+
+@delegates(Learner.__init__, but=["dls", "model", "loss_func", "splitter"])
+def image_learner(
+    dls:RadiographDataLoaders, # with images
+    arch:str="resnet50",       # any timm name
+    weights:str="auto",        # 'imagenet', 'none', a local file, 'auto'
+    ps:float=.5,               # dropout before the output
+    precision:str="auto",      # 'auto' (bf16 where the hardware has it), 'bf16', 'fp32'
+    seed:int=0,                # of initialisation, dropout, augmentation and shuffling
+    metrics=paper_metrics,     # fastai metrics, or those of `metrics`
+    cbs=None,                  # further callbacks
+    **kwargs,
+) -> RadiographLearner:
+    "Image alone: the paper's DCNN-real. Starts frozen where the body is pretrained."
+    _need(dls, "image", "both")
+    set_seed(seed, reproducible=True)
+    backbone = _backbone(dls, arch, weights)
+    model = ImageModel(backbone, dls.c, ps, use_bf16(precision, dls.device))
+    return _learner(dls, model, seed, metrics, cbs, backbone.weights != "none", **kwargs)
+
+@delegates(Learner.__init__, but=["dls", "model", "loss_func", "splitter"])
+def metadata_learner(
+    dls:RadiographDataLoaders, # with metadata
+    meta_dropout:float=.1,     # share of values masked as missing in training
+    seed:int=0,                # of initialisation and shuffling
+    metrics=paper_metrics,     # fastai metrics, or those of `metrics`
+    cbs=None,                  # further callbacks
+    **kwargs,
+) -> RadiographLearner:
+    "Metadata alone: the paper's MLP-meta, three fully connected layers. One parameter group: `freeze` has nothing to freeze."
+    _need(dls, "metadata", "both")
+    set_seed(seed, reproducible=True)
+    model = MetadataModel(MetadataMLP(dls.transform(MetadataTransform), dls.c, p_missing=meta_dropout))
+    return _learner(dls, model, seed, metrics, cbs, **kwargs)
+
+@delegates(Learner.__init__, but=["dls", "model", "loss_func", "splitter"])
+def fusion_learner(
+    dls:RadiographDataLoaders, # with both inputs
+    arch:str="resnet50",       # any timm name
+    fusion:str="concat",       # how the outputs merge: a key of `FUSIONS`
+    weights:str="auto",        # 'imagenet', 'none', a local file, 'auto'
+    ps:float=.5,               # dropout before the output
+    meta_dropout:float=.1,     # share of values, and of patients, masked as missing in training
+    n_meta:int=32,             # width of the MLP's output
+    precision:str="auto",      # 'auto' (bf16 where the hardware has it), 'bf16', 'fp32'
+    seed:int=0,                # of initialisation, dropout, augmentation and shuffling
+    metrics=paper_metrics,     # fastai metrics, or those of `metrics`
+    cbs=None,                  # further callbacks
+    **kwargs,
+) -> RadiographLearner:
+    "Image and metadata trained jointly, their outputs merged: the paper's Real-Meta. Starts frozen where the body is pretrained."
+    _need(dls, "both")
+    if fusion not in FUSIONS: raise ValueError(f"fusion={fusion!r} is not known; use one of {', '.join(FUSIONS)}.")
+    set_seed(seed, reproducible=True)
+    backbone = _backbone(dls, arch, weights)
+    mlp = MetadataMLP(dls.transform(MetadataTransform), n_meta, p_missing=meta_dropout)
+    head = FUSIONS[fusion](backbone.width, n_meta, dls.c, ps)
+    model = FusionModel(backbone, mlp, head, use_bf16(precision, dls.device))
+    return _learner(dls, model, seed, metrics, cbs, backbone.weights != "none", **kwargs)

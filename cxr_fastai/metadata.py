@@ -1,0 +1,95 @@
+"""The patient's metadata as numbers: one-hot categories and min-max scaled numerics (paper section 4.2)."""
+from .basics import *
+
+__all__ = ["TensorMetadata", "MetadataWords", "MetadataTransform"]
+
+class TensorMetadata(TensorBase):
+    "Encoded metadata, float32 `[d]` for one patient or `[n, d]` for many."
+
+class MetadataWords(dict):
+    "One patient's metadata in words, column -> value; None where it is missing."
+    def __str__(self): return ", ".join(f"{v:g}" if isinstance(v, float) else str(v or "?") for v in self.values())
+    def show(self, ctx=None, **kwargs): return show_title(self, ctx=ctx)
+
+class MetadataTransform(Transform):
+    """Encode metadata columns. A category becomes one 0/1 slot a word, then one for an unknown word and one for a
+    missing value; a number becomes (x - min)/(max - min) and one slot for a missing value. Words, minima and maxima are
+    those of the rows it was fitted on, which must be training rows only (`leaks.check_leaks` looks)."""
+    out_type = TensorMetadata
+
+    def __init__(self,
+        cat_names=("sex", "view"), # columns of words
+        cont_names=("age",),       # columns of numbers
+    ):
+        self.cat_names, self.cont_names = list(cat_names), list(cont_names)
+        self.stats, self.warned = {}, set()
+        super().__init__()
+
+    @property
+    def names(self): return self.cat_names + self.cont_names
+
+    def fit(self,
+        rows:pd.DataFrame, # training rows
+    ):
+        "Learn words and ranges from `rows`. ValueError where a column is missing or holds no value at all."
+        if absent := [o for o in self.names if o not in rows]:
+            raise ValueError(f"No metadata column {few(absent)}; the table has {few(rows.columns, 20)}.")
+        if empty := [o for o in self.names if rows[o].notna().sum() == 0]:
+            raise ValueError(f"Metadata column {few(empty)} is empty in all {len(rows):,} training rows; leave it out.")
+        self.stats = {o: sorted(rows[o].dropna().astype(str).unique()) for o in self.cat_names}
+        self.stats |= {o: (float(rows[o].min()), float(rows[o].max())) for o in self.cont_names}
+        return self
+
+    @property
+    def widths(self):
+        "Slots of each column."
+        if not self.stats: raise ValueError("This MetadataTransform was not fitted; call fit(training_rows) first.")
+        return [len(self.stats[o]) + 2 for o in self.cat_names] + [2] * len(self.cont_names)
+
+    @property
+    def column(self):
+        "The column's number for each slot, int64 `[d]`."
+        return torch.repeat_interleave(torch.arange(len(self.names)), torch.tensor(self.widths))
+
+    @property
+    def missing(self):
+        "True for each slot that says 'this value is missing', bool `[d]`: the last of every column."
+        ends = torch.tensor(self.widths).cumsum(0) - 1
+        return torch.zeros(sum(self.widths), dtype=torch.bool).index_fill(0, ends, True)
+
+    def _words(self, values, name):
+        "One-hot `[n, words + 2]` of a column of words."
+        words, absent = self.stats[name], values.isna().to_numpy()
+        codes = pd.Categorical(values.astype(str), categories=words).codes.astype(np.int64)
+        unknown = (codes < 0) & ~absent
+        if unknown.any() and name not in self.warned:
+            self.warned.add(name)
+            warnings.warn(f"{name}: {few(values[unknown].unique())} not among the training words {words}; "
+                          "encoded as unknown.")
+        codes[unknown], codes[absent] = len(words), len(words) + 1
+        return np.eye(len(words) + 2, dtype=np.float32)[codes]
+
+    def _number(self, values, name):
+        "Scaled value and missing flag, `[n, 2]`, of a column of numbers."
+        lo, hi = self.stats[name]
+        scaled = (pd.to_numeric(values).to_numpy(np.float32, na_value=np.nan) - lo) / ((hi - lo) or 1)
+        absent = np.isnan(scaled)
+        return np.stack([np.where(absent, 0, scaled), absent], 1).astype(np.float32)
+
+    def encodes(self, o:pd.DataFrame):
+        self.widths # refuses an unfitted transform
+        o = o.reindex(columns=self.names)
+        parts = [self._words(o[c], c) for c in self.cat_names] + [self._number(o[c], c) for c in self.cont_names]
+        return TensorMetadata(torch.from_numpy(np.concatenate(parts, 1)))
+
+    def encodes(self, o:pd.Series): return self.encodes(o.to_frame().T)[0]
+
+    def decodes(self, o:TensorMetadata):
+        parts = zip(self.names, torch.split(o.float().cpu(), self.widths))
+        return MetadataWords({name: self._decode(name, part.tolist()) for name, part in parts})
+
+    def _decode(self, name, slots):
+        if slots[-1] == 1: return None
+        if name in self.cat_names: return (self.stats[name] + ["#unknown"])[int(np.argmax(slots))]
+        lo, hi = self.stats[name]
+        return round(lo + slots[0] * (hi - lo), 3)

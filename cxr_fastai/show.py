@@ -1,0 +1,45 @@
+"""The radiograph tensor, and pictures of batches, results and top losses, titled with label and metadata in words."""
+from plum import dispatch
+from .basics import *
+
+__all__ = ["TensorRadiograph", "RadiographInput", "show_batch", "show_results", "plot_top_losses"]
+
+class TensorRadiograph(TensorImageBW):
+    "Gray radiographs: uint8 0..255 as read, float 0..1 in a batch; `[1, h, w]` or `[n, 1, h, w]`."
+    _show_args = dict(cmap="gray", vmin=0, vmax=1) # air is black, as on film
+
+class RadiographInput(tuple):
+    "The inputs of a decoded batch: the type by which fastai finds the three functions below."
+
+def _table(samples, heads): display_df(pd.DataFrame([[str(o) for o in s] for s in samples], columns=heads))
+
+def _grid(samples, ctxs, max_n, nrows, ncols, figsize):
+    n = min(len(samples), max_n)
+    return ctxs or get_grid(n, nrows=nrows, ncols=ncols, figsize=figsize)
+
+def _draw(ax, image, lines, color="black"):
+    image.show(ctx=ax)
+    ax.set_title("\n".join(str(o) for o in lines), fontsize="small", color=color)
+    return ax
+
+@dispatch
+def show_batch(x:RadiographInput, y, samples, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None, **kwargs):
+    if not isinstance(samples[0][0], TensorRadiograph): return _table(samples[:max_n], ["metadata", "label"][:len(samples[0])])
+    axs = _grid(samples, ctxs, max_n, nrows, ncols, figsize)
+    return [_draw(ax, image, reversed(rest)) for ax, (image, *rest) in zip(axs, samples)]
+
+@dispatch
+def show_results(x:RadiographInput, y, samples, outs, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None, **kwargs):
+    if not isinstance(samples[0][0], TensorRadiograph):
+        return _table([(*s, o[0]) for s, o in zip(samples, outs)][:max_n], ["metadata", "label", "predicted"])
+    axs = _grid(samples, ctxs, max_n, nrows, ncols, figsize)
+    return [_draw(ax, image, [f"{label} / {out[0]}", *words], "green" if str(label) == str(out[0]) else "red")
+            for ax, (image, *words, label), out in zip(axs, samples, outs)]
+
+@dispatch
+def plot_top_losses(x:RadiographInput, y, samples, outs, raws, losses, nrows=None, ncols=None, figsize=None, **kwargs):
+    texts = [f"{o[0]} / {s[-1]} / {float(l):.2f} / {float(r.max()):.2f}" for s, o, r, l in zip(samples, outs, raws, losses)]
+    head = "prediction / actual / loss / probability"
+    if not isinstance(samples[0][0], TensorRadiograph): return _table(list(zip(samples.itemgot(0), texts)), ["metadata", head])
+    axs = get_grid(len(samples), nrows=nrows, ncols=ncols, figsize=figsize, title=head)
+    return [_draw(ax, s[0], [text, *s[1:-1]]) for ax, s, text in zip(axs, samples, texts)]
