@@ -31,6 +31,13 @@ def use_bf16(
         raise ValueError(f"precision={precision!r} is not known; use 'auto', 'bf16' or 'fp32'.")
     return precision == "bf16" or precision == "auto" and computes_bf16(device)
 
+def fused_adamw(
+    params,        # parameters, in groups or not
+    lr:float=1e-3, # learning rate; schedules replace it
+) -> OptimWrapper:
+    "fastai's default optimizer (Adam, betas .9/.99, eps 1e-5, decoupled decay .01) by torch's fused kernel: several times faster."
+    return OptimWrapper(params, torch.optim.AdamW, lr=lr, betas=(.9, .99), eps=1e-5, weight_decay=.01, fused=True)
+
 class EpochTable(ProgressCallback):
     "fastai's progress bar and table, with the columns of the paper's Figs 3-5 alone: neither epoch nor time."
     name = "progress"

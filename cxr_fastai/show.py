@@ -6,7 +6,9 @@ __all__ = ["TensorRadiograph", "RadiographInput", "show_batch", "show_results", 
 
 class TensorRadiograph(TensorImageBW):
     "Gray radiographs: uint8 0..255 as read, float 0..1 in a batch; `[1, h, w]` or `[n, 1, h, w]`."
-    _show_args = dict(cmap="gray", vmin=0, vmax=1) # air is black, as on film
+    def show(self, ctx=None, **kwargs):
+        "Air is black, as on film; black and white are the format's ends, not the image's own."
+        return show_image(self, ctx=ctx, **dict(cmap="gray", vmin=0, vmax=1 if self.is_floating_point() else 255) | kwargs)
 
 class RadiographInput(tuple):
     "The inputs of a decoded batch: the type by which fastai finds the three functions below."

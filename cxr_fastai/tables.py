@@ -6,7 +6,7 @@ import pandas as pd
 from scipy.stats import binomtest
 from sklearn import metrics as skm
 
-__all__ = ["PAPER_METRICS", "METRICS", "scores", "wilson", "gain", "table1_row", "to_markdown"]
+__all__ = ["PAPER_METRICS", "METRICS", "scores", "wilson", "gain", "table1_row", "arms_table", "to_markdown"]
 
 def _decided(score, **kwargs): return lambda label, prob: score(label, np.asarray(prob) >= .5, **kwargs)
 
@@ -68,9 +68,16 @@ def table1_row(
     "One row of the paper's Table 1, recall with its 95% Wilson interval by arm, and what it rests on."
     row = {"Model": model} | {ARM_TITLES.get(k, k): _recall(s) for k, s in arms.items()}
     if {"real", "real-meta"} <= set(arms):
-        row["Gain Real to Real-Meta"] = f"{gain(arms['real']['recall'], arms['real-meta']['recall']):+.1%}"
+        more = gain(arms["real"]["recall"], arms["real-meta"]["recall"])
+        row["Gain Real to Real-Meta"] = "undefined" if np.isnan(more) else f"{more:+.1%}"
     first = next(iter(arms.values()))
     return pd.DataFrame([row | dict(n=first["n"], positives=first["positives"]) | about])
+
+def arms_table(
+    arms:dict, # arm -> its `scores`
+) -> pd.DataFrame:
+    "Every metric of every arm on the same test rows, at the paper's threshold of .5."
+    return pd.DataFrame([{"arm": ARM_TITLES.get(k, k)} | {m: s[m] for m in METRICS} for k, s in arms.items()])
 
 def to_markdown(
     table:pd.DataFrame, # any table
