@@ -1,0 +1,198 @@
+"""Decode once: radiographs at the working size, kept as one memory-mapped uint8 array that any number of runs share.
+
+One store per working size and reader version holds `pixels.u8` (slots of size x size bytes, appended) and `index.npz`
+(a row a slot). A slot's key is the file's absolute path, length and mtime: a changed file gets a new slot, and any set
+of files shares the store. Pixels reach the disk before the index that names them: a kill costs the last seconds' work
+and nothing else. One process builds at a time (a file lock, which dies with its process); reading takes no lock.
+What a changed or deleted file leaves behind stays until the folder is deleted, safely while nothing runs."""
+import io, os, shutil, sys, time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from pathlib import Path
+from zlib import crc32
+import numpy as np
+from fastcore.imports import IN_NOTEBOOK
+from filelock import FileLock, Timeout
+from cxr_fastai.files import atomic, few
+from cxr_fastai.leaks import perceptual_hash
+from cxr_fastai.radiograph import READER_VERSION, RadiographError, read_radiograph
+
+__all__ = ["RadiographCache", "progress"]
+
+SLOT = np.dtype([("key", "V16"), ("crc", "u4"), ("hash", "u8", 4)])
+COMMIT_EVERY = 2.  # seconds between two indices on disk while building: the work that a kill may cost
+
+def progress(
+    items,     # any iterable
+    total:int, # how many it will give
+    what:str,  # what is being done to them, as the line begins
+):
+    "Yield from `items` under a bar in a terminal or notebook; elsewhere at most ten plain lines, none within a second."
+    if IN_NOTEBOOK or sys.stdout.isatty():
+        from fastprogress.fastprogress import progress_bar
+        bar = progress_bar(items, total=total)
+        bar.comment = what
+        yield from bar
+        if not IN_NOTEBOOK: print()  # the bar leaves the cursor on its own line
+        return
+    start = last = time.monotonic()
+    for i,o in enumerate(items, 1):
+        yield o
+        now = time.monotonic()
+        if now-start > 1 and (i == total or now-last > 1 and i*10//total > (i-1)*10//total):
+            print(f"{what}: {i:,} of {total:,} in {now-start:.0f} s", flush=True)
+            last = now
+
+def _key(file):
+    s = os.stat(file)
+    return blake2b(os.fsencode(f"{os.path.abspath(file)}\0{s.st_size}\0{s.st_mtime_ns}"), digest_size=16).digest()
+
+def _keys(files):
+    "Each file's key; ONE FileNotFoundError for all that are not there."
+    keys, missing = {}, []
+    for f in files:
+        try: keys[f] = _key(f)
+        except (FileNotFoundError, NotADirectoryError): missing.append(f)
+    if not missing: return keys
+    raise FileNotFoundError(f"{len(missing):,} of {len(files):,} radiographs do not exist ({few(missing)}): is "
+                            f"{os.path.dirname(os.path.abspath(missing[0]))} the folder they are in?")
+
+def _decode(file, size):
+    pixels = read_radiograph(file, size)
+    return pixels, crc32(pixels), perceptual_hash(pixels[None])[0]
+
+def _ahead(pool, f, items, n):
+    "`item, future` in order, with at most `n` under way: a writer that falls behind must not fill the memory."
+    running = deque()
+    for o in items:
+        running.append((o, pool.submit(f, o)))
+        if len(running) > n: yield running.popleft()
+    yield from running
+
+class RadiographCache:
+    """The radiographs `files` at `size`, decoded where no run has done it yet: `cache.get(batch_of_files)`. Forked
+    workers share its pixels. Pickled it is a size and a folder, unpickled it is empty: a model carries no patient."""
+    def __init__(
+        self,
+        files:list,         # image files, in any order
+        size:int,           # side of the square, pixels
+        folder=None,        # where stores are; None: $CXR_FASTAI_CACHE, else ~/.cache/cxr_fastai
+        progress:bool=True, # show how far the decoding is
+    ):
+        "Raises ONE FileNotFoundError or RadiographError for all files missing or unreadable; the good stay cached."
+        if size < 1: raise ValueError(f"size is the side of a square in pixels, not {size}")
+        self.size, self.folder, self.progress = size, folder, progress
+        root = Path(folder or os.environ.get("CXR_FASTAI_CACHE") or Path.home()/".cache"/"cxr_fastai")
+        self.store = root/f"{size}px-v{READER_VERSION}"
+        self.keys, self.pixels = _keys([str(f) for f in files]), np.empty((0, size, size), np.uint8)
+        self._open(self._load() if self.keys else np.empty(0, SLOT))
+        if any(k not in self.slot for k in self.keys.values()): self._build()
+
+    def __len__(self): return len(self.keys)
+    def __contains__(self, file): return str(file) in self.keys
+    def __getitem__(self, file): return self.get([file])[0]
+    def __getstate__(self): return dict(size=self.size, folder=self.folder)
+    def __setstate__(self, state): self.__init__([], **state)
+
+    def _slots(self, files):
+        try: return np.array([self.slot[self.keys[str(f)]] for f in files], int)
+        except KeyError as e: raise KeyError(f"{e.args[0]} is not in this cache; name it when making it") from None
+
+    def get(
+        self,
+        files,       # a batch of the files the cache was made with
+    ) -> np.ndarray: # uint8 [n,size,size], a copy
+        "The pixels of `files`, in their order; a slot that differs from its crc at its first reading is decoded again."
+        files = [str(f) for f in files]
+        for _ in range(2):
+            at = self._slots(files)
+            x = self.pixels[at]
+            bad = [files[j] for j in np.flatnonzero(~self.checked[at]) if crc32(x[j]) != self.rows["crc"][at[j]]]
+            if not bad:
+                self.checked[at] = True
+                return x
+            print(f"{self.store} is damaged at {few(bad)}: decoding {len(bad):,} again", flush=True)
+            self._build(bad)
+        raise OSError(f"{self.store} does not give back what was written to it; check its disk, or name another folder")
+
+    def hashes(
+        self,
+        files,       # as for `get`
+    ) -> np.ndarray: # uint64 [n,4]
+        "The perceptual hashes of `files`, made when they were decoded (`leaks.perceptual_hash`)."
+        return self.rows["hash"][self._slots(files)]
+
+    def _load(self):
+        "The index's rows whose pixels are there; none where it is missing, or damaged, which is said."
+        try:
+            index = io.BytesIO((self.store/"index.npz").read_bytes())
+            whole = (self.store/"pixels.u8").stat().st_size // self.size**2
+        except FileNotFoundError: return np.empty(0, SLOT)
+        try:
+            with np.load(index, allow_pickle=False) as z: rows = z["slots"]
+            if rows.dtype != SLOT or rows.ndim != 1: raise ValueError("another layout")
+        except Exception as e:  # damaged bytes raise of every kind
+            print(f"{self.store/'index.npz'} is damaged ({e}): building the store anew", flush=True)
+            return np.empty(0, SLOT)
+        if whole < len(rows): print(f"{self.store} lacks pixels: {len(rows)-whole:,} slots are dropped", flush=True)
+        return rows[:whole]
+
+    def _open(self, rows):
+        "Map the pixels that `rows` describe; forked workers share them."
+        self.rows, self.checked = rows, np.zeros(len(rows), bool)
+        self.slot = {k: i for i,k in enumerate(rows["key"].tolist())}
+        if not len(rows): return
+        shape = len(rows), self.size, self.size
+        self.pixels = np.asarray(np.memmap(self.store/"pixels.u8", np.uint8, "r", shape=shape))
+
+    def _build(self, again=()):
+        "Under the lock: decode what no process has yet, and the files `again`, each into the slot it has."
+        self.store.mkdir(parents=True, exist_ok=True)
+        self.keys.update(_keys(again))
+        again = {self.keys[f] for f in again}
+        with self._lock():
+            for tmp in self.store.glob(".index.*.npz"): tmp.unlink()  # of a process killed while it wrote its index
+            self._open(self._load())
+            todo = {k: f for f,k in self.keys.items() if k not in self.slot or k in again}
+            errors = self._fill(todo) if todo else []
+            self._open(self._load())
+        if errors: raise RadiographError(f"{len(errors):,} of {len(self):,} radiographs cannot be read: {few(errors)}. "
+                                         "The others are cached; mend these or leave them out")
+
+    def _fill(self, todo):
+        "Decode the files of `todo` (key: file) in threads, as Pillow frees the GIL, into their slots; the errors met."
+        n, errors, last, workers = len(self.rows), [], time.monotonic(), os.cpu_count() or 1
+        rows, file = np.concatenate([self.rows, np.zeros(len(todo), SLOT)]), self.store/"pixels.u8"
+        if (need := len(todo)*self.size**2) > (free := shutil.disk_usage(self.store).free):
+            raise OSError(f"{self.store} needs {need/1e9:.1f} GB and its disk has {free/1e9:.1f} GB left: name another "
+                          "folder with CXR_FASTAI_CACHE")
+        if not n: file.unlink(missing_ok=True)  # unlinked, not overwritten: a process that maps it goes on reading it
+        with open(file, "r+b" if n else "w+b") as f, ThreadPoolExecutor(workers) as pool:
+            done = _ahead(pool, lambda o: _decode(o[1], self.size), todo.items(), 16*workers)
+            if self.progress: done = progress(done, len(todo), f"Decoding radiographs to {self.size} px")
+            try:
+                for (key,_),job in done:
+                    try: pixels, *rest = job.result()
+                    except RadiographError as e: errors.append(str(e)); continue
+                    i = self.slot.get(key, n)
+                    f.seek(i * self.size**2)
+                    f.write(pixels)
+                    rows[i], n = (key, *rest), max(n, i+1)
+                    if time.monotonic()-last > COMMIT_EVERY: last = self._commit(f, rows[:n])
+            finally: self._commit(f, rows[:n])
+        return errors
+
+    def _commit(self, f, rows):
+        "Pixels first, then the index that vouches for them; gives the time."
+        f.flush()
+        os.fsync(f.fileno())
+        with atomic(self.store/"index.npz") as tmp: np.savez(tmp, slots=rows)
+        return time.monotonic()
+
+    def _lock(self):
+        "Held by at most one process; whoever waits is told so."
+        lock = FileLock(self.store/"lock")
+        try: return lock.acquire(timeout=1)
+        except Timeout: print(f"Waiting for another process that is filling {self.store}", flush=True)
+        return lock.acquire()

@@ -1,0 +1,320 @@
+import multiprocessing, os, pickle, signal, subprocess, sys, threading, time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np, pytest
+from PIL import Image
+from filelock import FileLock
+import cxr_fastai.cache as module
+from cxr_fastai.cache import RadiographCache, progress
+from cxr_fastai.leaks import perceptual_hash
+from cxr_fastai.radiograph import READER_VERSION, RadiographError, read_radiograph
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(__file__).parents[2]/"shared"/"data"
+needs_nih = pytest.mark.skipif(not SHARED.exists(), reason="needs the NIH sample")
+
+def draw(folder, n, seed=0):
+    "`n` small radiographs, no two alike; their names."
+    rng = np.random.default_rng(seed)
+    folder.mkdir(exist_ok=True)
+    files = [str(folder/f"{i:03}.png") for i in range(n)]
+    for f in files: Image.fromarray(rng.integers(0, 255, (24, 32), dtype=np.uint8)).save(f)
+    return files
+
+@pytest.fixture
+def files(tmp_path): return draw(tmp_path/"images", 12)
+
+@pytest.fixture
+def decoded(monkeypatch):
+    "The files decoded since, in the order in which they were."
+    log = []
+    def reader(file, size):
+        log.append(str(file))
+        return read_radiograph(file, size)
+    monkeypatch.setattr(module, "read_radiograph", reader)
+    return log
+
+def want(files, size=16): return np.stack([read_radiograph(f, size) for f in files])
+def store(tmp_path, size=16): return tmp_path/"cache"/f"{size}px-v{READER_VERSION}"
+def open_cache(files, tmp_path, size=16): return RadiographCache(files, size, tmp_path/"cache")
+
+def flip(path, at, n=1):
+    with open(path, "r+b") as f:
+        f.seek(at)
+        old = f.read(n)
+        f.seek(at)
+        f.write(bytes(255-b for b in old))
+
+def test_gives_the_readers_pixels_in_any_order_and_number(files, tmp_path):
+    cache = open_cache(files, tmp_path)
+    for batch in (files, files[::-1], [files[3]]*5, files[4:6]):
+        got = cache.get(batch)
+        assert got.dtype == np.uint8 and type(got) is np.ndarray and got.flags.writeable
+        np.testing.assert_array_equal(got, want(batch))
+    np.testing.assert_array_equal(cache[files[7]], read_radiograph(files[7], 16))
+    assert cache.get([]).shape == (0, 16, 16)
+    assert len(cache) == 12 and files[0] in cache and Path(files[0]) in cache and "other.png" not in cache
+
+def test_what_is_given_back_is_a_copy(files, tmp_path):
+    cache = open_cache(files, tmp_path)
+    cache.get(files)[:] = 0
+    np.testing.assert_array_equal(cache.get(files), want(files))
+
+def test_hashes_are_those_of_the_pixels(files, tmp_path):
+    cache = open_cache(files, tmp_path)
+    np.testing.assert_array_equal(cache.hashes(files[2:9]), perceptual_hash(cache.get(files[2:9])))
+
+def test_the_second_opening_decodes_nothing(files, tmp_path, decoded):
+    open_cache(files, tmp_path)
+    assert sorted(decoded) == files
+    decoded.clear()
+    np.testing.assert_array_equal(open_cache(files, tmp_path).get(files), want(files))
+    np.testing.assert_array_equal(open_cache(files[5:8], tmp_path).get(files[6:8]), want(files[6:8]))
+    assert decoded == []
+
+def test_more_files_join_the_store_and_an_open_cache_is_not_disturbed(files, tmp_path, decoded):
+    first = open_cache(files[:5], tmp_path)
+    second = open_cache(files[3:], tmp_path)
+    assert sorted(decoded) == files
+    np.testing.assert_array_equal(first.get(files[:5]), want(files[:5]))
+    np.testing.assert_array_equal(second.get(files[3:]), want(files[3:]))
+
+def test_one_file_under_two_names_is_decoded_once(files, tmp_path, decoded, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [files[0], "images/000.png", "images/../images/000.png"]
+    cache = open_cache(names, tmp_path)
+    assert len(decoded) == 1 and len(cache) == 3
+    np.testing.assert_array_equal(cache.get(names), want([files[0]]*3))
+
+def test_a_changed_file_is_decoded_again(files, tmp_path, decoded):
+    open_cache(files, tmp_path)
+    decoded.clear()
+    Image.fromarray(np.full((24, 32), 99, np.uint8)).save(files[4])
+    cache = open_cache(files, tmp_path)
+    assert decoded == [files[4]] and np.all(cache[files[4]] == 99)
+    decoded.clear()
+    os.utime(files[5], (1, 1))
+    open_cache(files, tmp_path)
+    assert decoded == [files[5]]
+
+def test_each_size_and_each_reader_version_has_its_own_store(files, tmp_path, decoded, monkeypatch):
+    open_cache(files, tmp_path)
+    np.testing.assert_array_equal(open_cache(files, tmp_path, 8).get(files), want(files, 8))
+    monkeypatch.setattr(module, "READER_VERSION", READER_VERSION+1)
+    open_cache(files, tmp_path)
+    assert Counter(decoded) == {f: 3 for f in files}
+    assert sorted(o.name for o in (tmp_path/"cache").iterdir()) == sorted(
+        [f"16px-v{READER_VERSION}", f"8px-v{READER_VERSION}", f"16px-v{READER_VERSION+1}"])
+
+def test_the_environment_names_the_folder(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXR_FASTAI_CACHE", str(tmp_path/"named"))
+    RadiographCache(files, 16)
+    assert (tmp_path/"named"/f"16px-v{READER_VERSION}"/"index.npz").exists()
+
+def test_a_build_leaves_only_its_three_files(files, tmp_path):
+    store(tmp_path).mkdir(parents=True)
+    (store(tmp_path)/".index.1.npz").write_bytes(b"of a process killed while it wrote")
+    open_cache(files, tmp_path)
+    assert {o.name for o in store(tmp_path).iterdir()} - {"lock"} == {"index.npz", "pixels.u8"}
+    assert (store(tmp_path)/"pixels.u8").stat().st_size == 12*16*16
+
+def test_no_files_touch_nothing(tmp_path):
+    cache = open_cache([], tmp_path)
+    assert len(cache) == 0 and cache.get([]).shape == (0, 16, 16) and not (tmp_path/"cache").exists()
+
+def test_an_impossible_size_is_refused(files, tmp_path):
+    with pytest.raises(ValueError, match="side of a square in pixels, not 0"): open_cache(files, tmp_path, 0)
+
+def test_bad_files_are_named_together_and_the_good_ones_kept(files, tmp_path, decoded):
+    Path(files[2]).write_bytes(b"")
+    Path(files[6]).write_text("no image")
+    with pytest.raises(RadiographError, match="2 of 12 .*002.png is empty .*006.png is no PNG.*The others are cached"):
+        open_cache(files, tmp_path)
+    decoded.clear()
+    good = [f for f in files if f not in (files[2], files[6])]
+    np.testing.assert_array_equal(open_cache(good, tmp_path).get(good), want(good))
+    assert decoded == []
+
+def test_missing_files_are_named_together_before_anything_is_decoded(files, tmp_path, decoded):
+    gone = [str(tmp_path/"images"/f"gone{i}.png") for i in range(5)]
+    with pytest.raises(FileNotFoundError) as e: open_cache(files + gone, tmp_path)
+    assert "5 of 17" in str(e.value) and "gone0.png" in str(e.value) and "2 more" in str(e.value)
+    assert f"is {tmp_path/'images'} the folder" in str(e.value) and decoded == []
+
+def test_a_file_the_cache_was_not_made_with_is_named(files, tmp_path):
+    with pytest.raises(KeyError, match="005.png is not in this cache"): open_cache(files[:5], tmp_path).get(files)
+
+def test_damaged_pixels_are_decoded_again_and_said(files, tmp_path, decoded, capsys):
+    open_cache(files, tmp_path)
+    flip(store(tmp_path)/"pixels.u8", 3*256 + 17)
+    flip(store(tmp_path)/"pixels.u8", 9*256, 256)
+    cache = open_cache(files, tmp_path)
+    decoded.clear()
+    np.testing.assert_array_equal(cache.get(files[:3]), want(files[:3]))
+    assert decoded == []
+    np.testing.assert_array_equal(cache.get(files), want(files))
+    said = capsys.readouterr().out
+    assert sorted(decoded) == [files[3], files[9]]
+    assert said.count("\n") == 1 and "003.png" in said and "decoding 2 again" in said
+    decoded.clear()
+    np.testing.assert_array_equal(open_cache(files, tmp_path).get(files), want(files))
+    assert decoded == [] and (store(tmp_path)/"pixels.u8").stat().st_size == 12*256
+
+def test_damaged_pixels_whose_file_is_gone_are_not_given_out(files, tmp_path):
+    open_cache(files, tmp_path)
+    cache = open_cache(files, tmp_path)
+    flip(store(tmp_path)/"pixels.u8", 0)
+    os.unlink(files[0])
+    with pytest.raises(FileNotFoundError, match="000.png"): cache.get(files[:2])
+
+def test_a_store_that_keeps_returning_other_bytes_is_refused(files, tmp_path, monkeypatch):
+    cache = open_cache(files, tmp_path)
+    monkeypatch.setattr(module, "crc32", lambda _: time.perf_counter_ns() % 2**32)
+    with pytest.raises(OSError, match="check its disk"): cache.get(files)
+
+@pytest.mark.parametrize("damage", [
+    lambda p: p.write_bytes(b""), lambda p: p.write_bytes(p.read_bytes()[:200]), lambda p: flip(p, 300, 20),
+    lambda p: np.savez(p, slots=np.zeros(12)), lambda p: np.savez(p, other=np.zeros(12)),
+    lambda p: np.savez(p, slots=np.zeros((12, 1), module.SLOT)), lambda p: p.write_bytes(pickle.dumps([1]))])
+def test_a_damaged_index_is_built_anew_and_said(files, tmp_path, decoded, capsys, damage):
+    before = open_cache(files, tmp_path)
+    damage(store(tmp_path)/"index.npz")
+    decoded.clear()
+    np.testing.assert_array_equal(open_cache(files[::-1], tmp_path).get(files), want(files))
+    assert sorted(decoded) == files and "index.npz is damaged" in capsys.readouterr().out
+    np.testing.assert_array_equal(before.get(files), want(files))  # still reads the array it opened
+    assert (store(tmp_path)/"pixels.u8").stat().st_size == 12*256
+
+@pytest.mark.parametrize("keep,lost", [(5*256+100, 7), (0, 12)])
+def test_pixels_cut_short_are_decoded_again(files, tmp_path, decoded, keep, lost):
+    open_cache(files, tmp_path)
+    decoded.clear()
+    os.truncate(store(tmp_path)/"pixels.u8", keep)
+    np.testing.assert_array_equal(open_cache(files, tmp_path).get(files), want(files))
+    assert len(decoded) == lost
+
+def test_repair_finds_the_slot_where_another_process_has_put_it(files, tmp_path, capsys):
+    cache = open_cache(files, tmp_path)
+    (store(tmp_path)/"index.npz").write_bytes(b"")
+    other = open_cache(files[::-1], tmp_path)          # the new array runs the other way round
+    cache.rows = cache.rows.copy()
+    cache.rows["crc"][0] += 1                          # the first array, no longer on disk, is damaged
+    np.testing.assert_array_equal(cache.get(files), want(files))
+    np.testing.assert_array_equal(other.get(files), want(files))
+    np.testing.assert_array_equal(open_cache(files, tmp_path).get(files), want(files))
+
+def test_a_full_disk_is_seen_before_it_is_full(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match="disk has 0.0 GB left.*CXR_FASTAI_CACHE"): open_cache(files, tmp_path)
+
+def test_pickles_without_pixels_or_names(files, tmp_path):
+    data = pickle.dumps(open_cache(files, tmp_path))
+    assert len(data) < 500 and b"000.png" not in data
+    again = pickle.loads(data)
+    assert (again.size, len(again)) == (16, 0) and files[0] not in again
+
+def _read_in_child(cache, files, queue): queue.put(cache.get(files).copy())
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_forked_workers_read_and_repair(files, tmp_path):
+    cache, fork = open_cache(files, tmp_path), multiprocessing.get_context("fork")
+    flip(store(tmp_path)/"pixels.u8", 5*256, 9)
+    queue = fork.Queue()
+    children = [fork.Process(target=_read_in_child, args=(cache, files, queue)) for _ in range(2)]
+    for o in children: o.start()
+    for _ in children: np.testing.assert_array_equal(queue.get(timeout=30), want(files))
+    for o in children: o.join(30)
+    np.testing.assert_array_equal(cache.get(files), want(files))
+
+SCRIPT = """
+import sys, time, zlib
+import cxr_fastai.cache as module
+log, folder, *files = sys.argv[1:]
+real = module.read_radiograph
+def reader(file, size):
+    time.sleep(.03)
+    with open(log, "a") as f: f.write(file + "\\n")
+    return real(file, size)
+module.read_radiograph, module.COMMIT_EVERY = reader, 0
+print("sum", zlib.crc32(module.RadiographCache(files, 16, folder).get(files)))
+"""
+
+def start(files, tmp_path):
+    "Another process that builds the cache slowly, keeps every image at once, and logs what it decodes."
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path/"log"), str(tmp_path/"cache"), *files], env=env,
+                            stdout=subprocess.PIPE, text=True)
+
+def kept(tmp_path):
+    try:
+        with np.load(store(tmp_path)/"index.npz") as z: return len(z["slots"])
+    except FileNotFoundError: return 0
+
+def test_a_killed_build_is_resumed_where_it_was(tmp_path, decoded):
+    files = draw(tmp_path/"images", 60)
+    process = start(files, tmp_path)
+    until = time.monotonic() + 60
+    while kept(tmp_path) < 5 and process.poll() is None and time.monotonic() < until: time.sleep(.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait(30) == -signal.SIGKILL
+    done = kept(tmp_path)
+    assert 5 <= done < 60
+    cache = open_cache(files, tmp_path)
+    assert len(decoded) == len(set(decoded)) == 60 - done
+    np.testing.assert_array_equal(cache.get(files), want(files))
+    assert {o.name for o in store(tmp_path).iterdir()} - {"lock"} == {"index.npz", "pixels.u8"}
+    assert (store(tmp_path)/"pixels.u8").stat().st_size == 60*256
+
+def test_two_processes_share_the_work_and_decode_each_file_once(tmp_path, decoded):
+    files = draw(tmp_path/"images", 60)
+    both = [start(files, tmp_path), start(files[::-1], tmp_path)]
+    said = [o.communicate(timeout=60)[0] for o in both]
+    assert [o.returncode for o in both] == [0, 0]
+    assert Counter((tmp_path/"log").read_text().split()) == {f: 1 for f in files}
+    np.testing.assert_array_equal(open_cache(files, tmp_path).get(files), want(files))
+    assert decoded == [] and all("sum" in o for o in said)
+
+def test_who_waits_for_another_process_is_told(files, tmp_path, capsys):
+    store(tmp_path).mkdir(parents=True)
+    held = threading.Event()
+    def hold():
+        with FileLock(store(tmp_path)/"lock"):
+            held.set()
+            time.sleep(1.3)
+    threading.Thread(target=hold).start()
+    held.wait(10)
+    np.testing.assert_array_equal(open_cache(files, tmp_path).get(files), want(files))
+    assert "Waiting for another process" in capsys.readouterr().out
+
+@needs_nih
+def test_nih_originals(tmp_path):
+    files = sorted((SHARED/"nih_originals").glob("*.png"))[:8]
+    cache = RadiographCache(files, 256, tmp_path)
+    sample = [read_radiograph(SHARED/"nih_sample"/"images"/f.name) for f in files]
+    np.testing.assert_array_equal(cache.get(files), sample)
+
+def ticking(seconds):
+    "A clock that moves `seconds` at each look."
+    now = iter(range(10**6))
+    return SimpleNamespace(monotonic=lambda: next(now)*seconds)
+
+@pytest.mark.parametrize("n,seconds,lines", [(1000, .0001, 0), (1000, .1, 10), (1000, .002, 2), (3, 5, 3), (7, .5, 3)])
+def test_progress_outside_a_terminal_is_a_few_plain_lines(monkeypatch, capsys, n, seconds, lines):
+    monkeypatch.setattr(module, "time", ticking(seconds))
+    assert list(progress(iter(range(n)), n, "Decoding")) == list(range(n))
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == lines and all(o.startswith("Decoding: ") for o in said)
+    assert not said or f"{n:,} of {n:,}" in said[-1]
+
+def test_progress_in_a_terminal_is_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(module.sys.stdout, "isatty", lambda: True)
+    assert list(progress(iter(range(20)), 20, "Decoding")) == list(range(20))
+    said = capsys.readouterr().out
+    assert "20/20" in said and "Decoding" in said and said.endswith("\n")
+
+def test_a_quiet_cache_says_nothing(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module.sys.stdout, "isatty", lambda: True)
+    RadiographCache(files, 16, tmp_path/"cache", progress=False)
+    assert capsys.readouterr().out == ""
