@@ -61,6 +61,7 @@ class RadiographLearner(Learner):
             except UserWarning: raise ValueError(f"{file}: its optimizer state doesn't fit; load(..., with_opt=False) takes the weights alone.")
 
 def _learner(dls, model, seed, metrics, cbs, frozen=False, **kwargs):
+    if model.bf16: model = model.to(memory_format=torch.channels_last) # what bf16 convolutions are fastest in
     kwargs = dict(opt_func=fused_adamw) | kwargs
     learn = RadiographLearner(dls, model, CrossEntropyLossFlat(), metrics=metrics, splitter=parameter_groups,
                               seed=seed, **kwargs)

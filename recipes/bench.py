@@ -1,0 +1,100 @@
+"""What the toolkit costs, measured on this machine: medians of alternating runs as a table. Run by hand; nothing asserts a time.
+
+`python recipes/bench.py` draws its inputs; `--originals FOLDER` (png files of 1024 px) adds the comparison with stock fastai."""
+import subprocess
+from cxr_fastai.all import *
+
+class TrainTimer(Callback):
+    "Seconds of each epoch's training part."
+    def before_fit(self): self.seconds = []
+    def before_train(self): self.start = time.perf_counter()
+    def after_train(self): self.seconds.append(time.perf_counter() - self.start)
+
+def drawn_rows(
+    n,      # images
+    folder, # where they are drawn
+    size,   # pixels
+):
+    "Phantoms, all in train but for eight of each class in valid."
+    if not Path(folder).exists(): make_phantom(folder, n_patients=n, size=size)
+    rows = paper_cohort(read_nih(next(Path(folder).glob("*.csv")), images=folder), n_normal=None, first_visit=False)
+    rows = rows.drop_duplicates("patient_id", ignore_index=True)
+    valid = np.concatenate([np.flatnonzero(positive(rows) == o)[:8] for o in (False, True)])
+    return rows.assign(split=np.where(rows.index.isin(valid), "valid", "train"))
+
+def fit_seconds(learn, epochs=1):
+    "Seconds a training image through `fit`."
+    timer = TrainTimer()
+    with learn.no_logging(): learn.fit(epochs, 1e-4, cbs=timer)
+    return np.median(timer.seconds) / (len(learn.dls.train) * learn.dls.train.bs)
+
+def bare_seconds(model, bs, size, steps):
+    "Seconds a training image in a bare PyTorch loop over one resident batch, fused AdamW."
+    opt = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
+    x, y = torch.rand(bs, 1, size, size), torch.arange(bs) % 2
+    model.train()
+    start = time.perf_counter()
+    for _ in range(steps):
+        F.cross_entropy(model(x), y).backward()
+        opt.step()
+        opt.zero_grad()
+    return (time.perf_counter() - start) / (steps * bs)
+
+def alternate(runs, *timed):
+    "Medians of each function, called in turn so that a busy moment hits all of them; the first round is not counted."
+    times = np.array([[f() for f in timed] for _ in range(runs + 1)])[1:]
+    return np.median(times, 0), times
+
+def overhead(rows, arch, size, bs, runs):
+    dls = RadiographDataLoaders.from_df(rows, size=size, bs=bs, use="image")
+    learn, bare = (image_learner(dls, arch, weights="none") for _ in range(2))
+    (ours, loop), _ = alternate(runs, lambda: fit_seconds(learn), lambda: bare_seconds(bare.model, bs, size, len(dls.train)))
+    return [(f"(a) fit, {arch} {size} px bs {bs}", f"{1/ours:.1f} images/s", f"{loop/ours:.2f} of the bare loop's {1/loop:.1f}")]
+
+def against_stock(folder, arch, size, bs, runs):
+    files = sorted(Path(folder).glob("*.png"))
+    label = [str(i % 2) for i in range(len(files))]
+    frame = pd.DataFrame(dict(image=[f.name for f in files], label=label, valid=[i < 4 for i in range(len(files))]))
+    rows = frame.assign(patient_id=range(len(files)), file=[str(f) for f in files], split=np.where(frame.valid, "valid", "train"),
+                        label=pd.Categorical(label, ["0", "1"], ordered=True))
+    stock = ImageDataLoaders.from_df(frame, folder, valid_col="valid", item_tfms=Resize(size), bs=bs, batch_tfms=aug_transforms(do_flip=False))
+    theirs = vision_learner(stock, getattr(models, arch), pretrained=False)
+    ours = image_learner(RadiographDataLoaders.from_df(rows, size=size, bs=bs, use="image"), arch, weights="none")
+    theirs.unfreeze()
+    (a, b), _ = alternate(runs, lambda: fit_seconds(ours), lambda: fit_seconds(theirs))
+    return [(f"(b) {arch} {size} px from {len(files)} originals", f"{1/a:.1f} images/s", f"{b/a:.2f}x stock fastai's {1/b:.1f}")]
+
+def construction(n=112_120):
+    "Seconds and MB to make DataLoaders of `n` rows whose files are absent, in a fresh process."
+    code = f"""
+import resource, time
+from cxr_fastai.all import *
+r, n = np.random.default_rng(0), {n}
+rows = pd.DataFrame(dict(image=[f'{{i:08}}_000.png' for i in range(n)], patient_id=r.integers(0, n//4, n), age=r.integers(1, 95, n)*1.,
+    sex=r.choice(['F','M'], n), view=r.choice(['AP','PA'], n), label=pd.Categorical(r.choice(['Normal','Pneumonia'], n), ['Normal','Pneumonia'], ordered=True)))
+rows = split_patients(rows)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before, start = peak(), time.perf_counter()
+RadiographDataLoaders.from_df(rows, cache=False, num_workers=0)
+print(time.perf_counter() - start, peak() - before)"""
+    seconds, mb = map(float, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-2:])
+    return [(f"(c) DataLoaders of {n:,} rows", f"{seconds:.2f} s", f"{mb:.0f} MB more at the peak")]
+
+def peak_memory():
+    import resource
+    return [("(d) peak memory of this process", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024**2:.2f} GB", "")]
+
+@call_parse
+def main(
+    arch:str="resnet50",  # backbone
+    size:int=128,         # side of the square images, pixels
+    bs:int=32,            # images a batch
+    runs:int=5,           # counted rounds of each comparison
+    images:int=200,       # drawn images
+    originals:str=None,   # folder of 1024 px png files, for (b)
+    folder:str="runs/bench", # where the images are drawn
+):
+    "Measure training, construction and memory; print a table."
+    table = construction() + overhead(drawn_rows(images, f"{folder}/{images}-{size}", size), arch, size, bs, runs) + peak_memory()
+    if originals: table += against_stock(originals, arch, size, min(bs, 16), runs)
+    print(to_markdown(pd.DataFrame(table, columns=["what", "measured", "against"])))

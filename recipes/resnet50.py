@@ -1,0 +1,8 @@
+"""Train the paper's arms with ResNet50 and print its row of Table 1: `python recipes/resnet50.py --help`."""
+from cxr_fastai.all import *
+
+@call_parse
+@delegates(run_backbone, but="arch")
+def main(**kwargs):
+    "Train the paper's arms with ResNet50, print their epoch tables and Table 1's row, save everything in a folder."
+    plot_run(run_backbone("resnet50", **kwargs))

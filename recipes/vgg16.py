@@ -1,0 +1,8 @@
+"""Train the paper's arms with VGG16 and print its row of Table 1: `python recipes/vgg16.py --help`."""
+from cxr_fastai.all import *
+
+@call_parse
+@delegates(run_backbone, but="arch")
+def main(**kwargs):
+    "Train the paper's arms with VGG16, print their epoch tables and Table 1's row, save everything in a folder."
+    plot_run(run_backbone("vgg16", **kwargs))

@@ -1,0 +1,46 @@
+import runpy, sys
+from pathlib import Path
+import pytest
+import cxr_fastai.all
+
+RECIPES = Path(__file__).parents[1]/"recipes"
+BACKBONES = ["resnet50", "densenet121", "vgg16"]
+
+def recipe(name, *args):
+    "Run a recipe as a script, in this process."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
+        return runpy.run_path(str(RECIPES/f"{name}.py"), run_name="__main__")
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_help_explains_every_flag(name, capsys):
+    with pytest.raises(SystemExit): recipe(name, "--help")
+    text = capsys.readouterr().out
+    for flag in "data size epochs bs seed arms weights out lr precision".split():
+        line = text.split(f"--{flag} ")[2] # after the usage line
+        assert len(line.split("--")[0].split()) > 4, f"--{flag} is not explained"
+
+def test_recipes_are_thin():
+    for file in RECIPES.glob("*.py"):
+        if file.stem != "bench": assert len(file.read_text().splitlines()) < 40
+
+def test_resnet50_prints_the_papers_tables_and_where_everything_is(tmp_path, capsys):
+    recipe("resnet50", "--size", 32, "--epochs", 1, "--bs", 16, "--weights", "none", "--normals", 60, "--out", tmp_path)
+    out, folder = capsys.readouterr().out, next(tmp_path.iterdir())
+    assert out.count("train_loss  valid_loss  accuracy    precision   recall      rocauc") == 3
+    assert "| resnet50 |" in out and "phantom (drawn)" in out and out.rstrip().endswith(str(folder))
+    assert (folder/"roc.png").exists() and (folder/"real"/"curves.png").exists()
+
+@pytest.mark.parametrize("name", BACKBONES[1:])
+def test_the_other_backbones_run_their_own_name(name, tmp_path):
+    recipe(name, "--arms", "meta", "--epochs", 1, "--bs", 16, "--normals", 60, "--out", tmp_path)
+    assert next(tmp_path.iterdir()).name.startswith(f"{name}-")
+
+def test_lr_find_suggests_rates_and_saves_its_curve(tmp_path, capsys):
+    recipe("lr_find", "--arch", "test_resnet", "--size", 32, "--bs", 16, "--weights", "none", "--steps", 40, "--out", tmp_path)
+    assert "valley" in capsys.readouterr().out and (tmp_path/"lr_find-test_resnet.png").stat().st_size > 5000
+
+def test_bench_prints_a_table(tmp_path, capsys):
+    recipe("bench", "--arch", "test_resnet", "--size", 48, "--bs", 16, "--runs", 1, "--images", 60, "--folder", tmp_path)
+    out = capsys.readouterr().out
+    assert "| (a) fit, test_resnet 48 px bs 16" in out and "(c) DataLoaders of 112,120 rows" in out and "(d) peak memory" in out
