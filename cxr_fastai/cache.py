@@ -18,10 +18,14 @@ from cxr_fastai.files import atomic, few
 from cxr_fastai.leaks import perceptual_hash
 from cxr_fastai.radiograph import READER_VERSION, RadiographError, read_radiograph
 
-__all__ = ["RadiographCache", "progress"]
+__all__ = ["RadiographCache", "cache_root", "progress"]
 
 SLOT = np.dtype([("key", "V16"), ("crc", "u4"), ("hash", "u8", 4)])
 COMMIT_EVERY = 2.  # seconds between two indices on disk while building: the work that a kill may cost
+
+def cache_root() -> Path:
+    "Where what can be made again is kept: $CXR_FASTAI_CACHE, else ~/.cache/cxr_fastai."
+    return Path(os.environ.get("CXR_FASTAI_CACHE") or Path.home()/".cache"/"cxr_fastai")
 
 def progress(
     items,     # any iterable
@@ -77,14 +81,13 @@ class RadiographCache:
         self,
         files:list,         # image files, in any order
         size:int,           # side of the square, pixels
-        folder=None,        # where stores are; None: $CXR_FASTAI_CACHE, else ~/.cache/cxr_fastai
+        folder=None,        # where stores are; None: `cache_root()`
         progress:bool=True, # show how far the decoding is
     ):
         "Raises ONE FileNotFoundError or RadiographError for all files missing or unreadable; the good stay cached."
         if size < 1: raise ValueError(f"size is the side of a square in pixels, not {size}")
         self.size, self.folder, self.progress = size, folder, progress
-        root = Path(folder or os.environ.get("CXR_FASTAI_CACHE") or Path.home()/".cache"/"cxr_fastai")
-        self.store = root/f"{size}px-v{READER_VERSION}"
+        self.store = Path(folder or cache_root())/f"{size}px-v{READER_VERSION}"
         self.keys, self.pixels = _keys([str(f) for f in files]), np.empty((0, size, size), np.uint8)
         self._open(self._load() if self.keys else np.empty(0, SLOT))
         if any(k not in self.slot for k in self.keys.values()): self._build()

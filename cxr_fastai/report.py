@@ -29,6 +29,7 @@ def plot_roc(
     for arm, table in predictions.items():
         RocCurveDisplay.from_predictions(table["label"] == positive, table["probability"], name=arm, ax=ax)
     ax.plot([0, 1], [0, 1], ls=":", color="gray")
+    ax.set(xlabel="1 - specificity", ylabel="recall (sensitivity)")
     return fig
 
 def _save(fig, file):

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from . import __version__
 from .basics import *
+from .cache import cache_root
 from .cohort import *
 from .data import RadiographDataLoaders
 from .learner import *
@@ -19,7 +20,7 @@ LEARNERS = {"image": image_learner, "metadata": metadata_learner, "both": fusion
 
 def _phantom():
     "The drawn demo set: beside the package in a checkout, else drawn once into the user's cache."
-    here, drawn = Path(__file__).parents[1]/"data"/"phantom", Path.home()/".cache"/"cxr_fastai"/"phantom"
+    here, drawn = Path(__file__).parents[1]/"data"/"phantom", cache_root()/"phantom"
     if here.exists(): return here
     if not drawn.exists(): make_phantom(drawn)
     return drawn
@@ -45,12 +46,17 @@ def _digest(rows, settings):
     return hashlib.sha256(repr(sorted(settings.items())).encode() + table.tobytes()).hexdigest()[:8]
 
 def run_arm(
-    arm:str,           # a key of `ARMS`
-    rows:pd.DataFrame, # after `split_patients`
-    folder:Path,       # where history, predictions, scores and the model go
-    arch:str="resnet50", weights:str="auto", # the backbone, for arms with images
-    epochs:int=10, lr:float=1e-3,            # schedule: `fine_tune`
-    size:int=256, bs:int=32, seed:int=0, precision:str="auto",
+    arm:str,              # a key of `ARMS`
+    rows:pd.DataFrame,    # after `split_patients`
+    folder:Path,          # where history, predictions, scores and the model go
+    arch:str="resnet50",  # timm name of the backbone, for arms with images
+    weights:str="auto",   # of the backbone, as in `create_backbone`
+    epochs:int=10,        # of `fine_tune`
+    lr:float=1e-3,        # its base rate
+    size:int=256,         # side of the square images, pixels
+    bs:int=32,            # images a batch
+    seed:int=0,           # of initialisation, augmentation and shuffling
+    precision:str="auto", # as in `use_bf16`
 ) -> dict:             # `scores` on the test rows, and the weights used
     "Train and test one arm; finished before, it is read back. `scores.json` is written last and says that it is whole."
     done = folder/"scores.json"

@@ -1,7 +1,7 @@
 """What the toolkit costs, measured on this machine: medians of alternating runs as a table. Run by hand; nothing asserts a time.
 
 `python recipes/bench.py` draws its inputs; `--originals FOLDER` (png files of 1024 px) adds the comparison with stock fastai."""
-import subprocess
+import resource, subprocess
 from cxr_fastai.all import *
 
 class TrainTimer(Callback):
@@ -43,13 +43,18 @@ def bare_seconds(model, bs, size, steps):
 def alternate(runs, *timed):
     "Medians of each function, called in turn so that a busy moment hits all of them; the first round is not counted."
     times = np.array([[f() for f in timed] for _ in range(runs + 1)])[1:]
-    return np.median(times, 0), times
+    return np.median(times, 0)
+
+def peak_gb(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 
 def overhead(rows, arch, size, bs, runs):
     dls = RadiographDataLoaders.from_df(rows, size=size, bs=bs, use="image")
-    learn, bare = (image_learner(dls, arch, weights="none") for _ in range(2))
-    (ours, loop), _ = alternate(runs, lambda: fit_seconds(learn), lambda: bare_seconds(bare.model, bs, size, len(dls.train)))
-    return [(f"(a) fit, {arch} {size} px bs {bs}", f"{1/ours:.1f} images/s", f"{loop/ours:.2f} of the bare loop's {1/loop:.1f}")]
+    learn = image_learner(dls, arch, weights="none")
+    fit_seconds(learn)
+    peak, bare = peak_gb(), image_learner(dls, arch, weights="none").model
+    ours, loop = alternate(runs, lambda: fit_seconds(learn), lambda: bare_seconds(bare, bs, size, len(dls.train)))
+    return [(f"(a) fit, {arch} {size} px bs {bs}", f"{1/ours:.1f} images/s", f"{loop/ours:.2f} of the bare loop's {1/loop:.1f}"),
+            ("(d) peak memory of that fit", f"{peak:.2f} GB", "")]
 
 def against_stock(folder, arch, size, bs, runs):
     files = sorted(Path(folder).glob("*.png"))
@@ -59,9 +64,10 @@ def against_stock(folder, arch, size, bs, runs):
                         label=pd.Categorical(label, ["0", "1"], ordered=True))
     stock = ImageDataLoaders.from_df(frame, folder, valid_col="valid", item_tfms=Resize(size), bs=bs, batch_tfms=aug_transforms(do_flip=False))
     theirs = vision_learner(stock, getattr(models, arch), pretrained=False)
+    theirs.remove_cb(ProgressCallback)
     ours = image_learner(RadiographDataLoaders.from_df(rows, size=size, bs=bs, use="image"), arch, weights="none")
     theirs.unfreeze()
-    (a, b), _ = alternate(runs, lambda: fit_seconds(ours), lambda: fit_seconds(theirs))
+    a, b = alternate(runs, lambda: fit_seconds(ours), lambda: fit_seconds(theirs))
     return [(f"(b) {arch} {size} px from {len(files)} originals", f"{1/a:.1f} images/s", f"{b/a:.2f}x stock fastai's {1/b:.1f}")]
 
 def construction(n=112_120):
@@ -80,10 +86,6 @@ print(time.perf_counter() - start, peak() - before)"""
     seconds, mb = map(float, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-2:])
     return [(f"(c) DataLoaders of {n:,} rows", f"{seconds:.2f} s", f"{mb:.0f} MB more at the peak")]
 
-def peak_memory():
-    import resource
-    return [("(d) peak memory of this process", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024**2:.2f} GB", "")]
-
 @call_parse
 def main(
     arch:str="resnet50",  # backbone
@@ -95,6 +97,6 @@ def main(
     folder:str="runs/bench", # where the images are drawn
 ):
     "Measure training, construction and memory; print a table."
-    table = construction() + overhead(drawn_rows(images, f"{folder}/{images}-{size}", size), arch, size, bs, runs) + peak_memory()
+    table = construction() + overhead(drawn_rows(images, f"{folder}/{images}-{size}", size), arch, size, bs, runs)
     if originals: table += against_stock(originals, arch, size, min(bs, 16), runs)
     print(to_markdown(pd.DataFrame(table, columns=["what", "measured", "against"])))

@@ -3,6 +3,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd, pytest, torch
 from sklearn.metrics import roc_auc_score
+from cxr_fastai import study
 from cxr_fastai.audit import audit_table
 from cxr_fastai.cohort import ARMS
 from cxr_fastai.report import plot_roc, plot_run
@@ -75,6 +76,14 @@ def test_fewer_normals_than_asked_for_are_said_aloud(nih, capsys):
     rows = load_cohort(str(nih), n_normal=10_000)
     found = (rows.label == "Normal").sum()
     assert 0 < found < 10_000 and f"{found} Normal at the first visit" in capsys.readouterr().out
+
+def test_without_a_checkout_the_demo_set_is_drawn_the_same(tmp_path, monkeypatch):
+    here = load_cohort()
+    monkeypatch.setattr(study, "__file__", str(tmp_path/"site-packages"/"cxr_fastai"/"study.py"))
+    monkeypatch.setenv("CXR_FASTAI_CACHE", str(tmp_path/"cache"))
+    drawn = load_cohort()
+    assert drawn.file[0].startswith(str(tmp_path/"cache"))
+    pd.testing.assert_frame_equal(drawn.drop(columns="file"), here.drop(columns="file"))
 
 def test_bad_arguments_get_one_sentence(nih, tmp_path):
     with pytest.raises(ValueError, match="--arms: raal is not known; there are real, meta, real-meta"):
