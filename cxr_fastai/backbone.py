@@ -1,11 +1,14 @@
 """A timm backbone for one gray channel: its weights, its normalisation, and only those of its layers that are used.
 
 The paper's ResNet50, DenseNet121 and VGG16 (section 5), or any other timm name."""
-from huggingface_hub import constants, try_to_load_from_cache
-from urllib.error import URLError
+import hashlib
+from difflib import get_close_matches
+from textwrap import shorten
 from urllib.request import Request, urlopen
 
-import hashlib
+from huggingface_hub import constants, try_to_load_from_cache
+from timm.models import load_state_dict
+
 from .basics import *
 
 __all__ = ["Backbone", "create_backbone", "split_backbone"]
@@ -47,38 +50,61 @@ def create_backbone(
     weights:str="auto",   # 'imagenet', 'none', a local .pth/.safetensors file, or 'auto': 'imagenet' if it can be had
     size:int=256,         # side of the images, pixels
 ) -> Backbone:
-    """A one-channel backbone without classifier. timm sums the stem's three input channels into one, so that a gray image
-    gives what three equal channels gave. Files are loaded as tensors only, never as code, and must fit strictly.
+    """A one-channel backbone without classifier. timm sums the stem's three input channels into one, so that a gray
+    image gives what three equal channels gave. Files are loaded as tensors only, never as code, and must fit strictly.
     ValueError for an unknown name or a file that doesn't fit; FileNotFoundError for a missing file."""
-    if not timm.is_model(arch): raise ValueError(f"timm has no model {arch!r}; near: {few(timm.list_models(f'*{arch[:5]}*'), 8)}.")
+    if not timm.is_model(arch):
+        near = get_close_matches(arch, timm.list_models(), 4, cutoff=0)
+        raise ValueError(f"timm has no model {arch!r}; timm.list_models() names them all, such as {few(near, 4)}.")
     cfg = timm.get_pretrained_cfg(arch)
     kwargs = dict(in_chans=1) | (dict(img_size=size) if cfg.fixed_input_size else {})
-    if weights == "auto": weights = "imagenet" if _hub_has(cfg) else _warn_untrained(arch)
-    if weights == "none": body, source = timm.create_model(arch, **kwargs), "none"
-    elif weights == "imagenet": body, source = timm.create_model(arch, pretrained=True, **kwargs), f"imagenet ({cfg.hf_hub_id or cfg.url})"
-    else: body, source = _from_file(arch, Path(weights), kwargs)
+    make = dict(auto=_auto, imagenet=_imagenet, none=_untrained).get(weights)
+    body, source = make(arch, cfg, kwargs) if make else _from_file(arch, Path(weights), kwargs)
     body.reset_classifier(0)
     return Backbone(body, cfg, size, source)
 
+def _untrained(arch, cfg, kwargs): return timm.create_model(arch, **kwargs), "none"
+
+def _imagenet(arch, cfg, kwargs):
+    return timm.create_model(arch, pretrained=True, **kwargs), f"imagenet ({cfg.hf_hub_id or cfg.url})"
+
+def _auto(arch, cfg, kwargs):
+    if _hub_has(cfg):
+        try: return _imagenet(arch, cfg, kwargs)
+        except Exception as e: warnings.warn(f"The hub has {arch}, but loading it failed: {e}") # in every way
+    warnings.warn(f"""
+{'*' * 100}
+NO PRETRAINED WEIGHTS: the model hub can't be reached, so {arch} starts untrained. Results will be far
+below a pretrained model's. Give weights=FILE (a local .pth or .safetensors), or weights='none' to
+say that this is meant.
+{'*' * 100}""", stacklevel=3)
+    return _untrained(arch, cfg, kwargs)
+
 def _from_file(arch, file, kwargs):
-    if not file.is_file(): raise FileNotFoundError(f"weights={str(file)!r} is neither a file nor one of 'imagenet', 'none', 'auto'.")
-    try: body = timm.create_model(arch, pretrained=True, pretrained_cfg_overlay=dict(file=str(file)), **kwargs)
-    except Exception as e: raise ValueError(f"{file} does not hold the weights of {arch}: {str(e).splitlines()[0]}") from e
+    if not file.is_file():
+        raise FileNotFoundError(f"weights={str(file)!r} is neither a file nor one of 'imagenet', 'none', 'auto'.")
+    try:
+        state = _in_timms_names(load_state_dict(str(file), weights_only=True), timm.create_model(arch).state_dict())
+        body = timm.create_model(arch, pretrained=True, pretrained_cfg_overlay=dict(state_dict=state), **kwargs)
+    except Exception as e: # of every kind
+        why = shorten(str(e), 200, placeholder=" ...")
+        raise ValueError(f"{file} does not hold the weights of {arch}: {why}") from e
+    del body.pretrained_cfg["state_dict"] # else it would be exported with the model
     return body, f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:8]})"
+
+def _in_timms_names(state, own):
+    "Weights of another port, which shares no name with timm's: by order, where each agrees in kind and shape."
+    kinds = lambda weights: [(name.split(".")[-1], o.shape) for name, o in weights.items()]
+    return state if state.keys() & own.keys() or kinds(state) != kinds(own) else dict(zip(own, state.values()))
 
 def _hub_has(cfg, timeout=3):
     "Whether the weights are in the local cache or their hub answers within `timeout` seconds."
     if not cfg.hf_hub_id: return False
     if any(try_to_load_from_cache(cfg.hf_hub_id, f) for f in ("model.safetensors", "pytorch_model.bin")): return True
     if constants.HF_HUB_OFFLINE: return False
-    try: return urlopen(Request(f"{constants.ENDPOINT}/api/models/{cfg.hf_hub_id}", method="HEAD"), timeout=timeout).status == 200
-    except (URLError, OSError): return False
-
-def _warn_untrained(arch):
-    warnings.warn(f"\n{'*' * 100}\nNO PRETRAINED WEIGHTS: the model hub can't be reached, so {arch} starts untrained. Results will be far\n"
-                  f"below a pretrained model's. Give weights=FILE (a local .pth or .safetensors), or weights='none' to\n"
-                  f"say that this is meant.\n{'*' * 100}", stacklevel=3)
-    return "none"
+    page = Request(f"{constants.ENDPOINT}/api/models/{cfg.hf_hub_id}", method="HEAD")
+    try: return urlopen(page, timeout=timeout).status == 200
+    except OSError: return False
 
 def split_backbone(
     backbone:Backbone, # any

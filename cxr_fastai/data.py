@@ -18,7 +18,7 @@ class RadiographTransform(Transform):
     out_type = TensorRadiograph
     def __init__(self,
         size:int=256, # side of the square image, pixels
-    ): 
+    ):
         self.size, self.cache = size, None
         super().__init__()
 
@@ -27,7 +27,16 @@ class RadiographTransform(Transform):
         folder=None,  # the cache's folder; None for the user's own
     ): self.cache = RadiographCache(files, self.size, folder)
 
-    def _read(self, file): return self.cache[file] if self.cache and file in self.cache else read_radiograph(file, self.size)
+    def hashes(self,
+        files, # of every row that is loaded now; those that came later are decoded first
+    ):
+        "Perceptual hashes for the leak check, made when decoding; None without a cache."
+        if not self.cache: return
+        if any(f not in self.cache for f in files): self.open(files, self.cache.folder)
+        return self.cache.hashes(files)
+
+    def _read(self, file):
+        return self.cache[file] if self.cache and file in self.cache else read_radiograph(file, self.size)
 
     def encodes(self, o:pd.DataFrame):
         files = o["file"].tolist()
@@ -50,20 +59,20 @@ class LabelTransform(Transform):
     def decodes(self, o:TensorCategory): return Category(self.vocab[int(o)])
 
 class RadiographDL(TfmdDL):
-    "Batches by indexing: `bs` rows go through each pipeline together. `wgts` (one a row) draws rows with replacement."
-    def __init__(self, dataset, *args, wgts=None, **kwargs):
+    "Batches by indexing: `bs` rows go through each pipeline together. `wgts`, one a row, draw rows with replacement."
+    wgts = None
+    def __init__(self, dataset, *args, **kwargs):
         super().__init__(dataset, *args, **kwargs)
-        self.wgts = wgts
         if self.drop_last and 0 < self.n < self.bs:
             raise ValueError(f"bs={self.bs} is more than the {self.n} training rows, so that no batch would be full; "
                              f"choose bs <= {self.n}.")
 
     def get_idxs(self):
-        if self.wgts is None or not self.shuffle: return super().get_idxs()
+        if self.wgts is None: return super().get_idxs()
         return self.rng.choices(range(self.n), weights=self.wgts, k=self.n)
 
     def create_batches(self, samps):
-        if any(not isinstance(t, ToTensor) for t in self.after_item.fs): # an item transform needs single items
+        if any(not isinstance(t, ToTensor) for t in self.after_item.fs + self.before_batch.fs): # they need single items
             yield from super().create_batches(samps)
             return
         for idxs in self.chunkify(samps):
@@ -87,6 +96,7 @@ def as_rows(
 
 class RadiographDataLoaders(DataLoaders):
     "DataLoaders of (image, metadata) -> label, or of either input alone, that know their table."
+    seed = 0 # where no `from_df` was given another
     @classmethod
     def from_df(cls,
         rows:pd.DataFrame,         # the cohort after `split_patients`: `image patient_id label split`, metadata, `file`
@@ -95,7 +105,7 @@ class RadiographDataLoaders(DataLoaders):
         cont_names=("age",),       # metadata columns of numbers
         size:int=256,              # side of the square image, pixels
         bs:int=32,                 # images a batch
-        seed:int=0,                # of shuffling here, and of `fit`
+        seed:int=0,                # of shuffling, and of learners that are given none
         use:str="both",            # 'both', 'image' or 'metadata': the inputs
         weighted:bool=False,       # draw both classes equally often in training
         tfms=None,                 # batch augmentations; `radiograph_tfms()` where None, [] for none
@@ -103,16 +113,17 @@ class RadiographDataLoaders(DataLoaders):
         num_workers:int=None,      # 0 with a cache, all cores without
         **kwargs,                  # `val_bs`, `device`, ... of fastai's `dataloaders`
     ):
-        """Train and valid DataLoaders. Rows of the split 'test' are cached, and checked for leaks, but never loaded here:
-        `dls.test_dl(rows)` loads them. ValueError for a table without both classes in train and valid, or bs > its training
-        rows; `LeakError` where the sides share a patient, an image or a near-duplicate."""
+        """Train and valid DataLoaders. Rows of the split 'test' are cached, and checked for leaks, but never loaded
+        here: `dls.test_dl(rows)` loads them. ValueError for a table without both classes in train and valid, or bs >
+        its training rows; `LeakError` where the sides share a patient, an image or a near-duplicate."""
         if "file" not in rows: rows = rows.assign(file=[str(Path(path)/o) for o in rows["image"]])
         block = radiograph_block(cat_names, cont_names, size, use, tfms, cache)
-        train = positive(rows[rows["split"] == "train"])
-        wgts = np.where(train, 1 / max(train.sum(), 1), 1 / max((~train).sum(), 1)) if weighted else None
         if num_workers is None: num_workers = 0 if cache is not False or use == "metadata" else defaults.cpus
-        dls = block.dataloaders(rows, path=path, bs=bs, num_workers=num_workers, dl_kwargs=[dict(wgts=wgts), {}], **kwargs)
+        dls = block.dataloaders(rows, path=path, bs=bs, num_workers=num_workers, **kwargs)
         dls.train.rng, dls.seed = random.Random(seed), seed
+        if weighted:
+            hit = positive(dls.train_ds.items)
+            dls.train.wgts = 1 / np.where(hit, hit.sum(), (~hit).sum())
         return dls
 
     def transform(self,
@@ -140,15 +151,15 @@ class RadiographDataLoaders(DataLoaders):
     def check_leaks(self):
         "Put what is loaded now, and the table's test rows, through `leaks.check_leaks`; LeakError names the rows."
         sides = [self.train_ds.items.assign(split="train"), self.valid_ds.items.assign(split="valid"), self.test_rows]
-        _check_leaks(pd.concat(sides, ignore_index=True), self.transform(MetadataTransform), self.transform(RadiographTransform))
+        transforms = self.transform(MetadataTransform), self.transform(RadiographTransform)
+        _check_leaks(pd.concat(sides, ignore_index=True), *transforms)
 
     @property
     def test_rows(self): return self.train_ds.rows[self.train_ds.rows["split"] == "test"]
 
 def _check_leaks(rows, metadata, radiograph):
     features, stats = (metadata.names, metadata.stats) if metadata else ((), None)
-    cached = radiograph and radiograph.cache
-    check_leaks(rows, features, radiograph.cache.hashes(rows["file"].tolist()) if cached else None, stats)
+    check_leaks(rows, features, radiograph.hashes(rows["file"].tolist()) if radiograph else None, stats)
 
 class RadiographDatasets(Datasets):
     "fastai's Datasets that remember the whole table, test rows included."
@@ -165,14 +176,16 @@ class RadiographBlock(DataBlock):
         super().__init__(blocks, dl_type=RadiographDL, **kwargs)
 
     def datasets(self, source, verbose=False):
-        rows, label = _refuse(source.reset_index(drop=True)), LabelTransform(classes(source))
+        label, rows = LabelTransform(classes(source)), _refuse(source.reset_index(drop=True))
         tfms = {type(t): t for tt in self.type_tfms for t in tt}
         metadata, radiograph = tfms.get(MetadataTransform), tfms.get(RadiographTransform)
         splits = [np.flatnonzero(rows["split"] == o).tolist() for o in ("train", "valid")]
         if metadata: metadata.fit(rows.iloc[splits[0]])
-        if radiograph and self.cache is not False: radiograph.open(rows["file"].tolist(), None if self.cache is True else self.cache)
+        if radiograph and self.cache is not False:
+            radiograph.open(rows["file"].tolist(), None if self.cache is True else self.cache)
         _check_leaks(rows, metadata, radiograph)
-        tls = [TfmdLists(rows, [t], splits=splits, do_setup=False, dl_type=self.dl_type) for t in (*tfms.values(), label)]
+        tls = [TfmdLists(rows, [t], splits=splits, do_setup=False, dl_type=self.dl_type)
+               for t in (*tfms.values(), label)]
         return RadiographDatasets(tls=tls, n_inp=self.n_inp, dl_type=self.dl_type, rows=rows)
 
 def _refuse(rows):
@@ -182,8 +195,8 @@ def _refuse(rows):
         raise ValueError(f"{unknown.sum():,} rows have no label ({few(rows.loc[unknown, 'image'])}); leave them out.")
     for side in "train", "valid":
         found = rows.loc[rows["split"] == side, "label"].value_counts()
-        if (found > 0).sum() < 2:
-            raise ValueError(f"The {side} rows hold {dict(found)}: both classes are needed to train and to score.")
+        if (found == 0).any():
+            raise ValueError(f"The {side} rows hold {found.to_dict()}: both classes are needed to train and to score.")
     return rows
 
 def radiograph_tfms() -> list:
@@ -199,8 +212,10 @@ def radiograph_block(
     cache=True,                # True, a folder, or False
 ) -> RadiographBlock:          # `.dataloaders(rows)` gives `RadiographDataLoaders`
     "A DataBlock that pairs each radiograph with its metadata row: (image, metadata) -> label."
-    if use not in ("both", "image", "metadata"): raise ValueError(f"use={use!r} is not known; use 'both', 'image' or 'metadata'.")
-    pixels = TransformBlock(RadiographTransform(size), batch_tfms=[IntToFloatTensor, *(radiograph_tfms() if tfms is None else tfms)])
+    if use not in ("both", "image", "metadata"):
+        raise ValueError(f"use={use!r} is not known; use 'both', 'image' or 'metadata'.")
+    batch_tfms = [IntToFloatTensor, *(radiograph_tfms() if tfms is None else tfms)]
+    pixels = TransformBlock(RadiographTransform(size), batch_tfms=batch_tfms)
     words = TransformBlock(MetadataTransform(cat_names, cont_names))
     inputs = {"both": [pixels, words], "image": [pixels], "metadata": [words]}[use]
     return RadiographBlock(inputs, cache, n_inp=len(inputs))

@@ -46,13 +46,15 @@ def _pool(fmap): return fmap.mean((2, 3))
 def _head(n_in, n_out, ps): return nn.Sequential(nn.Dropout(ps), nn.Linear(n_in, n_out))
 
 class ConcatFusion(Module):
-    "Pooled image features and the MLP's output side by side, then dropout and one linear layer (default)."
+    """Pooled image features and the MLP's output side by side, then dropout and one linear layer (default). GELU, as
+    ReLU would give the token, which starts at zero, no gradient ever."""
     def __init__(self, width, n_meta, n_out, ps): self.head = _head(width + n_meta, n_out, ps)
-    def forward(self, fmap, meta): return self.head(torch.cat([_pool(fmap), meta.relu().to(fmap.dtype)], 1))
+    def forward(self, fmap, meta): return self.head(torch.cat([_pool(fmap), F.gelu(meta).to(fmap.dtype)], 1))
 
 class LogitFusion(Module):
     "The mean of the image's and the metadata's own logits."
-    def __init__(self, width, n_meta, n_out, ps): self.image, self.meta = _head(width, n_out, ps), nn.Linear(n_meta, n_out)
+    def __init__(self, width, n_meta, n_out, ps):
+        self.image, self.meta = _head(width, n_out, ps), nn.Linear(n_meta, n_out)
     def forward(self, fmap, meta): return (self.image(_pool(fmap)) + self.meta(meta)) / 2
 
 class GatedFusion(Module):
@@ -66,7 +68,7 @@ class GatedFusion(Module):
         return self.head(z * self.image(image).tanh() + (1 - z) * self.meta(meta).tanh())
 
 class FilmFusion(Module):
-    "The metadata scales and shifts each image feature (Perez et al. 2018, arXiv:1709.07871); it starts as the image alone."
+    "The metadata scales and shifts each image feature (Perez et al. 2018, arXiv:1709.07871); at first it does neither."
     def __init__(self, width, n_meta, n_out, ps):
         self.film, self.head = nn.Linear(n_meta, 2 * width), _head(width, n_out, ps)
         nn.init.zeros_(self.film.weight)
@@ -78,7 +80,7 @@ class FilmFusion(Module):
 class AttentionFusion(Module):
     "The metadata asks the feature map where to look (scaled dot-product attention); its answer joins the mean feature."
     def __init__(self, width, n_meta, n_out, ps, n_hidden=64):
-        self.query, self.key = nn.Linear(n_meta, n_hidden), nn.Linear(width, n_hidden)
+        self.query, self.key = nn.Linear(n_meta, n_hidden), nn.Linear(width, n_hidden, bias=False)
         self.head = _head(2 * width + n_meta, n_out, ps)
     def forward(self, fmap, meta):
         places = fmap.flatten(2).transpose(1, 2)             # [n, h*w, width]
@@ -89,7 +91,7 @@ FUSIONS = dict(concat=ConcatFusion, logits=LogitFusion, gated=GatedFusion, film=
 
 class ImageModel(Module):
     "Logits from the image alone; a metadata input beside it is not read."
-    def __init__(self, backbone, n_out, ps, bf16): 
+    def __init__(self, backbone, n_out, ps, bf16):
         self.backbone, self.head, self.bf16 = backbone, _head(backbone.width, n_out, ps), bf16
     @in_precision
     def forward(self, image, metadata=None): return self.head(_pool(self.backbone(image)))
@@ -103,7 +105,8 @@ class MetadataModel(Module):
 
 class FusionModel(Module):
     "Logits from image `[n, 1, h, w]` and metadata `[n, d]`, trained jointly."
-    def __init__(self, backbone, mlp, head, bf16): self.backbone, self.mlp, self.head, self.bf16 = backbone, mlp, head, bf16
+    def __init__(self, backbone, mlp, head, bf16):
+        self.backbone, self.mlp, self.head, self.bf16 = backbone, mlp, head, bf16
     @in_precision
     def forward(self, image, metadata): return self.head(self.backbone(image), self.mlp(metadata))
 
@@ -115,5 +118,6 @@ def parameter_groups(
     taken = {id(p) for group in body for p in group}
     groups = [*body, [p for p in model.parameters() if id(p) not in taken]]
     ids = sorted(id(p) for group in groups for p in group)
-    if ids != sorted(map(id, model.parameters())): raise RuntimeError("The parameter groups are no partition of the model.")
+    if ids != sorted(map(id, model.parameters())):
+        raise RuntimeError("The parameter groups are no partition of the model.")
     return groups

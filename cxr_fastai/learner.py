@@ -17,7 +17,7 @@ class RadiographLearner(Learner):
 
     @delegates(Learner.fit)
     def fit(self, n_epoch, lr=None, **kwargs):
-        "fastai's `fit` after a leak check. Every fit is seeded, each one on from the last, so that a seed gives its bits."
+        "fastai's `fit` after a leak check. Each fit is seeded, one on from the last, so that a seed gives its bits."
         self.dls.check_leaks()
         set_seed(self.seed + self.fits, reproducible=True)
         self.dls.train.rng = random.Random(self.seed + self.fits)
@@ -47,9 +47,12 @@ class RadiographLearner(Learner):
         row = {} if row is None else dict(row)
         metadata, radiograph = self.dls.transform(MetadataTransform), self.dls.transform(RadiographTransform)
         known = (["image", "file"] if radiograph else []) + (metadata.names if metadata else [])
-        if unknown := set(columns) - set(known): raise ValueError(f"predict doesn't know {few(sorted(unknown))}; it takes {few(known, 20)}.")
+        if unknown := set(columns) - set(known):
+            raise ValueError(f"predict doesn't know {few(sorted(unknown))}; it takes {few(known, 20)}.")
+        if "image" in columns: row.pop("file", None) # the row's own image
         row |= columns
-        if radiograph and not {"image", "file"} & set(row): raise ValueError("predict needs image=FILE: this model reads a radiograph.")
+        if radiograph and not {"image", "file"} & set(row):
+            raise ValueError("predict needs image=FILE: this model reads a radiograph.")
         return super().predict(row, with_input=with_input)
 
     @delegates(Learner.load)
@@ -58,7 +61,8 @@ class RadiographLearner(Learner):
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Could not load the optimizer state")
             try: return super().load(file, **kwargs)
-            except UserWarning: raise ValueError(f"{file}: its optimizer state doesn't fit; load(..., with_opt=False) takes the weights alone.")
+            except UserWarning:
+                raise ValueError(f"{file}: its optimizer state doesn't fit; with_opt=False loads the weights alone.") from None
 
 def _learner(dls, model, seed, metrics, cbs, frozen=False, **kwargs):
     if model.bf16: model = model.to(memory_format=torch.channels_last) # what bf16 convolutions are fastest in
@@ -70,8 +74,13 @@ def _learner(dls, model, seed, metrics, cbs, frozen=False, **kwargs):
     if frozen: learn.freeze()
     return learn
 
-def _need(dls, *uses):
-    if dls.use not in uses: raise ValueError(f"This learner needs DataLoaders with use={' or '.join(map(repr, uses))}; these have use={dls.use!r}.")
+def _begin(dls, seed, *uses):
+    "Refuse DataLoaders without the inputs, then seed what follows; gives the seed."
+    if dls.use not in uses:
+        wanted = " or ".join(map(repr, uses))
+        raise ValueError(f"This learner needs DataLoaders with use={wanted}; these have use={dls.use!r}.")
+    set_seed(seed := ifnone(seed, dls.seed), reproducible=True)
+    return seed
 
 def _backbone(dls, arch, weights): return create_backbone(arch, weights, dls.transform(RadiographTransform).size)
 
@@ -82,14 +91,13 @@ def image_learner(
     weights:str="auto",        # 'imagenet', 'none', a local file, 'auto'
     ps:float=.5,               # dropout before the output
     precision:str="auto",      # 'auto' (bf16 where the hardware has it), 'bf16', 'fp32'
-    seed:int=0,                # of initialisation, dropout, augmentation and shuffling
+    seed:int=None,             # of initialisation, dropout, augmentation and shuffling; None: the DataLoaders' own
     metrics=paper_metrics,     # fastai metrics, or those of `metrics`
     cbs=None,                  # further callbacks
     **kwargs,
 ) -> RadiographLearner:
     "Image alone: the paper's DCNN-real. Starts frozen where the body is pretrained."
-    _need(dls, "image", "both")
-    set_seed(seed, reproducible=True)
+    seed = _begin(dls, seed, "image", "both")
     backbone = _backbone(dls, arch, weights)
     model = ImageModel(backbone, dls.c, ps, use_bf16(precision, dls.device))
     return _learner(dls, model, seed, metrics, cbs, backbone.weights != "none", **kwargs)
@@ -98,14 +106,13 @@ def image_learner(
 def metadata_learner(
     dls:RadiographDataLoaders, # with metadata
     meta_dropout:float=.1,     # share of values masked as missing in training
-    seed:int=0,                # of initialisation and shuffling
+    seed:int=None,             # of initialisation and shuffling; None: the DataLoaders' own
     metrics=paper_metrics,     # fastai metrics, or those of `metrics`
     cbs=None,                  # further callbacks
     **kwargs,
 ) -> RadiographLearner:
-    "Metadata alone: the paper's MLP-meta, three fully connected layers. One parameter group: `freeze` has nothing to freeze."
-    _need(dls, "metadata", "both")
-    set_seed(seed, reproducible=True)
+    "Metadata alone: the paper's MLP-meta, three fully connected layers. One parameter group: `freeze` freezes nothing."
+    seed = _begin(dls, seed, "metadata", "both")
     model = MetadataModel(MetadataMLP(dls.transform(MetadataTransform), dls.c, p_missing=meta_dropout))
     return _learner(dls, model, seed, metrics, cbs, **kwargs)
 
@@ -119,15 +126,14 @@ def fusion_learner(
     meta_dropout:float=.1,     # share of values, and of patients, masked as missing in training
     n_meta:int=32,             # width of the MLP's output
     precision:str="auto",      # 'auto' (bf16 where the hardware has it), 'bf16', 'fp32'
-    seed:int=0,                # of initialisation, dropout, augmentation and shuffling
+    seed:int=None,             # of initialisation, dropout, augmentation and shuffling; None: the DataLoaders' own
     metrics=paper_metrics,     # fastai metrics, or those of `metrics`
     cbs=None,                  # further callbacks
     **kwargs,
 ) -> RadiographLearner:
-    "Image and metadata trained jointly, their outputs merged: the paper's Real-Meta. Starts frozen where the body is pretrained."
-    _need(dls, "both")
+    "Image and metadata jointly, their outputs merged: the paper's Real-Meta. Starts frozen if the body is pretrained."
     if fusion not in FUSIONS: raise ValueError(f"fusion={fusion!r} is not known; use one of {', '.join(FUSIONS)}.")
-    set_seed(seed, reproducible=True)
+    seed = _begin(dls, seed, "both")
     backbone = _backbone(dls, arch, weights)
     mlp = MetadataMLP(dls.transform(MetadataTransform), n_meta, p_missing=meta_dropout)
     head = FUSIONS[fusion](backbone.width, n_meta, dls.c, ps)

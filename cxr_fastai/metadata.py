@@ -11,6 +11,12 @@ class MetadataWords(dict):
     def __str__(self): return ", ".join(f"{v:g}" if isinstance(v, float) else str(v or "?") for v in self.values())
     def show(self, ctx=None, **kwargs): return show_title(self, ctx=ctx)
 
+def _as_numbers(values):
+    "float64 `[n]`, nan where missing."
+    try: return pd.to_numeric(values).to_numpy(float, na_value=np.nan)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"Metadata column {values.name!r} is one of numbers: {e}.") from e
+
 class MetadataTransform(Transform):
     """Encode metadata columns. A category becomes one 0/1 slot a word, then one for an unknown word and one for a
     missing value; a number becomes (x - min)/(max - min) and one slot for a missing value. Words, minima and maxima are
@@ -37,7 +43,9 @@ class MetadataTransform(Transform):
         if empty := [o for o in self.names if rows[o].notna().sum() == 0]:
             raise ValueError(f"Metadata column {few(empty)} is empty in all {len(rows):,} training rows; leave it out.")
         self.stats = {o: sorted(rows[o].dropna().astype(str).unique()) for o in self.cat_names}
-        self.stats |= {o: (float(rows[o].min()), float(rows[o].max())) for o in self.cont_names}
+        for o in self.cont_names:
+            numbers = _as_numbers(rows[o])
+            self.stats[o] = float(np.nanmin(numbers)), float(np.nanmax(numbers))
         return self
 
     @property
@@ -60,7 +68,7 @@ class MetadataTransform(Transform):
     def _words(self, values, name):
         "One-hot `[n, words + 2]` of a column of words."
         words, absent = self.stats[name], values.isna().to_numpy()
-        codes = pd.Categorical(values.astype(str), categories=words).codes.astype(np.int64)
+        codes = pd.Index(words).get_indexer(values.astype(str))
         unknown = (codes < 0) & ~absent
         if unknown.any() and name not in self.warned:
             self.warned.add(name)
@@ -72,7 +80,7 @@ class MetadataTransform(Transform):
     def _number(self, values, name):
         "Scaled value and missing flag, `[n, 2]`, of a column of numbers."
         lo, hi = self.stats[name]
-        scaled = (pd.to_numeric(values).to_numpy(np.float32, na_value=np.nan) - lo) / ((hi - lo) or 1)
+        scaled = (_as_numbers(values) - lo) / ((hi - lo) or 1)
         absent = np.isnan(scaled)
         return np.stack([np.where(absent, 0, scaled), absent], 1).astype(np.float32)
 

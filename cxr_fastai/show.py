@@ -8,7 +8,8 @@ class TensorRadiograph(TensorImageBW):
     "Gray radiographs: uint8 0..255 as read, float 0..1 in a batch; `[1, h, w]` or `[n, 1, h, w]`."
     def show(self, ctx=None, **kwargs):
         "Air is black, as on film; black and white are the format's ends, not the image's own."
-        return show_image(self, ctx=ctx, **dict(cmap="gray", vmin=0, vmax=1 if self.is_floating_point() else 255) | kwargs)
+        white = 1 if self.is_floating_point() else 255
+        return show_image(self, ctx=ctx, **dict(cmap="gray", vmin=0, vmax=white) | kwargs)
 
 class RadiographInput(tuple):
     "The inputs of a decoded batch: the type by which fastai finds the three functions below."
@@ -26,12 +27,14 @@ def _draw(ax, image, lines, color="black"):
 
 @dispatch
 def show_batch(x:RadiographInput, y, samples, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None, **kwargs):
-    if not isinstance(samples[0][0], TensorRadiograph): return _table(samples[:max_n], ["metadata", "label"][:len(samples[0])])
+    if not isinstance(samples[0][0], TensorRadiograph):
+        return _table(samples[:max_n], ["metadata", "label"][:len(samples[0])])
     axs = _grid(samples, ctxs, max_n, nrows, ncols, figsize)
     return [_draw(ax, image, reversed(rest)) for ax, (image, *rest) in zip(axs, samples)]
 
 @dispatch
-def show_results(x:RadiographInput, y, samples, outs, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None, **kwargs):
+def show_results(x:RadiographInput, y, samples, outs, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None,
+                 **kwargs):
     if not isinstance(samples[0][0], TensorRadiograph):
         return _table([(*s, o[0]) for s, o in zip(samples, outs)][:max_n], ["metadata", "label", "predicted"])
     axs = _grid(samples, ctxs, max_n, nrows, ncols, figsize)
@@ -40,8 +43,10 @@ def show_results(x:RadiographInput, y, samples, outs, ctxs=None, max_n=9, nrows=
 
 @dispatch
 def plot_top_losses(x:RadiographInput, y, samples, outs, raws, losses, nrows=None, ncols=None, figsize=None, **kwargs):
-    texts = [f"{o[0]} / {s[-1]} / {float(l):.2f} / {float(r.max()):.2f}" for s, o, r, l in zip(samples, outs, raws, losses)]
+    texts = [f"{o[0]} / {s[-1]} / {float(l):.2f} / {float(r.max()):.2f}"
+             for s, o, r, l in zip(samples, outs, raws, losses)]
     head = "prediction / actual / loss / probability"
-    if not isinstance(samples[0][0], TensorRadiograph): return _table(list(zip(samples.itemgot(0), texts)), ["metadata", head])
+    if not isinstance(samples[0][0], TensorRadiograph):
+        return _table(list(zip(samples.itemgot(0), texts)), ["metadata", head])
     axs = get_grid(len(samples), nrows=nrows, ncols=ncols, figsize=figsize, title=head)
     return [_draw(ax, s[0], [text, *s[1:-1]]) for ax, s, text in zip(axs, samples, texts)]

@@ -83,8 +83,7 @@ def to_markdown(
     table:pd.DataFrame, # any table
 ) -> str:
     "The table as aligned markdown text, floats with six decimals."
-    text = table.apply(lambda c: c.map("{:.6f}".format) if c.dtype.kind == "f" else c.astype(str))
-    width = {c: max(len(str(c)), *text[c].str.len()) for c in text}
-    line = lambda cells: "| " + " | ".join(f"{o:<{width[c]}}" for c, o in cells.items()) + " |"
-    rule = line({c: "-" * width[c] for c in text})
-    return "\n".join([line({c: str(c) for c in text}), rule, *(line(row) for _, row in text.iterrows())])
+    text = {c: [f"{o:.6f}" if isinstance(o, float) else str(o) for o in table[c]] for c in table}
+    width = {c: max(map(len, [str(c), *text[c]])) for c in text}
+    line = lambda cells: "| " + " | ".join(f"{o:<{n}}" for o, n in zip(cells, width.values())) + " |"
+    return "\n".join(map(line, [map(str, text), ["-" * n for n in width.values()], *zip(*text.values())]))

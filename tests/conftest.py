@@ -1,0 +1,44 @@
+import matplotlib
+matplotlib.use("Agg")
+import numpy as np, pandas as pd, pytest
+from PIL import Image
+from cxr_fastai.cohort import split_patients
+
+SIDE = 48
+
+def draw(label, rng):
+    "A smooth random field, no two alike, with a bright blob low down where `label` is 1."
+    coarse = Image.fromarray(rng.integers(40, 170, (10, 10), dtype=np.uint8))
+    image = np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC)).astype(float)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    cy, cx, r = rng.uniform(28, 38), rng.uniform(10, 38), rng.uniform(5, 7)
+    image += label * 110 * np.exp(-((y - cy)**2 + (x - cx)**2) / (2*r*r))
+    return image.clip(0, 255).astype(np.uint8)
+
+def make_rows(folder, n_patients=64, seed=0):
+    "Images on disk and their table: a third positive, some patients with two films, age and view a little informative."
+    rng, rows = np.random.default_rng(seed), []
+    for patient in range(n_patients):
+        label = int(patient % 3 == 0)
+        age, sex = rng.normal(48 + 8*label, 12), rng.choice(["F", "M"])
+        for k in range(1 + patient % 4 // 3):
+            name = f"pat{patient:03}_{k}.png"
+            Image.fromarray(draw(label, rng)).save(folder/name)
+            rows.append(dict(image=name, patient_id=7_000_000 + patient, age=round(age) + k, sex=sex, label=label,
+                             view=rng.choice(["AP", "PA"], p=[.3 + .3*label, .7 - .3*label]), file=str(folder/name)))
+    rows = pd.DataFrame(rows)
+    rows.loc[rng.choice(len(rows), 6, replace=False), "age"] = np.nan
+    return rows.assign(label=pd.Categorical.from_codes(rows["label"], ["Normal", "Pneumonia"], ordered=True))
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    "No test decodes into the user's own cache."
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("CXR_FASTAI_CACHE", str(folder))
+        yield folder
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory):
+    "80 small drawn images of 64 patients, split by patient; about 45 train, 11 valid, 24 test. Not to be changed."
+    return split_patients(make_rows(tmp_path_factory.mktemp("images")), seed=0)

@@ -1,0 +1,119 @@
+import warnings
+import numpy as np, pandas as pd, pytest, torch
+from hypothesis import assume, given, settings, strategies as st
+from cxr_fastai.data import RadiographDataLoaders
+from cxr_fastai.metadata import *
+
+TABLE = pd.DataFrame(dict(sex=["F", "M", "F"], view=["PA", "PA", "AP"], age=[20, 60, 40]))
+
+def fitted(table=TABLE, cat_names=("sex", "view"), cont_names=("age",)):
+    return MetadataTransform(cat_names, cont_names).fit(table)
+
+def equal(encoded, wanted): np.testing.assert_allclose(np.asarray(encoded), np.asarray(wanted, np.float32), atol=1e-6)
+
+def test_values_by_hand():
+    encoded = fitted()(TABLE) # F M unknown missing | AP PA unknown missing | age missing
+    assert type(encoded) is TensorMetadata and encoded.dtype == torch.float32
+    equal(encoded, [[1, 0, 0, 0,  0, 1, 0, 0,  0., 0],
+                    [0, 1, 0, 0,  0, 1, 0, 0,  1., 0],
+                    [1, 0, 0, 0,  1, 0, 0, 0,  .5, 0]])
+
+def test_values_beyond_the_training_range_go_beyond_0_and_1():
+    equal(fitted()(TABLE.assign(age=[0, 80, 40]))[:, -2], [-.5, 1.5, .5])
+
+def test_slots_know_their_column_and_which_says_missing():
+    tfm = fitted()
+    assert tfm.widths == [4, 4, 2]
+    assert tfm.column.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
+    assert tfm.missing.nonzero().flatten().tolist() == [3, 7, 9]
+
+def test_unknown_word_has_its_slot_and_one_warning_for_good():
+    tfm = fitted()
+    with pytest.warns(UserWarning, match="sex: X not among the training words") as seen:
+        equal(tfm(TABLE.assign(sex=["X", "F", "X"]))[:, :4], [[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 1, 0]])
+    assert len(seen) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        equal(tfm(TABLE.assign(sex="Y"))[:, :4], [[0, 0, 1, 0]] * 3)
+    with pytest.warns(UserWarning, match="view: lateral"): tfm(TABLE.assign(view="lateral")) # each column warns once
+
+@pytest.mark.parametrize("nothing", [None, np.nan, pd.NA])
+def test_missing_has_its_slot_and_no_warning(nothing):
+    table = pd.DataFrame(dict(sex=[nothing, "F"], view=[nothing, "AP"], age=[nothing, 40]), dtype=object)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoded = fitted()(table)
+    equal(encoded, [[0, 0, 0, 1,  0, 0, 0, 1,  0., 1], [1, 0, 0, 0,  1, 0, 0, 0,  .5, 0]])
+
+def test_columns_that_are_not_there_are_missing_and_others_are_not_read():
+    equal(fitted()(pd.DataFrame(dict(other=[1, 2], sex=["M", "F"]))), [[0, 1, 0, 0,  0, 0, 0, 1,  0, 1],
+                                                                       [1, 0, 0, 0,  0, 0, 0, 1,  0, 1]])
+
+def test_row_and_table_agree():
+    table, tfm = pd.DataFrame(dict(sex=["F", None, "M"], view=["PA", "AP", None], age=[np.nan, 31, 47.5])), fitted()
+    for i in range(len(table)): equal(tfm(table.iloc[i]), tfm(table)[i])
+    assert tfm(table.iloc[0]).shape == (10,)
+
+def test_decodes_to_words():
+    tfm = fitted()
+    table = pd.DataFrame(dict(sex=["F", None], view=["PA", "AP"], age=[33.5, np.nan]))
+    words = [tfm.decode(o) for o in tfm(table)]
+    assert words == [dict(sex="F", view="PA", age=33.5), dict(sex=None, view="AP", age=None)]
+    assert [str(o) for o in words] == ["F, PA, 33.5", "?, AP, ?"]
+    with pytest.warns(UserWarning): assert tfm.decode(tfm(dict_row(sex="X", age=20)))["sex"] == "#unknown"
+
+def dict_row(**values): return pd.Series(values, dtype=object)
+
+def test_zero_is_a_value_not_missing():
+    tfm = fitted(pd.DataFrame(dict(visits=[0, 4])), (), ("visits",))
+    assert tfm.decode(tfm(dict_row(visits=0))) == dict(visits=0.) and str(tfm.decode(tfm(dict_row(visits=0)))) == "0"
+
+words   = st.one_of(st.none(), st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=5))
+numbers = st.one_of(st.none(), st.floats(-1e6, 1e6), st.integers(-1000, 1000))
+table   = st.lists(st.tuples(words, words, numbers, numbers), min_size=1, max_size=12)
+
+@settings(deadline=None, max_examples=80)
+@given(table)
+def test_any_table_comes_back_from_its_encoding(values):
+    rows = pd.DataFrame(values, columns=["a", "b", "x", "y"])
+    kept = [[o for o in names if rows[o].notna().any()] for names in (["a", "b"], ["x", "y"])]
+    assume(any(kept))
+    tfm = fitted(rows, *kept)
+    encoded = tfm(rows)
+    assert encoded.shape == (len(rows), sum(tfm.widths)) and torch.isfinite(encoded).all()
+    for i, row in rows.iterrows():
+        back = tfm.decode(encoded[i])
+        for o in kept[0]: assert back[o] == (None if pd.isna(row[o]) else row[o])
+        for o in kept[1]:
+            if pd.isna(row[o]): assert back[o] is None
+            else: assert abs(back[o] - row[o]) <= 1e-3 + 1e-6 * (rows[o].max() - rows[o].min())
+        equal(tfm(row), encoded[i])
+
+def test_constant_number_encodes_to_0_and_back():
+    tfm = fitted(pd.DataFrame(dict(age=[50, 50, None])), (), ("age",))
+    equal(tfm(pd.DataFrame(dict(age=[50, None]))), [[0, 0], [0, 1]])
+    assert tfm.decode(tfm(dict_row(age=50)))["age"] == 50
+
+def test_numbers_written_as_text_have_a_numeric_range():
+    tfm = fitted(pd.DataFrame(dict(age=["9", "10", "30"])), (), ("age",))
+    assert tfm.stats["age"] == (9, 30)
+    equal(tfm(pd.DataFrame(dict(age=["9", "30"])))[:, 0], [0, 1])
+
+def test_text_where_a_number_belongs_names_the_column():
+    with pytest.raises(ValueError, match="'age'.*old"): fitted()(dict_row(sex="F", age="old"))
+
+def test_absent_empty_and_unfitted_are_refused():
+    with pytest.raises(ValueError, match="No metadata column weight; the table has sex, view, age"):
+        fitted(cont_names=("weight",))
+    with pytest.raises(ValueError, match="Metadata column age is empty in all 3 training rows"):
+        fitted(TABLE.assign(age=np.nan))
+    with pytest.raises(ValueError, match="not fitted"): MetadataTransform()(TABLE)
+
+def test_from_df_fits_on_training_rows_only(rows, tmp_path):
+    "A word and an age that only test rows have are not learned from them."
+    test = rows["split"] == "test"
+    rows = rows.assign(age=rows["age"].mask(test, 300.), view=rows["view"].mask(test, "lateral"))
+    tfm = RadiographDataLoaders.from_df(rows, tmp_path, size=48, bs=8, use="metadata").transform(MetadataTransform)
+    train = rows[rows["split"] == "train"]
+    assert tfm.stats == dict(sex=["F", "M"], view=["AP", "PA"], age=(train["age"].min(), train["age"].max()))
+    assert train["age"].max() < 300

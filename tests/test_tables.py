@@ -1,0 +1,82 @@
+import subprocess, sys
+from fractions import Fraction
+import numpy as np, pandas as pd, pytest
+from cxr_fastai.tables import *
+
+LABEL = [1, 1, 1, 0, 0, 0, 0, 0]
+PROB  = [.9, .5, .2, .6, .4, .3, .1, .0] # at .5: tp 2, fn 1, fp 1, tn 4
+
+def test_scores_by_hand():
+    s = scores(LABEL, PROB)
+    assert (s["n"], s["positives"], s["tp"], s["fn"], s["fp"], s["tn"]) == (8, 3, 2, 1, 1, 4)
+    assert s["accuracy"] == 6/8 and s["precision"] == pytest.approx(2/3) and s["recall"] == pytest.approx(2/3)
+    assert s["specificity"] == 4/5 and s["f1"] == pytest.approx(2/3)
+    assert s["balanced_accuracy"] == pytest.approx((2/3 + 4/5) / 2)
+    assert s["rocauc"] == pytest.approx((5 + 4 + 2) / 15)      # normals below .9, below .5, below .2
+    assert s["pr_auc"] == pytest.approx((1/1 + 2/3 + 3/6) / 3) # precision at each positive, by falling probability
+    assert s["brier"] == pytest.approx((.01 + .25 + .64 + .36 + .16 + .09 + .01 + 0) / 8)
+    assert (s["recall_low"], s["recall_high"]) == wilson(2, 3)
+
+def test_scores_take_arrays_and_return_plain_numbers():
+    s = scores(np.array(LABEL, bool), np.array(PROB, np.float32))
+    assert s["tp"] == 2 and all(type(o) in (int, float) for o in s.values())
+
+def test_probability_of_exactly_a_half_is_positive():
+    assert scores([1, 0], [.5, .5])["tp"] == scores([1, 0], [.5, .5])["fp"] == 1
+
+def test_scores_of_one_class_say_nan_where_undefined(recwarn):
+    s = scores([0, 0, 0], [.1, .2, .7])
+    assert np.isnan(s["rocauc"]) and np.isnan(s["pr_auc"])
+    assert s["recall"] == 0 and s["specificity"] == pytest.approx(2/3)
+    assert (s["recall_low"], s["recall_high"]) == (0, 1) and not recwarn.list
+
+# the paper's Table 1 and its intervals; Real and Real-Meta are k/30, Ensemble k/84
+@pytest.mark.parametrize("k,n,low,high", [(17, 30, .39, .73), (22, 30, .56, .86), (69, 84, .73, .89),
+                                          (12, 30, .25, .58), (19, 30, .46, .78), (66, 84, .69, .86),
+                                          (18, 30, .42, .75), (26, 30, .70, .95)])
+def test_wilson_gives_the_intervals_of_the_papers_recalls(k, n, low, high):
+    assert tuple(round(o, 2) for o in wilson(k, n)) == (low, high)
+
+def test_wilson_by_its_formula_and_at_its_ends():
+    z, p, n = 1.959963984540054, 7/20, 20
+    mid, half = (p + z*z/(2*n)) / (1 + z*z/n), z * (p*(1 - p)/n + z*z/(4*n*n))**.5 / (1 + z*z/n)
+    assert wilson(7, 20) == pytest.approx((mid - half, mid + half))
+    assert wilson(0, 10)[0] == 0 and wilson(10, 10)[1] == 1 and wilson(0, 0) == (0, 1)
+    assert wilson(7, 20, .99)[0] < wilson(7, 20)[0]
+
+def test_gain_is_the_papers():
+    assert round(gain(22/30, 69/84), 2) == .12 and round(gain(19/30, 66/84), 2) == .24
+    assert gain(26/30, 66/84) < 0 and np.isnan(gain(0, .5))
+    assert gain(Fraction(1, 2), Fraction(3, 4)) == Fraction(1, 2)
+
+def arm(tp, n): return scores([1] * n + [0] * 2, [1.] * tp + [0.] * (n - tp) + [0., 1.])
+
+def test_table1_row():
+    arms = {"real": arm(17, 30), "meta": arm(3, 30), "real-meta": arm(22, 30)}
+    assert table1_row("resnet50", arms, seed=3, weights="none").to_dict("records") == [{
+        "Model": "resnet50",
+        "Real": "0.5667 [0.39, 0.73]", "Meta": "0.1000 [0.03, 0.26]", "Real-Meta": "0.7333 [0.56, 0.86]",
+        "Gain Real to Real-Meta": "+29.4%", "n": 32, "positives": 30, "seed": 3, "weights": "none"}]
+
+def test_table1_row_without_one_of_the_two_arms_has_no_gain():
+    assert "Gain Real to Real-Meta" not in table1_row("vgg16", {"real": arm(1, 2)})
+    assert list(table1_row("vgg16", {"other": arm(1, 2)})) == ["Model", "other", "n", "positives"]
+
+def test_markdown_by_hand():
+    table = pd.DataFrame({"Model": ["resnet50", "vgg16"], "recall": [.5, 1/3], "n": [7, 1234]})
+    assert to_markdown(table) == ("| Model    | recall   | n    |\n"
+                                  "| -------- | -------- | ---- |\n"
+                                  "| resnet50 | 0.500000 | 7    |\n"
+                                  "| vgg16    | 0.333333 | 1234 |")
+
+def test_markdown_of_missing_cells_and_mixed_columns():
+    table = pd.DataFrame({"a": ["x", None], "b": [np.nan, 1], "c": [.25, "z"]})
+    assert [o.split() for o in to_markdown(table).split("\n")[2:]] == [["|", "x", "|", "nan", "|", "0.250000", "|"],
+                                                                       ["|", "nan", "|", "1.000000", "|", "z", "|"]]
+
+def test_markdown_of_no_rows_is_its_head():
+    assert to_markdown(pd.DataFrame({"a": [], "bc": []})) == "| a | bc |\n| - | -- |"
+
+def test_needs_no_torch():
+    code = "import sys, cxr_fastai.tables; assert not {'torch', 'fastai', 'timm'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
