@@ -1,11 +1,11 @@
 """The metrics of `tables`, as fastai metrics under the paper's names: `metrics=[accuracy, precision, recall, rocauc]`.
 
-All are classes, of which fastai makes an instance a learner, so that two learners never share counts. `accuracy` takes
-the place of fastai's own, which calls a tie (bf16 has many) negative where the others call it positive."""
+All but fastai's own `accuracy` are classes, of which fastai makes an instance a learner, so that two learners never share
+counts. A tie is negative for all of them, as for fastai's argmax (bf16 logits tie often)."""
 from .basics import *
 from .tables import METRICS
 
-__all__ = ["accuracy", "precision", "recall", "rocauc", "specificity", "pr_auc", "balanced_accuracy", "f1", "brier",
+__all__ = ["precision", "recall", "rocauc", "specificity", "pr_auc", "balanced_accuracy", "f1", "brier",
            "paper_metrics", "all_metrics"]
 
 class EpochMetric(Metric):
@@ -21,7 +21,6 @@ class EpochMetric(Metric):
     @property
     def name(self): return type(self).__name__
 
-class accuracy(EpochMetric):          "(TP+TN)/n at .5."
 class precision(EpochMetric):         "TP/(TP+FP) at .5; 0 where nothing is called positive."
 class recall(EpochMetric):            "TP/(TP+FN) at .5 (paper eq. 3), also called sensitivity."
 class rocauc(EpochMetric):            "Area under the ROC curve; nan where only one class is present."

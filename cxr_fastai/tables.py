@@ -1,6 +1,7 @@
 """Metrics, intervals and tables in the paper's form (Table 1, Figs 3-5; recall is eq. 3). No torch.
 
-Every metric takes `label` (0/1, `[n]`) and `prob` (probability of the positive class, `[n]`)."""
+Every metric takes `label` (0/1, `[n]`) and `prob` (probability of the positive class, `[n]`); above
+.5 is called positive."""
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
@@ -8,7 +9,7 @@ from sklearn import metrics as skm
 
 __all__ = ["PAPER_METRICS", "METRICS", "scores", "wilson", "gain", "table1_row", "arms_table", "to_markdown"]
 
-def _decided(score, **kwargs): return lambda label, prob: score(label, np.asarray(prob) >= .5, **kwargs)
+def _decided(score, **kwargs): return lambda label, prob: score(label, np.asarray(prob) > .5, **kwargs)
 
 def _ranked(score):
     "`score` needs both classes; nan otherwise, as it is undefined then."
@@ -34,7 +35,7 @@ def scores(
 ) -> dict: # every metric of `METRICS`, the counts n, positives, tp, fp, tn, fn, and the recall's interval
     "All metrics of one set of predictions, at the paper's threshold of .5."
     label = np.asarray(label).astype(int)
-    tn, fp, fn, tp = (int(o) for o in skm.confusion_matrix(label, np.asarray(prob) >= .5, labels=[0, 1]).ravel())
+    tn, fp, fn, tp = (int(o) for o in skm.confusion_matrix(label, np.asarray(prob) > .5, labels=[0, 1]).ravel())
     counts = dict(n=len(label), positives=tp + fn, tp=tp, fp=fp, tn=tn, fn=fn)
     low, high = wilson(tp, tp + fn)
     return {k: float(f(label, prob)) for k, f in METRICS.items()} | counts | dict(recall_low=low, recall_high=high)

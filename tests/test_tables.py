@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest
 from cxr_fastai.tables import *
 
 LABEL = [1, 1, 1, 0, 0, 0, 0, 0]
-PROB  = [.9, .5, .2, .6, .4, .3, .1, .0] # at .5: tp 2, fn 1, fp 1, tn 4
+PROB  = [.9, .55, .2, .6, .4, .3, .1, .0] # at .5: tp 2, fn 1, fp 1, tn 4
 
 def test_scores_by_hand():
     s = scores(LABEL, PROB)
@@ -12,17 +12,16 @@ def test_scores_by_hand():
     assert s["accuracy"] == 6/8 and s["precision"] == pytest.approx(2/3) and s["recall"] == pytest.approx(2/3)
     assert s["specificity"] == 4/5 and s["f1"] == pytest.approx(2/3)
     assert s["balanced_accuracy"] == pytest.approx((2/3 + 4/5) / 2)
-    assert s["rocauc"] == pytest.approx((5 + 4 + 2) / 15)      # normals below .9, below .5, below .2
+    assert s["rocauc"] == pytest.approx((5 + 4 + 2) / 15)      # normals below .9, below .55, below .2
     assert s["pr_auc"] == pytest.approx((1/1 + 2/3 + 3/6) / 3) # precision at each positive, by falling probability
-    assert s["brier"] == pytest.approx((.01 + .25 + .64 + .36 + .16 + .09 + .01 + 0) / 8)
+    assert s["brier"] == pytest.approx((.01 + .2025 + .64 + .36 + .16 + .09 + .01 + 0) / 8)
     assert (s["recall_low"], s["recall_high"]) == wilson(2, 3)
+
+def test_a_half_is_not_above_a_half(): assert scores([1, 0], [.5, .5])["recall"] == 0
 
 def test_scores_take_arrays_and_return_plain_numbers():
     s = scores(np.array(LABEL, bool), np.array(PROB, np.float32))
     assert s["tp"] == 2 and all(type(o) in (int, float) for o in s.values())
-
-def test_probability_of_exactly_a_half_is_positive():
-    assert scores([1, 0], [.5, .5])["tp"] == scores([1, 0], [.5, .5])["fp"] == 1
 
 def test_scores_of_one_class_say_nan_where_undefined(recwarn):
     s = scores([0, 0, 0], [.1, .2, .7])
