@@ -1,7 +1,7 @@
 """The metrics of `tables`, as fastai metrics under the paper's names: `metrics=[accuracy, precision, recall, rocauc]`.
 
-All but fastai's own `accuracy` are classes, of which fastai makes an instance a learner, so that two learners never share
-counts. A tie is negative for all of them, as for fastai's argmax (bf16 logits tie often)."""
+All but fastai's own `accuracy` are classes, of which fastai makes an instance a learner, so that two learners never
+share counts. A tie is negative for all of them, as for fastai's argmax (bf16 logits tie often)."""
 from .basics import *
 from .tables import METRICS
 

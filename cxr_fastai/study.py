@@ -34,7 +34,8 @@ def load_cohort(
     "Read a folder in NIH's layout, take the paper's cohort and split it. FileNotFoundError without a Data_Entry csv."
     folder = _phantom() if data == "phantom" else Path(data)
     tables = sorted(folder.glob("Data_Entry*.csv*"))
-    if not tables: raise FileNotFoundError(f"{folder} holds no Data_Entry*.csv or .csv.gz; --data takes 'phantom' or NIH's folder.")
+    if not tables:
+        raise FileNotFoundError(f"{folder} holds no Data_Entry*.csv or .csv.gz; --data takes 'phantom' or NIH's folder.")
     rows = read_nih(tables[-1], images=folder, missing="drop")
     pool = rows[rows["follow_up"] == 0] if first_visit else rows
     n_normal = min(n_normal, (pool["label"] == classes(rows)[0]).sum())
@@ -71,7 +72,8 @@ def run_arm(
     table = test[["image", "patient_id", "label"]].assign(probability=prob[:, 1].numpy())
     with atomic(folder/"test_predictions.csv") as tmp: table.to_csv(tmp, index=False, float_format="%.6f")
     with atomic(folder/"model.pkl") as tmp: learn.export(tmp.absolute())
-    result = scores(label.numpy(), prob[:, 1].numpy()) | dict(weights=learn.weights, seconds=round(time.time() - start, 1))
+    result = scores(label.numpy(), prob[:, 1].numpy())
+    result |= dict(weights=learn.weights, seconds=round(time.time() - start, 1))
     write_json(done, result)
     return result
 
@@ -92,7 +94,8 @@ def run_backbone(
 ) -> Path:                 # the run's folder
     "Train the paper's arms with one backbone, print their epoch tables and Table 1's row, save everything in a folder."
     settings, start = {k: v for k, v in locals().items() if k != "out"}, time.time()
-    if unknown := set(arms.split(",")) - set(ARMS): raise ValueError(f"--arms: {few(unknown)} is not known; there are {', '.join(ARMS)}.")
+    if unknown := set(arms.split(",")) - set(ARMS):
+        raise ValueError(f"--arms: {few(unknown)} is not known; there are {', '.join(ARMS)}.")
     rows = load_cohort(data, normals, not followups, seed)
     print(f"\n{rows.groupby(['split', 'label'], observed=True).size().unstack()}\n")
     folder = Path(out)/f"{arch}-{_digest(rows, settings)}"
@@ -104,7 +107,8 @@ def run_backbone(
         print(f"{arch}, {arm} ({data})", flush=True)
         results[arm] = run_arm(arm, rows, folder/arm, arch, weights, epochs, lr, size, bs, seed, precision)
     used = next((r["weights"] for arm, r in results.items() if ARMS[arm] != "metadata"), "none")
-    table = table1_row(arch, results, data="phantom (drawn)" if data == "phantom" else data, seed=seed, weights=used, epoch="last", protocol="clean")
+    shown = "phantom (drawn)" if data == "phantom" else data
+    table = table1_row(arch, results, data=shown, seed=seed, weights=used, epoch="last", protocol="clean")
     with atomic(folder/"table1.csv") as tmp: table.to_csv(tmp, index=False)
     print(f"\nTable 1: recall on the test rows at .5 [95% Wilson interval]\n{to_markdown(table)}")
     print(f"\nAll metrics on the test rows\n{to_markdown(arms_table(results))}")

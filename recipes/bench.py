@@ -1,6 +1,6 @@
-"""What the toolkit costs, measured on this machine: medians of alternating runs as a table. Run by hand; nothing asserts a time.
+"""What the toolkit costs on this machine: medians of alternating runs as a table. Run by hand; nothing asserts a time.
 
-`python recipes/bench.py` draws its inputs; `--originals FOLDER` (png files of 1024 px) adds the comparison with stock fastai."""
+`python recipes/bench.py` draws its inputs; `--originals FOLDER` (png files of 1024 px) adds a comparison with stock fastai."""
 import resource, subprocess
 from cxr_fastai.all import *
 
@@ -53,22 +53,26 @@ def overhead(rows, arch, size, bs, runs):
     fit_seconds(learn)
     peak, bare = peak_gb(), image_learner(dls, arch, weights="none").model
     ours, loop = alternate(runs, lambda: fit_seconds(learn), lambda: bare_seconds(bare, bs, size, len(dls.train)))
-    return [(f"(a) fit, {arch} {size} px bs {bs}", f"{1/ours:.1f} images/s", f"{loop/ours:.2f} of the bare loop's {1/loop:.1f}"),
+    against = f"{loop/ours:.2f} of the bare loop's {1/loop:.1f}"
+    return [(f"(a) fit, {arch} {size} px bs {bs}", f"{1/ours:.1f} images/s", against),
             ("(d) peak memory of that fit", f"{peak:.2f} GB", "")]
 
 def against_stock(folder, arch, size, bs, runs):
     files = sorted(Path(folder).glob("*.png"))
     label = [str(i % 2) for i in range(len(files))]
     frame = pd.DataFrame(dict(image=[f.name for f in files], label=label, valid=[i < 4 for i in range(len(files))]))
-    rows = frame.assign(patient_id=range(len(files)), file=[str(f) for f in files], split=np.where(frame.valid, "valid", "train"),
+    rows = frame.assign(patient_id=range(len(files)), file=[str(f) for f in files],
+                        split=np.where(frame.valid, "valid", "train"),
                         label=pd.Categorical(label, ["0", "1"], ordered=True))
-    stock = ImageDataLoaders.from_df(frame, folder, valid_col="valid", item_tfms=Resize(size), bs=bs, batch_tfms=aug_transforms(do_flip=False))
+    stock = ImageDataLoaders.from_df(frame, folder, valid_col="valid", item_tfms=Resize(size), bs=bs,
+                                     batch_tfms=aug_transforms(do_flip=False))
     theirs = vision_learner(stock, getattr(models, arch), pretrained=False)
     theirs.remove_cb(ProgressCallback)
     ours = image_learner(RadiographDataLoaders.from_df(rows, size=size, bs=bs, use="image"), arch, weights="none")
     theirs.unfreeze()
     a, b = alternate(runs, lambda: fit_seconds(ours), lambda: fit_seconds(theirs))
-    return [(f"(b) {arch} {size} px from {len(files)} originals", f"{1/a:.1f} images/s", f"{b/a:.2f}x stock fastai's {1/b:.1f}")]
+    against = f"{b/a:.2f}x stock fastai's {1/b:.1f}"
+    return [(f"(b) {arch} {size} px from {len(files)} originals", f"{1/a:.1f} images/s", against)]
 
 def construction(n=112_120):
     "Seconds and MB to make DataLoaders of `n` rows whose files are absent, in a fresh process."
@@ -76,14 +80,17 @@ def construction(n=112_120):
 import resource, time
 from cxr_fastai.all import *
 r, n = np.random.default_rng(0), {n}
-rows = pd.DataFrame(dict(image=[f'{{i:08}}_000.png' for i in range(n)], patient_id=r.integers(0, n//4, n), age=r.integers(1, 95, n)*1.,
-    sex=r.choice(['F','M'], n), view=r.choice(['AP','PA'], n), label=pd.Categorical(r.choice(['Normal','Pneumonia'], n), ['Normal','Pneumonia'], ordered=True)))
+names = ['Normal', 'Pneumonia']
+rows = pd.DataFrame(dict(image=[f'{{i:08}}_000.png' for i in range(n)], patient_id=r.integers(0, n//4, n),
+    age=r.integers(1, 95, n)*1., sex=r.choice(['F','M'], n), view=r.choice(['AP','PA'], n),
+    label=pd.Categorical(r.choice(names, n), names, ordered=True)))
 rows = split_patients(rows)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before, start = peak(), time.perf_counter()
 RadiographDataLoaders.from_df(rows, cache=False, num_workers=0)
 print(time.perf_counter() - start, peak() - before)"""
-    seconds, mb = map(float, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-2:])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, mb = map(float, done.stdout.split()[-2:])
     return [(f"(c) DataLoaders of {n:,} rows", f"{seconds:.2f} s", f"{mb:.0f} MB more at the peak")]
 
 @call_parse

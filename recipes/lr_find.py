@@ -14,7 +14,8 @@ def main(
 ):
     "Leslie Smith's learning rate range test on the fused learner; prints fastai's suggestions, saves the curve."
     dls = RadiographDataLoaders.from_df(load_cohort(data, seed=seed), out, size=size, bs=bs, seed=seed)
-    found = fusion_learner(dls, arch, weights=weights, seed=seed).lr_find(num_it=steps, suggest_funcs=(minimum, steep, valley, slide))
+    learn = fusion_learner(dls, arch, weights=weights, seed=seed)
+    found = learn.lr_find(num_it=steps, suggest_funcs=(minimum, steep, valley, slide))
     for name, lr in found._asdict().items(): print(f"{name:8} {lr:.2e}")
     file = Path(out)/f"lr_find-{arch}.png"
     with atomic(file) as tmp: plt.gcf().savefig(tmp, dpi=120)

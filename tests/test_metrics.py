@@ -6,7 +6,8 @@ from cxr_fastai.basics import accuracy, mk_metric, to_detach
 from cxr_fastai.metrics import *
 from cxr_fastai.tables import METRICS
 
-def batch(pred, y): return SimpleNamespace(pred=pred, y=y, yb=(y,), to_detach=to_detach) # what a metric reads of a learner
+def batch(pred, y): # what a metric reads of a learner
+    return SimpleNamespace(pred=pred, y=y, yb=(y,), to_detach=to_detach)
 
 def epoch(metric, logits, labels, bs=7):
     "The metric's value after an epoch in batches of `bs`, the last one smaller."
