@@ -1,3 +1,5 @@
+import os
+os.environ.setdefault("OMP_NUM_THREADS", "1") # nets this small only wait for a second thread; subprocesses inherit it
 import matplotlib
 matplotlib.use("Agg")
 import numpy as np, pandas as pd, pytest
