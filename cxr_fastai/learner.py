@@ -62,7 +62,7 @@ class RadiographLearner(Learner):
             warnings.filterwarnings("error", message="Could not load the optimizer state")
             try: return super().load(file, **kwargs)
             except UserWarning:
-                raise ValueError(f"{file}: its optimizer state doesn't fit; with_opt=False loads the weights.") from None
+                raise ValueError(f"{file}: its optimizer state doesn't fit; with_opt=False loads the rest.") from None
 
 def _learner(dls, model, seed, metrics, cbs, frozen=False, **kwargs):
     if model.bf16: model = model.to(memory_format=torch.channels_last) # what bf16 convolutions are fastest in

@@ -370,7 +370,6 @@ def test_an_exported_learner_predicts_in_another_process(loaders, rows, tmp_path
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", PREDICT, tmp_path/"model.pkl", rows["file"][0]],
                           cwd=ROOT, capture_output=True, text=True)
     want = learn.predict(image=rows["file"][0], age=54, sex="F")[2].tolist()
-    import shutil; shutil.copy(tmp_path/"model.pkl", "/tmp/model_dbg.pkl")
     assert done.stdout.strip() == repr(want), done.stderr
 
 def test_save_and_load_go_on_where_they_were(loaders, tmp_path):
