@@ -58,7 +58,7 @@ def run_arm(
     bs:int=32,            # images a batch
     seed:int=0,           # of initialisation, augmentation and shuffling
     precision:str="auto", # as in `use_bf16`
-) -> dict:             # `scores` on the test rows, and the weights used
+) -> dict:                # `scores` on the test rows, and the weights used
     "Train and test one arm; finished before, it is read back. `scores.json` is written last and says that it is whole."
     done = folder/"scores.json"
     if done.exists(): return json.loads(done.read_text())
@@ -106,11 +106,13 @@ def run_backbone(
     for arm in arms.split(","):
         print(f"{arch}, {arm} ({data})", flush=True)
         results[arm] = run_arm(arm, rows, folder/arm, arch, weights, epochs, lr, size, bs, seed, precision)
-    used = next((r["weights"] for arm, r in results.items() if ARMS[arm] != "metadata"), "none")
+    # a run resumed with another network can mix weights; the table names them all
+    used = ", ".join(dict.fromkeys(r["weights"] for arm, r in results.items() if ARMS[arm] != "metadata")) or "none"
     shown = "phantom (drawn)" if data == "phantom" else data
     table = table1_row(arch, results, data=shown, seed=seed, weights=used, epoch="last", protocol="clean")
     with atomic(folder/"table1.csv") as tmp: table.to_csv(tmp, index=False)
     print(f"\nTable 1: recall on the test rows at .5 [95% Wilson interval]\n{to_markdown(table)}")
-    print(f"\nAll metrics on the test rows\n{to_markdown(arms_table(results))}")
+    every = arms_table(results).assign(weights=[r["weights"] for r in results.values()])
+    print(f"\nAll metrics on the test rows\n{to_markdown(every)}")
     print(f"\n{time.time() - start:.0f} s. Everything is in {folder}")
     return folder
