@@ -2,6 +2,7 @@
 
 Everything public in `fastai.vision.all` passes through here, so that one import line holds for the whole package."""
 import os, random, sys, time, warnings
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,16 @@ def use_bf16(
     if precision not in ("auto", "bf16", "fp32"):
         raise ValueError(f"precision={precision!r} is not known; use 'auto', 'bf16' or 'fp32'.")
     return precision == "bf16" or precision == "auto" and computes_bf16(device)
+
+def in_precision(
+    forward, # of a Module with an attribute `bf16`
+):
+    "Run `forward` in bfloat16 where the module's `bf16` says so; what comes out is fp32."
+    @wraps(forward)
+    def _forward(self, *inputs):
+        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.bf16): out = forward(self, *inputs)
+        return out.float() if self.bf16 else out
+    return _forward
 
 def fused_adamw(
     params,        # parameters, in groups or not
@@ -72,7 +83,10 @@ class HistoryWriter(Callback):
         file, # the csv; a further `fit` of the same learner adds its epochs
     ): self.file, self.table = Path(file), []
 
+    def before_fit(self): self.past = self.table
+
     def after_epoch(self):
         if self.logger is noop: return # not an epoch of training: `validate`, `get_preds` or `lr_find`
-        self.table.append(dict(zip(self.recorder.metric_names[1:-1], self.recorder.values[-1])))
+        names = self.recorder.metric_names[1:-1]
+        self.table = self.past + [dict(zip(names, o)) for o in self.recorder.values] # those of a resumed run too
         with atomic(self.file) as tmp: pd.DataFrame(self.table).to_csv(tmp, index=False, float_format="%.6f")

@@ -5,7 +5,7 @@ pixel cache once, and an image can't be paired with another patient's metadata."
 from .basics import *
 from .cache import RadiographCache
 from .cohort import classes, positive
-from .leaks import check_leaks
+from .leaks import LeakError, check_leaks
 from .metadata import *
 from .radiograph import read_radiograph
 from .show import *
@@ -143,9 +143,14 @@ class RadiographDataLoaders(DataLoaders):
         with_labels:bool=False, # whether `rows` has labels to score against
         **kwargs,               # of `RadiographDL`
     ):
-        "A DataLoader of new patients, in their order, by the training rows' statistics. Metadata may be missing."
+        """A DataLoader of new patients, in their order, by the training rows' statistics. Metadata may be missing.
+        LeakError for synthetic rows with labels: they may be predicted, and never scored on."""
+        rows = as_rows(rows)
+        if with_labels and "synthetic" in rows and (made := rows["synthetic"].eq(True)).any():
+            raise LeakError(f"{made.sum():,} of these rows are synthetic and would be scored on: "
+                            f"{few(rows['image'][made])}; leave them out.")
         tls = self.valid_ds.tls if with_labels else self.valid_ds.tls[:self.n_inp]
-        test = Datasets(tls=[tl._new(as_rows(rows), split_idx=1) for tl in tls], n_inp=self.n_inp)
+        test = Datasets(tls=[tl._new(rows, split_idx=1) for tl in tls], n_inp=self.n_inp)
         return self.valid.new(test, **kwargs)
 
     def check_leaks(self):

@@ -1,19 +1,9 @@
 """The paper's three classifiers as modules (sections 3.2 and 5.3): image alone (DCNN-real), metadata alone (MLP-meta),
 and both trained jointly with merged outputs, in the ways of `FUSIONS`. Each gives logits `[n, n_out]` in fp32."""
-from functools import wraps
-
 from .backbone import *
 from .basics import *
 
 __all__ = ["FUSIONS", "MetadataMLP", "ImageModel", "MetadataModel", "FusionModel", "parameter_groups"]
-
-def in_precision(forward):
-    "Run `forward` in bfloat16 where the model's `bf16` says so; what comes out is fp32."
-    @wraps(forward)
-    def _forward(self, *inputs):
-        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.bf16): out = forward(self, *inputs)
-        return out.float()
-    return _forward
 
 class MetadataMLP(Module):
     """Three fully connected layers over encoded metadata (the paper's MLP-meta). In training each value is masked as
@@ -40,7 +30,7 @@ class MetadataMLP(Module):
             absent = absent | (torch.rand_like(absent, dtype=torch.float) < self.p_missing)
             nobody = nobody | (torch.rand_like(nobody, dtype=torch.float) < self.p_missing)
         x = torch.where(absent[:, self.column], self.missing.to(x.dtype), x)
-        return torch.where(nobody[:, None], self.token, self.out(self.hidden(x)).float())
+        return torch.where(nobody[:, None], self.token, self.out(self.hidden(x)).to(self.token.dtype))
 
 def _pool(fmap): return fmap.mean((2, 3))
 def _head(n_in, n_out, ps): return nn.Sequential(nn.Dropout(ps), nn.Linear(n_in, n_out))
@@ -101,14 +91,27 @@ class MetadataModel(Module):
     bf16 = False
     def __init__(self, mlp): self.mlp = mlp
     @in_precision
-    def forward(self, *inputs): return self.mlp(inputs[-1])
+    def forward(self, *inputs):
+        if inputs[-1].isnan().any():
+            raise ValueError("Image-only rows have no metadata for a model of metadata alone; leave them out.")
+        return self.mlp(inputs[-1])
 
 class FusionModel(Module):
-    "Logits from image `[n, 1, h, w]` and metadata `[n, d]`, trained jointly."
+    """Logits from image `[n, 1, h, w]` and metadata `[n, d]`, trained jointly. Rows whose metadata is nan are
+    image-only: the backbone alone learns from them, by a head that is held still and the missing token."""
     def __init__(self, backbone, mlp, head, bf16):
         self.backbone, self.mlp, self.head, self.bf16 = backbone, mlp, head, bf16
     @in_precision
-    def forward(self, image, metadata): return self.head(self.backbone(image), self.mlp(metadata))
+    def forward(self, image, metadata):
+        fmap, only = self.backbone(image), metadata.isnan().any(1).as_subclass(torch.Tensor)
+        if not only.any(): return self.head(fmap, self.mlp(metadata))
+        real, only = (~only).nonzero()[:, 0], only.nonzero()[:, 0]
+        token = self.mlp.token.expand(len(image), -1)
+        # batch norm needs two rows to train: a lone one is a patient without metadata
+        meta = token[real] if self.training and len(real) < 2 else self.mlp(metadata[real])
+        still = self.head.state_dict(), (fmap[only], token[only].detach()) # a state dict is detached
+        out = self.head(fmap[real], meta), torch.func.functional_call(self.head, *still)
+        return torch.cat(out)[torch.cat([real, only]).argsort()]
 
 def parameter_groups(
     model:nn.Module, # one of the three models

@@ -18,7 +18,8 @@ NEAR = 24
 NOT_FEATURES = { # name, in lower case without signs: why it can't be a feature
     "label": "is the target", "findings": "holds the target", "findinglabels": "holds the target",
     "split": "is the side", "file": "names the image", "image": "names the image", "imageindex": "names the image",
-    "patientid": "names the patient", "followup": "counts visits, of which the sick have more"}
+    "patientid": "names the patient", "followup": "counts visits, of which the sick have more",
+    "synthetic": "tells real from synthetic", "metadatapolicy": "tells real from synthetic"}
 _THUMB, _EDGE = 64, 1 # thumbnail's side; cells left out around it, where a shifted film is filled in
 
 def _box(n, k):
@@ -131,6 +132,11 @@ def _fitted(rows, name, stat):
     return (f"the statistics of '{name}' include {few(pd.unique(values.iloc[at]))}, which are in no training row "
             f"but in {_at(rows, at)}; fit them on training rows only.")
 
+def _evaluated(rows):
+    made = rows["synthetic"].eq(True).to_numpy() & rows["split"].ne("train").to_numpy()
+    if made.any(): return (f"{made.sum():,} synthetic rows are outside train, where a model would be scored on them: "
+                           f"{_at(rows, np.flatnonzero(made))}; leave them out.")
+
 def _gives_away(rows, name):
     "What column `name` tells that no feature may tell, or None. Few rows tell nothing for certain: 20 are asked for."
     plain = "".join(o for o in str(name).lower() if o.isalnum())
@@ -159,13 +165,14 @@ def _feature(rows, name):
         return (f"feature '{name}' {why}, in the rows {_at(rows, np.arange(len(rows)))}; take it out of the metadata.")
 
 def check_leaks(
-    rows:pd.DataFrame,      # with `image patient_id split`, and every feature and fitted column
+    rows:pd.DataFrame,      # with `image patient_id split`, every feature and fitted column, maybe `synthetic`
     features=(),            # metadata columns that a model is given
     hashes:np.ndarray=None, # [rows,4] uint64 of `perceptual_hash`; None: near-duplicates are not looked for
     stats:dict=None,        # of metadata columns, as fitted: words, or (lowest, highest)
 ) -> None:
     """LeakError that names the rows, if a patient, image or near-duplicate is on two sides, a feature is the target, an
-    id or the visit number, or statistics were fitted beyond train. ValueError for a table that can't be checked."""
+    id or the visit number, statistics were fitted beyond train, or a synthetic row isn't in train. ValueError for a
+    table that can't be checked."""
     keys = ["image", "patient_id", "split"]
     if lost := [o for o in keys + list(stats or {}) if o not in rows]:
         raise ValueError(f"The table has no column {few(map(repr, lost))}, so that it can't be checked for leaks.")
@@ -173,5 +180,6 @@ def check_leaks(
         if (no := rows[o].isna()).any(): raise ValueError(f"{no.sum():,} rows have no {o}: {few(rows['image'][no])}.")
     found = [_on_two_sides(rows, o) for o in ("patient_id", "image", "file") if o in rows]
     found += [_feature(rows, o) for o in features] + [_fitted(rows, o, stat) for o, stat in (stats or {}).items()]
+    if "synthetic" in rows: found.append(_evaluated(rows))
     if hashes is not None: found.append(_near(rows, np.asarray(hashes)))
     if found := [o for o in found if o]: raise LeakError(" ".join(found))

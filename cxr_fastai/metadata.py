@@ -20,7 +20,8 @@ def _as_numbers(values):
 class MetadataTransform(Transform):
     """Encode metadata columns. A category becomes one 0/1 slot a word, then one for an unknown word and one for a
     missing value; a number becomes (x - min)/(max - min) and one slot for a missing value. Words, minima and maxima are
-    those of the rows it was fitted on, which must be training rows only (`leaks.check_leaks` looks)."""
+    those of the rows it was fitted on, which must be training rows only (`leaks.check_leaks` looks). A row whose
+    `metadata_policy` is 'image-only' is all nan: `FusionModel` learns only its image."""
     out_type = TensorMetadata
 
     def __init__(self,
@@ -86,9 +87,11 @@ class MetadataTransform(Transform):
 
     def encodes(self, o:pd.DataFrame):
         self.widths # refuses an unfitted transform
-        o = o.reindex(columns=self.names)
+        rows, o = o, o.reindex(columns=self.names)
         parts = [self._words(o[c], c) for c in self.cat_names] + [self._number(o[c], c) for c in self.cont_names]
-        return TensorMetadata(torch.from_numpy(np.concatenate(parts, 1)))
+        encoded = np.concatenate(parts, 1)
+        if "metadata_policy" in rows: encoded[rows["metadata_policy"].isin(["image-only"])] = np.nan
+        return TensorMetadata(torch.from_numpy(encoded))
 
     def encodes(self, o:pd.Series): return self.encodes(o.to_frame().T)[0]
 
@@ -97,7 +100,7 @@ class MetadataTransform(Transform):
         return MetadataWords({name: self._decode(name, part.tolist()) for name, part in parts})
 
     def _decode(self, name, slots):
-        if slots[-1] == 1: return None
+        if slots[-1] != 0: return None # missing, or the nan of a row whose metadata isn't read
         if name in self.cat_names: return (self.stats[name] + ["#unknown"])[int(np.argmax(slots))]
         lo, hi = self.stats[name]
         return round(lo + slots[0] * (hi - lo), 3)

@@ -1,4 +1,5 @@
-"""Figures of a run folder: training curves and the arms' ROC on the test rows. Reads files, trains nothing."""
+"""Figures of a run folder: training curves, the arms' ROC on the test rows, synthetic radiographs beside real ones. Reads
+files, trains nothing."""
 import json
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pandas as pd
 from sklearn.metrics import RocCurveDisplay
 
 from .files import atomic
+from .quality import plot_memorised
+from .readers import read_rows
+from .synthesis import plot_synthetic, read_manifest
 
-__all__ = ["plot_run", "plot_curves", "plot_roc"]
+__all__ = ["plot_run", "plot_gan", "plot_curves", "plot_roc"]
 
 def plot_curves(
     history:pd.DataFrame, # an arm's history.csv
@@ -45,3 +49,13 @@ def plot_run(
     tables = {name: pd.read_csv(arm/"test_predictions.csv") for name, arm in arms.items()}
     positive = json.loads((Path(folder)/"settings.json").read_text())["positive"]
     if tables: _save(plot_roc(tables, positive), Path(folder)/"roc.png")
+
+def plot_gan(
+    folder, # a run folder of `study.run_gan`
+):
+    "Write `fig2.png` (real and synthetic of each class), and the nearest training images beside each synthesis."
+    folder, made = Path(folder), {}
+    for o in sorted(Path(folder).glob("*/quality.csv")):
+        made[o.parent.name[:3]] = read_manifest(o.parent)
+        _save(plot_memorised(pd.read_csv(o.parent/"memorised.csv")), o.parent/"memorised.png")
+    if "a2b" in made: _save(plot_synthetic(read_rows(folder/"rows.csv"), made["a2b"], made.get("b2a"), 4), folder/"fig2.png")

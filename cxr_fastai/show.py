@@ -2,7 +2,7 @@
 from plum import dispatch
 from .basics import *
 
-__all__ = ["TensorRadiograph", "RadiographInput", "show_batch", "show_results", "plot_top_losses"]
+__all__ = ["TensorRadiograph", "RadiographInput", "show_batch", "show_results", "plot_top_losses", "show_columns"]
 
 class TensorRadiograph(TensorImageBW):
     "Gray radiographs: uint8 0..255 as read, float 0..1 in a batch; `[1, h, w]` or `[n, 1, h, w]`."
@@ -50,3 +50,16 @@ def plot_top_losses(x:RadiographInput, y, samples, outs, raws, losses, nrows=Non
         return _table(list(zip(samples.itemgot(0), texts)), ["metadata", head])
     axs = get_grid(len(samples), nrows=nrows, ncols=ncols, figsize=figsize, title=head)
     return [_draw(ax, s[0], [text, *s[1:-1]]) for ax, s, text in zip(axs, samples, texts)]
+
+def show_columns(
+    columns:dict,    # title -> images, `[n, 1, h, w]` in 0..1 or uint8; as many in each
+    figsize=None,    # inches
+):                   # the figure
+    "Images side by side under their titles, a row a sample."
+    n = max(map(len, columns.values()))
+    fig, axs = plt.subplots(n, len(columns), figsize=figsize or (2*len(columns), 2*n), layout="constrained", squeeze=False)
+    for ax, (title, images) in zip(axs.T, columns.items()):
+        for cell, image in zip(ax, images): TensorRadiograph(image).show(ctx=cell)
+        ax[0].set_title(title, fontsize="medium")
+    for cell in axs.flat: cell.axis("off")
+    return fig

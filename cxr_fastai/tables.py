@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import binomtest
 from sklearn import metrics as skm
 
-__all__ = ["PAPER_METRICS", "METRICS", "scores", "wilson", "gain", "table1_row", "arms_table", "to_markdown"]
+__all__ = ["PAPER_METRICS", "METRICS", "scores", "wilson", "gain", "gain_interval", "table1_row", "arms_table", "to_markdown"]
 
 def _decided(score, **kwargs): return lambda label, prob: score(label, np.asarray(prob) > .5, **kwargs)
 
@@ -57,20 +57,54 @@ def gain(
     "The paper's gain: the relative change in recall from one arm to another (Table 1)."
     return (after - before) / before if before else float("nan")
 
-ARM_TITLES = {"real": "Real", "meta": "Meta", "real-meta": "Real-Meta"} # the paper's column heads; Meta is its MLP-meta
+def gain_interval(
+    label,          # 0/1, `[n]`
+    before,         # probability of the positive class without, `[n]`
+    after,          # and with, for the same rows
+    patients,       # whose rows they are, `[n]`
+    n:int=2000,     # resamples
+    level:float=.95,# confidence
+    seed:int=0,     # of the resamples
+) -> dict:          # `difference` of the recalls and `gain`, each (value, low, high); low gains may be nan, high ones inf
+    """Recall with against without, on the same rows: percentile intervals of a bootstrap that draws patients. Not in the
+    paper, whose arms were scored on different rows. They cover the luck of the test patients, not of seed and split."""
+    who = pd.factorize(np.asarray(patients))[0]
+    label, before, after = (np.asarray(o) for o in (label, before, after))
+    hits = np.stack([np.bincount(who, label.astype(bool) & o) for o in (label > 0, before > .5, after > .5)], 1)
+    draws = np.random.default_rng(seed).multinomial(len(hits), np.full(len(hits), 1/len(hits)), n)
+    ends = [(1 - level)/2, (1 + level)/2]
+    def both(counts):
+        "Difference and relative change of recall, for counts `[n, (positives, before, after)]`."
+        positives, b, a = counts.astype(float).T
+        with np.errstate(divide="ignore", invalid="ignore"): return (a - b)/positives, np.where(a == b, 0, (a - b)/b)
+    spread = lambda o: np.nanquantile(o, ends, method="inverted_cdf") # a value that occurs: infinities have no mean
+    positives, b, a = hits.sum(0)
+    values = (a - b)/positives, gain(b/positives, a/positives)
+    return {k: (float(v), *spread(o).tolist()) for k, v, o in zip(("difference", "gain"), values, both(draws @ hits))}
+
+ARM_TITLES = {"real": "Real", "meta": "Meta", "real-meta": "Real-Meta", "real-synth": "Real-Synth",
+              "real-synth-meta": "Ensemble"} # the paper's column heads; Meta is its MLP-meta, Real-Synth is not in it
+STEPS = ("real", "real-meta"), ("real-meta", "real-synth-meta") # what is added, one source at a time
 
 def _recall(s): return f"{s['recall']:.4f} [{s['recall_low']:.2f}, {s['recall_high']:.2f}]"
 
+def _gain(value, low, high):
+    return f"{'undefined' if not np.isfinite(value) else f'{value:+.1%}'} [{low:+.0%}, {high:+.0%}]".replace("inf%", "inf")
+
 def table1_row(
-    model:str,       # backbone, as the row's name
-    arms:dict,       # arm -> its `scores`
-    **about,         # what else must stand beside a result: seed, weights, epoch rule, protocol
-) -> pd.DataFrame:   # one row
-    "One row of the paper's Table 1, recall with its 95% Wilson interval by arm, and what it rests on."
+    model:str,         # backbone, as the row's name
+    arms:dict,         # arm -> its `scores`
+    predictions:dict,  # arm -> DataFrame of `patient_id label probability`, in one order; `label` is 0/1
+    **about,           # what else must stand beside a result: seed, weights, epoch rule, protocol
+) -> pd.DataFrame:     # one row
+    """One row of the paper's Table 1: recall by arm with its 95% Wilson interval, gains with that of a bootstrap over
+    patients, and what it rests on. A gain from a recall of 0 is undefined."""
     row = {"Model": model} | {ARM_TITLES.get(k, k): _recall(s) for k, s in arms.items()}
-    if {"real", "real-meta"} <= set(arms):
-        more = gain(arms["real"]["recall"], arms["real-meta"]["recall"])
-        row["Gain Real to Real-Meta"] = "undefined" if np.isnan(more) else f"{more:+.1%}"
+    for before, after in STEPS:
+        if not {before, after} <= set(arms): continue
+        b, a = predictions[before], predictions[after]
+        found = gain_interval(b["label"], b["probability"], a["probability"], b["patient_id"])
+        row[f"Gain {ARM_TITLES[before]} to {ARM_TITLES[after]}"] = _gain(*found["gain"])
     first = next(iter(arms.values()))
     return pd.DataFrame([row | dict(n=first["n"], positives=first["positives"]) | about])
 

@@ -1,7 +1,9 @@
 """What the toolkit costs on this machine: medians of alternating runs as a table. Run by hand; nothing asserts a time.
 
-`python recipes/bench.py` draws its inputs; `--originals FOLDER` (png files of 1024 px) adds a comparison with stock fastai."""
+`python recipes/bench.py` draws its inputs; `--originals FOLDER` (png files of 1024 px) adds a comparison with stock
+fastai, `--part` measures only the classifiers or only the CycleGAN."""
 import resource, subprocess
+from copy import deepcopy
 from cxr_fastai.all import *
 
 class TrainTimer(Callback):
@@ -93,17 +95,92 @@ print(time.perf_counter() - start, peak() - before)"""
     seconds, mb = map(float, done.stdout.split()[-2:])
     return [(f"(c) DataLoaders of {n:,} rows", f"{seconds:.2f} s", f"{mb:.0f} MB more at the peak")]
 
+def gan_seconds(learn, steps):
+    "Seconds a step of the CycleGAN through `fit`."
+    timer = TrainTimer()
+    learn.dls.train.n = steps * learn.dls.train.bs
+    with learn.no_logging(): learn.fit(1, 1e-6, cbs=timer)
+    return timer.seconds[0] / steps
+
+def bare_gan_seconds(bs, size, steps, precision, **nets):
+    "Seconds a step of the reference's own order in a bare loop: generators' loss and step, then both discriminators'."
+    bf16 = use_bf16(precision, default_device())
+    g_ab, g_ba = (Generator(6, 32, bf16=bf16, **nets).to(default_device()) for _ in range(2))
+    d_a, d_b = (Discriminator(32, bf16=bf16).to(default_device()) for _ in range(2))
+    optimizer = lambda *m: torch.optim.Adam([p for o in m for p in o.parameters()], 1e-6, betas=(.5, .999), fused=True)
+    opt_g, opt_d = optimizer(g_ab, g_ba), optimizer(d_a, d_b)
+    a, b = torch.rand(2, bs, 1, size, size, device=default_device()) * 2 - 1
+    toward = lambda d, x, y: F.mse_loss(o := d(x), torch.full_like(o, y))
+    ema = [deepcopy(o).requires_grad_(False) for o in (g_ab, g_ba)]
+    start = time.perf_counter()
+    for _ in range(steps):
+        for d in (d_a, d_b): d.requires_grad_(False)
+        fake_b, fake_a = g_ab(a), g_ba(b)
+        loss = toward(d_b, fake_b, 1.) + toward(d_a, fake_a, 1.) + 10*F.l1_loss(g_ba(fake_b), a) + 10*F.l1_loss(g_ab(fake_a), b)
+        (loss + 5*F.l1_loss(g_ba(a), a) + 5*F.l1_loss(g_ab(b), b)).backward()
+        opt_g.step()
+        opt_g.zero_grad()
+        for d, real, fake in ((d_a, a, fake_a.detach()), (d_b, b, fake_b.detach())):
+            d.requires_grad_(True)
+            ((toward(d, real, 1.) + toward(d, fake, 0.)) / 2).backward()
+        opt_d.step()
+        opt_d.zero_grad()
+        for mean, now in zip(ema, (g_ab, g_ba)):
+            torch._foreach_lerp_(list(mean.parameters()), [p.detach() for p in now.parameters()], .001)
+    return (time.perf_counter() - start) / steps
+
+def gan_learner(rows, size, bs, **kwargs):
+    dls = UnpairedDataLoaders.from_df(rows, size=size, bs=bs)
+    return cyclegan_learner(dls, **dict(n_blocks=6, ngf=32, ndf=32) | kwargs)
+
+def gan_steps(rows, size, bs, runs, steps=3):
+    "(e) A step in fp32 and in the default precision, each over the bare loop; (f) the default over fp32."
+    learns = {o: gan_learner(rows, size, bs, precision=o) for o in ("fp32", "auto")}
+    ours = [partial(gan_seconds, o, steps) for o in learns.values()]
+    bare = [partial(bare_gan_seconds, bs, size, steps, o) for o in learns]
+    a, b, x, y = alternate(runs, *ours, *bare)
+    name = f"CycleGAN step, 6 blocks, ngf 32, {size} px bs {bs}"
+    return [(f"(e) {name}, fp32", f"{a:.3f} s", f"{a/x:.2f} of the bare loop's {x:.3f}"),
+            (f"(e) {name}, default", f"{b:.3f} s", f"{b/y:.2f} of the bare loop's {y:.3f}; {a/b:.2f}x faster than fp32")]
+
+def gan_switches(rows, size, runs, steps=3):
+    "(f) What each switch beyond the reference costs a step."
+    switches = [{}, dict(residual=True), dict(upsample="resize"), dict(idt_every=4), dict(identity=0.),
+                dict(diffaug="translation,cutout")]
+    times = alternate(runs, *[partial(gan_seconds, gan_learner(rows, size, 1, **o), steps) for o in switches])
+    return [(f"(f) CycleGAN step with {', '.join(f'{k}={v}' for k, v in o.items())}, {size} px bs 1", f"{t:.3f} s",
+             f"{t/times[0]:.2f} of the reference settings'") for o, t in zip(switches[1:], times[1:])]
+
+def synthesis(rows, size, runs, folder):
+    "(g) Reading, translating, probing and writing, over the generator alone."
+    learn, n = gan_learner(rows, size, 1), int((~positive(rows[rows["split"] == "train"])).sum())
+    pixels = np.zeros((n, size, size), np.uint8)
+    def seconds(f):
+        start = time.perf_counter()
+        f()
+        return (time.perf_counter() - start) / n
+    a, b = alternate(runs, lambda: seconds(lambda: synthesise(learn, rows, n, out=f"{folder}/synthetic")),
+                     lambda: seconds(lambda: learn.translate(pixels)))
+    return [(f"(g) synthesis of {n} images, {size} px", f"{1/a:.1f} images/s", f"{b/a:.2f} of the generator's {1/b:.1f}")]
+
 @call_parse
 def main(
+    part:str="all",       # 'classifiers', 'gan' or 'all'
     arch:str="resnet50",  # backbone
     size:int=128,         # side of the square images, pixels
-    bs:int=32,            # images a batch
+    bs:int=32,            # images a batch of the classifiers
     runs:int=5,           # counted rounds of each comparison
     images:int=200,       # drawn images
     originals:str=None,   # folder of 1024 px png files, for (b)
     folder:str="runs/bench", # where the images are drawn
 ):
-    "Measure training, construction and memory; print a table."
-    table = construction() + overhead(drawn_rows(images, f"{folder}/{images}-{size}", size), arch, size, bs, runs)
-    if originals: table += against_stock(originals, arch, size, min(bs, 16), runs)
+    "Measure training, construction, memory and synthesis; print a table."
+    rows, table = drawn_rows(images, f"{folder}/{images}-{size}", size), []
+    if part != "gan":
+        table += construction() + overhead(rows, arch, size, bs, runs)
+        if originals: table += against_stock(originals, arch, size, min(bs, 16), runs)
+    if part != "classifiers":
+        for side in size // 2, size:
+            for n in 1, 4: table += gan_steps(rows, side, n, runs)
+        table += gan_switches(rows, size, runs) + synthesis(rows, size, runs, folder)
     print(to_markdown(pd.DataFrame(table, columns=["what", "measured", "against"])))

@@ -166,7 +166,8 @@ def test_paper_cohort_needs_both_classes_and_visits():
     with pytest.raises(ValueError, match="needs the column 'follow_up'"):
         paper_cohort(crowd(60).drop(columns="follow_up"))
 
-def test_arms_name_what_they_use(): assert ARMS == {"real": "image", "meta": "metadata", "real-meta": "both"}
+def test_arms_name_what_they_use():
+    assert ARMS == {"real": "image", "meta": "metadata", "real-meta": "both", "real-synth": "image", "real-synth-meta": "both"}
 
 def test_no_torch_and_no_fastai_are_imported():
     code = ("import sys, cxr_fastai.cohort, cxr_fastai.leaks, cxr_fastai.readers; "

@@ -256,6 +256,19 @@ def test_test_dl_needs_no_metadata_and_says_what_is_unknown(rows, tmp_path):
         _, meta = dls.test_dl(test[["file", "age"]].assign(view="lateral")).one_batch()
     assert len(seen) == 1 and (meta[:, 6] == 1).all() and (meta[:, 3] == 1).all()
 
+def test_synthetic_rows_may_be_predicted_and_never_scored_on(rows, tmp_path):
+    dls = make(rows, tmp_path)
+    made = rows[rows["split"] == "train"].assign(synthetic=[True] + [False]*((rows["split"] == "train").sum() - 1))
+    assert len(dls.test_dl(made).dataset) == len(made)
+    words = f"1 of these rows are synthetic and would be scored on: {made['image'].iloc[0]};"
+    with pytest.raises(LeakError, match=words): dls.test_dl(made, with_labels=True)
+    assert len(dls.test_dl(made.iloc[1:], with_labels=True).dataset) == len(made) - 1
+
+@pytest.mark.parametrize("side", ["valid", "test"])
+def test_synthetic_rows_outside_train_are_refused(rows, tmp_path, side):
+    made = rows.assign(synthetic=rows.index == rows.index[rows["split"] == side][0])
+    with pytest.raises(LeakError, match="1 synthetic rows are outside train"): make(made, tmp_path)
+
 def test_test_dl_uses_the_training_statistics_and_keeps_nothing(rows, tmp_path):
     dls = make(rows, tmp_path)
     before = dict(dls.transform(MetadataTransform).stats)

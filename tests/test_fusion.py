@@ -133,6 +133,81 @@ def test_gate_chooses_between_the_two():
 def test_any_kind_of_backbone_fits_every_fusion(tfm, batch, arch):
     for fusion in FUSIONS: assert make(tfm, fusion, arch=arch)(*batch).isfinite().all()
 
+# rows that train the image branch alone
+
+def grads(module): return [p.grad for p in module.parameters()]
+def none_at_all(module): return all(g is None or not g.any() for g in grads(module))
+
+def prepared(tfm, fusion, **kwargs):
+    "A model whose token and FiLM layer would pass a gradient on, in training."
+    model = make(tfm, fusion, **kwargs)
+    nn.init.normal_(model.mlp.token)
+    if fusion == "film": nn.init.normal_(model.head.film.weight)
+    return model
+
+def with_only(meta, *at):
+    meta = meta.clone()
+    meta[list(at)] = torch.nan
+    return meta
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("only", [(1, 4, 5), range(N), range(1, N)])
+def test_only_the_backbone_learns_from_an_image_only_row(tfm, batch, fusion, only, bf16):
+    model, (image, meta) = prepared(tfm, fusion, bf16=bf16), batch
+    out = model(image, with_only(meta, *only))
+    assert out.shape == (N, 2) and out.dtype == torch.float32 and out.isfinite().all()
+    nn.functional.cross_entropy(out[list(only)], torch.ones(len(only), dtype=torch.long)).backward()
+    assert none_at_all(model.mlp) and none_at_all(model.head)
+    assert all(g is not None and g.isfinite().all() for g in grads(model.backbone))
+    assert sum(g.abs().sum() for g in grads(model.backbone)) > 0
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_an_image_only_row_is_a_patient_without_metadata_to_the_head(tfm, batch, fusion):
+    model, (image, meta) = prepared(tfm, fusion).eval(), batch
+    absent = meta.clone()
+    absent[[0, 7]] = nothing(tfm, 2)
+    torch.testing.assert_close(model(image, with_only(meta, 0, 7)), model(image, absent))
+    everyone = model(image, with_only(meta, *range(N)))
+    torch.testing.assert_close(everyone, model(image, nothing(tfm)))
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_mlp_and_its_batch_norm_see_the_other_rows_only(tfm, batch, fusion):
+    model, twin, (image, meta) = prepared(tfm, fusion), prepared(tfm, fusion), batch
+    real = [i for i in range(N) if i not in (2, 3, 9)]
+    out = model(image, with_only(meta, 2, 3, 9))
+    want = twin.head(twin.backbone(image)[real], twin.mlp(meta[real]))
+    torch.testing.assert_close(out[real], want)
+    for o in (out[real], want): o.square().sum().backward()
+    for a, b in zip(grads(model), grads(twin)): torch.testing.assert_close(a, b)
+    for a, b in zip(model.buffers(), twin.buffers()): torch.testing.assert_close(a, b)
+
+def test_a_lone_row_beside_image_only_ones_is_a_patient_without_metadata(tfm, batch):
+    model, (image, meta) = prepared(tfm, "concat"), batch
+    before = [o.clone() for o in model.mlp.buffers()]
+    out = model(image, with_only(meta, *range(1, N)))
+    out[0].sum().backward()
+    assert none_at_all(model.mlp.hidden) and model.mlp.token.grad.any() and not none_at_all(model.head)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.mlp.buffers()))
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_without_image_only_rows_nothing_is_different(tfm, batch, fusion):
+    model, twin, (image, meta) = *(prepared(tfm, fusion, p_missing=.2, ps=.3) for _ in range(2)), batch
+    torch.manual_seed(3)
+    out = model(image, meta)
+    torch.manual_seed(3)
+    want = twin.head(twin.backbone(image), twin.mlp(meta))
+    assert torch.equal(out, want)
+    for o in (out, want): o.square().sum().backward()
+    assert all(torch.equal(a, b) for a, b in zip(grads(model), grads(twin)))
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), twin.buffers()))
+
+def test_image_model_does_not_mind_image_only_rows_and_metadata_model_refuses_them(tfm, batch):
+    (image, meta), (alone, words, *_) = batch, [m.eval() for m in models(tfm, False)]
+    assert torch.equal(alone(image, with_only(meta, 1)), alone(image))
+    for inputs in ((image, with_only(meta, 1)), (with_only(meta, 1),)):
+        with pytest.raises(ValueError, match="Image-only rows have no metadata"): words(*inputs)
+
 # precision
 
 def conv_dtypes(model, batch):
@@ -154,6 +229,14 @@ def test_bf16_computes_in_bf16_and_gives_fp32_logits(tfm, batch):
 def test_fp32_computes_in_fp32(tfm, batch):
     for m in models(tfm, False):
         if hasattr(m, "backbone"): assert conv_dtypes(m, batch) == (torch.float32, torch.float32)
+
+def test_float64_stays_float64(tfm, batch):
+    image, meta = (o.double() for o in batch)
+    for m in models(tfm, False):
+        full, half = m.double().eval()(image, meta), m.float()(*batch)
+        assert full.dtype == torch.float64 and half.dtype == torch.float32
+        torch.testing.assert_close(full.float(), half, atol=1e-4, rtol=1e-4)
+        assert not torch.equal(full, full.float().double()) # computed so, not only named so
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_bf16_is_near_fp32(tfm, batch, fusion):

@@ -118,7 +118,30 @@ def test_a_near_duplicate_on_one_side_is_no_leak():
     hashes[b] = flip(hashes[a], 3)
     check_leaks(rows, hashes=hashes)
 
-@pytest.mark.parametrize("name", ["label", "findings", "split", "image", "file", "patient_id", "follow_up",
+@pytest.mark.parametrize("side", ["valid", "test"])
+def test_a_synthetic_row_outside_train(side):
+    rows = table()
+    at, = one_of(rows, side)
+    made = rows.assign(synthetic=rows.index == at)
+    with pytest.raises(LeakError, match=rf"1 synthetic rows are outside train.*: {rows['image'][at]} \({side}\)"):
+        check_leaks(made)
+    check_leaks(rows.assign(synthetic=False))
+
+def test_a_synthetic_row_of_train_may_be_near_its_source_and_not_a_row_of_another_side():
+    rows, (a, b) = table(), one_of(table(), "train", "test")
+    child = rows.loc[[a]].assign(image="made.png", file="made/made.png", synthetic=True)
+    both, hashes = pd.concat([rows, child], ignore_index=True), noise(len(rows) + 1)
+    hashes[-1] = flip(hashes[a], 2)
+    check_leaks(both, FEATURES, hashes, fitted(rows)) # NaN says that the others are real
+    hashes[-1] = flip(hashes[b], 2)
+    words = r"1 pairs of near-duplicates .*made.png \(train\)"
+    with pytest.raises(LeakError, match=words): check_leaks(both, hashes=hashes)
+    other = child.assign(patient_id=rows["patient_id"][b])
+    with pytest.raises(LeakError, match="'patient_id' has values on two sides"):
+        check_leaks(pd.concat([rows, other], ignore_index=True))
+
+@pytest.mark.parametrize("name", ["synthetic", "metadata_policy",
+                                  "label", "findings", "split", "image", "file", "patient_id", "follow_up",
                                   "Follow-up #", "Patient ID", "Finding Labels", "Image Index"])
 def test_columns_that_are_no_features(name):
     rows = table()

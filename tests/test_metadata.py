@@ -45,6 +45,14 @@ def test_missing_has_its_slot_and_no_warning(nothing):
         encoded = fitted()(table)
     equal(encoded, [[0, 0, 0, 1,  0, 0, 0, 1,  0., 1], [1, 0, 0, 0,  1, 0, 0, 0,  .5, 0]])
 
+def test_image_only_rows_are_nan_whatever_they_hold_and_read_as_unknown():
+    tfm = fitted()
+    table = TABLE.assign(metadata_policy=["image-only", np.nan, "matched"])
+    encoded = tfm(table)
+    assert type(encoded) is TensorMetadata and encoded[0].isnan().all() and tfm(table.iloc[0]).isnan().all()
+    equal(encoded[1:], tfm(TABLE)[1:])
+    assert str(tfm.decode(encoded[0])) == "?, ?, ?" and str(tfm.decode(encoded[1])) == "M, PA, 60"
+
 def test_columns_that_are_not_there_are_missing_and_others_are_not_read():
     equal(fitted()(pd.DataFrame(dict(other=[1, 2], sex=["M", "F"]))), [[0, 1, 0, 0,  0, 0, 0, 1,  0, 1],
                                                                        [1, 0, 0, 0,  0, 0, 0, 1,  0, 1]])

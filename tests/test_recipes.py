@@ -16,7 +16,7 @@ def recipe(name, *args):
 def test_help_explains_every_flag(name, capsys):
     with pytest.raises(SystemExit): recipe(name, "--help")
     text = capsys.readouterr().out
-    for flag in "data size epochs bs seed arms weights out lr precision".split():
+    for flag in "data size epochs bs seed arms weights out lr precision synthetic gan gan-epochs gan-size metadata".split():
         line = text.split(f"--{flag} ")[2] # after the usage line
         assert len(line.split("--")[0].split()) > 4, f"--{flag} is not explained"
 
@@ -25,9 +25,11 @@ def test_recipes_are_thin():
         if file.stem != "bench": assert len(file.read_text().splitlines()) < 40
 
 def test_resnet50_prints_the_papers_tables_and_where_everything_is(tmp_path, capsys):
-    recipe("resnet50", "--size", 32, "--epochs", 1, "--bs", 16, "--weights", "none", "--normals", 60, "--out", tmp_path)
-    out, folder = capsys.readouterr().out, next(tmp_path.iterdir())
-    assert out.count("train_loss  valid_loss  accuracy    precision   recall      rocauc") == 3
+    recipe("resnet50", "--size", 32, "--epochs", 1, "--bs", 16, "--weights", "none", "--normals", 60,
+           "--gan-epochs", 1, "--synthetic", 12, "--out", tmp_path)
+    out, folder = capsys.readouterr().out, next(tmp_path.glob("resnet50-*"))
+    assert out.count("train_loss  valid_loss  accuracy    precision   recall      rocauc") == 4
+    assert "Gain Real-Meta to Ensemble" in out and len(list(tmp_path.glob("cyclegan-*/a2b-12-matched/*.png"))) == 12
     assert "| resnet50 |" in out and "phantom (drawn)" in out and out.rstrip().endswith(str(folder))
     assert (folder/"roc.png").exists() and (folder/"real"/"curves.png").exists()
 
@@ -36,11 +38,18 @@ def test_the_other_backbones_run_their_own_name(name, tmp_path):
     recipe(name, "--arms", "meta", "--epochs", 1, "--bs", 16, "--normals", 60, "--out", tmp_path)
     assert next(tmp_path.iterdir()).name.startswith(f"{name}-")
 
+def test_cyclegan_trains_translates_and_judges(tmp_path, capsys):
+    recipe("cyclegan", "--size", 32, "--epochs", 1, "--weights", "none", "--normals", 60, "--out", tmp_path)
+    out, folder = capsys.readouterr().out, next(tmp_path.iterdir())
+    assert "never saw" in out and "told apart" in out and out.rstrip().endswith(str(folder))
+    assert (folder/"fig2.png").exists() and (folder/"grids"/"epoch-0001.png").exists()
+
 def test_lr_find_suggests_rates_and_saves_its_curve(tmp_path, capsys):
     recipe("lr_find", "--arch", "test_resnet", "--size", 32, "--bs", 16, "--weights", "none", "--steps", 40, "--out", tmp_path)
     assert "valley" in capsys.readouterr().out and (tmp_path/"lr_find-test_resnet.png").stat().st_size > 5000
 
 def test_bench_prints_a_table(tmp_path, capsys):
-    recipe("bench", "--arch", "test_resnet", "--size", 48, "--bs", 16, "--runs", 1, "--images", 60, "--folder", tmp_path)
+    recipe("bench", "--arch", "test_resnet", "--size", 48, "--bs", 16, "--runs", 1, "--images", 60, "--folder", tmp_path,
+           "--part", "classifiers")
     out = capsys.readouterr().out
     assert "| (a) fit, test_resnet 48 px bs 16" in out and "(c) DataLoaders of 112,120 rows" in out and "(d) peak memory" in out

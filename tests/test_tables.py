@@ -50,16 +50,54 @@ def test_gain_is_the_papers():
 
 def arm(tp, n): return scores([1] * n + [0] * 2, [1.] * tp + [0.] * (n - tp) + [0., 1.])
 
+def predictions(tp, n):
+    "Of n positives of n patients, the first `tp` found; and two negatives of one more."
+    return pd.DataFrame(dict(patient_id=[*range(n), n, n], label=[1]*n + [0]*2, probability=[1.]*tp + [0.]*(n - tp) + [0., 1.]))
+
 def test_table1_row():
-    arms = {"real": arm(17, 30), "meta": arm(3, 30), "real-meta": arm(22, 30)}
-    assert table1_row("resnet50", arms, seed=3, weights="none").to_dict("records") == [{
-        "Model": "resnet50",
-        "Real": "0.5667 [0.39, 0.73]", "Meta": "0.1000 [0.03, 0.26]", "Real-Meta": "0.7333 [0.56, 0.86]",
-        "Gain Real to Real-Meta": "+29.4%", "n": 32, "positives": 30, "seed": 3, "weights": "none"}]
+    arms = {"real": arm(17, 30), "meta": arm(3, 30), "real-meta": arm(22, 30), "real-synth-meta": arm(22, 30)}
+    row = table1_row("resnet50", arms, {"real": predictions(17, 30), "real-meta": predictions(22, 30),
+                                        "real-synth-meta": predictions(22, 30)}, seed=3, weights="none")
+    cells = row.to_dict("records")[0]
+    assert cells.pop("Gain Real to Real-Meta").startswith("+29.4% [+") and cells == {
+        "Model": "resnet50", "Real": "0.5667 [0.39, 0.73]", "Meta": "0.1000 [0.03, 0.26]",
+        "Real-Meta": "0.7333 [0.56, 0.86]", "Ensemble": "0.7333 [0.56, 0.86]",
+        "Gain Real-Meta to Ensemble": "+0.0% [+0%, +0%]", "n": 32, "positives": 30, "seed": 3, "weights": "none"}
 
 def test_table1_row_without_one_of_the_two_arms_has_no_gain():
-    assert "Gain Real to Real-Meta" not in table1_row("vgg16", {"real": arm(1, 2)})
-    assert list(table1_row("vgg16", {"other": arm(1, 2)})) == ["Model", "other", "n", "positives"]
+    assert "Gain Real to Real-Meta" not in table1_row("vgg16", {"real": arm(1, 2)}, {})
+    assert list(table1_row("vgg16", {"other": arm(1, 2)}, {})) == ["Model", "other", "n", "positives"]
+
+def test_a_gain_from_nothing_is_undefined_and_its_interval_open():
+    arms = {"real": arm(0, 9), "real-meta": arm(3, 9)}
+    row = table1_row("vgg16", arms, {"real": predictions(0, 9), "real-meta": predictions(3, 9)})
+    assert row["Gain Real to Real-Meta"][0] == "undefined [+0%, +inf]" or row["Gain Real to Real-Meta"][0] == "undefined [+inf, +inf]"
+
+def test_gain_interval_against_a_plain_bootstrap():
+    rng = np.random.default_rng(1)
+    n = 60
+    label, patients = rng.integers(0, 2, n), rng.integers(0, 25, n)
+    before, after = rng.random(n), np.clip(rng.random(n) + .2*label, 0, 1)
+    found = gain_interval(label, before, after, patients, n=4000)
+    recall = lambda p, at: (p[at][label[at] == 1] > .5).mean()
+    everyone = np.arange(n)
+    assert found["difference"][0] == pytest.approx(recall(after, everyone) - recall(before, everyone))
+    assert found["gain"][0] == pytest.approx(gain(recall(before, everyone), recall(after, everyone)))
+    who, diffs, gains = [np.flatnonzero(patients == o) for o in np.unique(patients)], [], []
+    for _ in range(3000):
+        at = np.concatenate([who[i] for i in rng.integers(0, len(who), len(who))])
+        diffs.append(recall(after, at) - recall(before, at))
+        gains.append(diffs[-1] / recall(before, at))
+    assert found["difference"][1:] == pytest.approx(np.quantile(diffs, [.025, .975]), abs=.04)
+    assert found["gain"][1:] == pytest.approx(np.quantile(gains, [.025, .975]), rel=.15, abs=.05)
+    assert gain_interval(label, before, after, patients) == gain_interval(label, before, after, patients)
+    assert gain_interval(label, before, after, patients, seed=1) != gain_interval(label, before, after, patients)
+
+def test_gain_interval_draws_patients_not_images():
+    "Ten images of one patient count as one: the interval is as wide as with one image each."
+    label, before, after = np.ones(20, int), np.zeros(20), np.tile([1., 0.], 10)
+    one, ten = (gain_interval(*(np.repeat(o, k) for o in (label, before, after, np.arange(20)))) for k in (1, 10))
+    assert one["difference"] == ten["difference"] and one["difference"][1] < .4 < .6 < one["difference"][2]
 
 def test_markdown_by_hand():
     table = pd.DataFrame({"Model": ["resnet50", "vgg16"], "recall": [.5, 1/3], "n": [7, 1234]})

@@ -1,0 +1,234 @@
+"""A fastai Learner for the CycleGAN (paper section 4.3; Zhu et al. 2017, arXiv:1703.10593), by callbacks on fastai's own
+loop: the losses, their table, grids of translations, running means of the generators, and an eye for collapse.
+
+A is the majority (normal), B the minority (pneumonia)."""
+import hashlib
+
+from .basics import *
+from .losses import *
+from .networks import *
+from .radiograph import read_radiograph
+from .show import *
+from .unpaired import UnpairedDataLoaders
+
+__all__ = ["CycleGANLearner", "cyclegan_learner", "DIRECTIONS", "GeneratorEMA", "SaveGrids", "CollapseWatch"]
+
+DIRECTIONS = "a2b", "b2a"
+TRANSLATE_BS = 8 # images at a time: always as many, for a convolution's last bits depend on the batch's shape
+
+class BothDomains(Callback):
+    "Both images are input and target; says at which steps the identity is taken."
+    order = -10
+    def before_batch(self): self.learn.xb, self.learn.yb = (*self.xb, self.loss_func.takes_identity), self.xb
+
+class LossPart(Metric):
+    "The mean of one of the loss's parts over the steps at which it was taken."
+    def __init__(self, name): self._name = name
+    def reset(self): self.total, self.n = 0., 0
+    def accumulate(self, learn):
+        if self.name not in learn.loss_func.parts: return
+        self.total, self.n = self.total + learn.loss_func.parts[self.name], self.n + 1
+    @property
+    def value(self): return float(self.total) / self.n if self.n else float("nan")
+    @property
+    def name(self): return self._name
+
+class GeneratorEMA(Callback):
+    "Running means of the generators' weights, which show no checkerboard; young ones forget faster (at step n, 10/(10+n))."
+    def __init__(self,
+        decay:float=.999, # share of the mean that a step keeps, at most
+    ): self.decay = decay
+    def after_step(self):
+        self.model.steps += 1
+        n = int(self.model.steps)
+        mean, now = (list(o.parameters()) for o in (self.model.ema, self.model.generators))
+        torch._foreach_lerp_(mean, [p.detach() for p in now], max(1 - self.decay, 9/(9 + n)))
+
+class SaveGrids(Callback):
+    "Every `every` epochs save A, A to B, B, B to A as a png, and show it in a notebook."
+    def __init__(self,
+        folder,       # of epoch-EPOCH.png
+        every:int=10, # epochs
+        n:int=4,      # images of each domain
+    ): self.folder, self.every, self.n = Path(folder), every, n
+    def after_epoch(self):
+        if (self.epoch + 1) % self.every and self.epoch + 1 < self.n_epoch: return
+        fig = self.learn.plot_translations(self.n)
+        with atomic(self.folder/f"epoch-{self.epoch + 1:04}.png") as tmp: fig.savefig(tmp, dpi=100)
+        if IN_NOTEBOOK: display(fig)
+        plt.close(fig)
+
+class CollapseWatch(Callback):
+    "Warn when training has failed: nan (which ends it), translations all alike, a discriminator that always wins."
+    def before_fit(self): self.said = set()
+
+    def say(self, what, why):
+        if what not in self.said: warnings.warn(f"epoch {self.epoch}: {why}")
+        self.said.add(what)
+
+    def after_loss(self):
+        if self.loss.isfinite(): return
+        self.say("nan", f"the loss is {self.loss.item()}: training stops here, at the last checkpoint if there is one. "
+                        "Try precision='fp32', or a lower lr.")
+        raise CancelFitException
+
+    def after_epoch(self):
+        a, b = self.learn.shown()
+        for direction, x in zip(DIRECTIONS, (a, b)):
+            spread = lambda o: float(o.float().std(0).mean()) # between images; 0 where all are one
+            if len(x) > 1 and spread(self.learn.generate(x, direction)) < .1 * spread(x):
+                self.say(direction, f"the translations {direction} of different images are nearly one image (mode collapse).")
+        for d in "d_a", "d_b":
+            acc = next(m.value for m in self.learn.metrics if m.name == f"acc_{d}")
+            if acc and acc > .99:
+                self.say(d, f"discriminator {d} is right about {acc:.1%} of patches: its generator learns little more. "
+                            "Try diffaug='translation,cutout', or more images.")
+
+class CycleGANLearner(Learner):
+    "A fastai Learner of a `CycleGAN` that fits training rows only, from a seed, and translates radiographs."
+    def __init__(self, *args, seed=0, settings=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.seed, self.settings, self.fits, self.first_epoch = seed, settings, 0, 0
+        self.recorder.train_metrics, self.recorder.valid_metrics = True, False
+
+    @delegates(Learner.fit)
+    def fit(self, n_epoch, lr=None, **kwargs):
+        "fastai's `fit`, seeded, after a leak check; the model remembers whose radiographs it saw."
+        self.dls.check_leaks()
+        set_seed(self.seed + self.fits, reproducible=True)
+        self.dls.train.rng = random.Random(self.seed + self.fits)
+        self.fits, self.first_epoch = self.fits + 1, 0
+        self.model.seen = sorted({*self.model.seen, *self.dls.patients})
+        super().fit(n_epoch, lr, **kwargs)
+
+    def _do_fit(self):
+        for self.epoch in range(self.first_epoch, self.n_epoch):
+            self._with_events(self._do_epoch, "epoch", CancelEpochException)
+
+    def _do_epoch(self): self._do_epoch_train() # there is nothing to validate
+
+    def fit_flat_lin(self,
+        n:int=100,         # epochs at `lr`
+        n_decay:int=100,   # epochs in which it falls to zero on a line
+        lr:float=2e-4,     # as the reference
+        per:str="step",    # 'step', or 'epoch': the reference's staircase, whose nth epoch already decays and last is at 0
+        **kwargs,          # of `fit`
+    ):
+        "The reference's schedule: constant, then a line to zero."
+        if per not in ("step", "epoch"): raise ValueError(f"per={per!r} is not known; use 'step' or 'epoch'.")
+        total = n + n_decay
+        flat_lin = combine_scheds([n/total, n_decay/total], [SchedNo(lr, lr), SchedLin(lr, 0.)])
+        stairs = lambda pct: lr * (1 - max(0, int(pct*total + 1e-6) + 2 - n) / (n_decay + 1))
+        self.fit(total, lr, cbs=[ParamScheduler(dict(lr=flat_lin if per == "step" else stairs)), *L(kwargs.pop("cbs", None))],
+                 **kwargs)
+
+    def lr_find(self, *args, **kwargs):
+        "Not for two players: RuntimeError that says why."
+        raise RuntimeError("lr_find says nothing here: generators and discriminators play against each other, so that a "
+                           "loss that falls is not progress. Take fit_flat_lin(100, 100, lr=2e-4), the reference's rate, "
+                           "and look at the grids.")
+
+    def get_preds(self, *args, **kwargs):
+        "There are no labels to predict or to validate against: RuntimeError that says what there is."
+        raise RuntimeError("A CycleGAN predicts no labels; use predict(image), translate(pixels) or show_results().")
+    validate = tta = get_preds
+
+    @property
+    def size(self): return self.dls.size
+    @property
+    def seen(self): return set(self.model.seen)
+
+    def digest(self,
+        direction:str="a2b", # 'a2b' or 'b2a'
+    ) -> str: # 16 hex letters
+        "Names the weights of the generator that `translate` uses."
+        h = hashlib.sha256()
+        for o in self.model.ema[direction].state_dict().values(): h.update(o.cpu().contiguous().numpy().tobytes())
+        return h.hexdigest()[:16]
+
+    @torch.no_grad()
+    def generate(self, x, direction):
+        "Translate a batch `[n, 1, h, w]`, -1..1, by the running mean of the generator."
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction={direction!r} is not known; 'a2b' makes {self.dls.vocab[1]} of "
+                             f"{self.dls.vocab[0]}, 'b2a' the reverse.")
+        return self.model.ema[direction].eval()(x.to(self.dls.device).as_subclass(torch.Tensor)).clamp(-1, 1)
+
+    def translate(self,
+        pixels:np.ndarray,   # uint8 `[n, h, w]`, sides multiples of 4
+        direction:str="a2b", # 'a2b': majority to minority; 'b2a' back
+    ) -> np.ndarray:         # uint8 `[n, h, w]`
+        "Translate radiographs in batches of one shape, so that an image gives the same pixels in any company."
+        out = []
+        for i in range(0, len(pixels), TRANSLATE_BS):
+            some = pixels[i:i + TRANSLATE_BS]
+            full = np.concatenate([some, some[:1].repeat(TRANSLATE_BS - len(some), 0)])
+            x = torch.from_numpy(full)[:, None].to(self.dls.device).float() / 127.5 - 1
+            y = ((self.generate(x, direction) + 1) * 127.5).round().byte()
+            out.append(y[:len(some), 0].cpu().numpy())
+        return np.concatenate(out)
+
+    def predict(self,
+        image,               # a file, or uint8 pixels `[h, w]`
+        direction:str="a2b", # 'a2b': majority to minority; 'b2a' back
+    ) -> TensorRadiograph:   # uint8 `[1, size, size]`; `.show()` draws it
+        "Translate one radiograph."
+        pixels = image if isinstance(image, np.ndarray) else read_radiograph(image, self.size)
+        return TensorRadiograph(torch.from_numpy(self.translate(pixels[None], direction)))
+
+    def shown(self, n=4):
+        "The first `n` training images of each domain, as they are."
+        ds = self.dls.valid_ds
+        n = min(n, len(ds.a), len(ds.b))
+        return [o.to(self.dls.device).float() / 127.5 - 1 for o in ds.load([(i, i) for i in range(n)])]
+
+    def plot_translations(self, n=4):
+        "A figure of A, A to B, B, B to A for `n` fixed training images of each."
+        a, b = self.shown(n)
+        columns = {"A": a, "A to B": self.generate(a, "a2b"), "B": b, "B to A": self.generate(b, "b2a")}
+        return show_columns({k: (v.cpu() + 1) / 2 for k, v in columns.items()})
+
+    def show_results(self, max_n=4, **kwargs):
+        "Draw A, A to B, B, B to A for some training images."
+        return self.plot_translations(max_n)
+
+adam = partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .999), eps=1e-8, weight_decay=0., fused=True)
+
+@delegates(Learner.__init__, but=["dls", "model", "loss_func", "opt_func", "splitter", "metrics"])
+def cyclegan_learner(
+    dls:UnpairedDataLoaders,  # A and B
+    n_blocks:int=None,        # of a generator; None: 9 at 256 px and up, 6 below, as the reference
+    ngf:int=64,               # a generator's first channels
+    ndf:int=64,               # a discriminator's first channels
+    n_layers:int=3,           # a discriminator's halvings: 3 judges patches of 70x70
+    gan:str="lsgan",          # 'lsgan' or 'bce': the adversarial loss
+    lam:float=10.,            # weight of the cycle loss (eq. 2)
+    identity:float=.5,        # weight of the identity loss, times `lam`
+    idt_every:int=1,          # identity loss every so many steps, with as many times the weight
+    pool:int=50,              # past fakes kept for each discriminator
+    residual:bool=False,      # G(x) = x + net(x), an identity at first
+    upsample:str="transpose", # 'transpose' (reference) or 'resize', without checkerboards
+    diffaug:str="",           # what discriminators are shown is changed by these of `DIFFAUG`, with commas between
+    ema:float=.999,           # share of the generators' running mean that a step keeps
+    precision:str="auto",     # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
+    seed:int=None,            # of initialisation, pools, augmentation and pairs; None: the DataLoaders' own
+    model:CycleGAN=None,      # a trained one to go on with; None: a new one
+    lr:float=2e-4,            # where `fit` is given none
+    cbs=None,                 # further callbacks
+    **kwargs,
+) -> CycleGANLearner:
+    """The reference's CycleGAN for one channel by default: two least-squares games, cycles and identities, one Adam of two
+    groups. `fit_flat_lin` trains it; `translate`, `predict` and `synthesise` make images."""
+    settings = {k: v for k, v in locals().items() if k not in ("dls", "model", "cbs", "kwargs")}
+    set_seed(seed := ifnone(seed, dls.seed), reproducible=True)
+    bf16 = use_bf16(precision, dls.device)
+    settings |= dict(n_blocks=n_blocks or (9 if dls.size >= 256 else 6), seed=seed, bf16=bf16, size=dls.size)
+    if model is None:
+        model = CycleGAN(lambda: Generator(settings["n_blocks"], ngf, residual, upsample, bf16),
+                         lambda: Discriminator(ndf, n_layers, bf16))
+    loss = CycleGANLoss(model, gan, lam, identity, idt_every, pool, diffaug, seed)
+    learn = CycleGANLearner(dls, model, loss, adam, lr=lr, splitter=CycleGAN.groups, seed=seed, settings=settings,
+                            metrics=[LossPart(o) for o in loss.names], **kwargs)
+    learn.remove_cb(ProgressCallback)
+    learn.add_cbs([BothDomains(), epoch_table(), GeneratorEMA(ema), CollapseWatch(), *L(cbs)])
+    return learn

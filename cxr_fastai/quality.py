@@ -1,0 +1,238 @@
+"""Is a set of synthetic radiographs any good? What the paper names as missing (section 6: FID and Inception Score), and
+what those hide: likeness against the likeness of real images to one another, images learnt by heart, and how easily real
+and synthetic are told apart.
+
+Every figure names the features it was measured on. A Fréchet distance is called FID on Inception's alone."""
+from scipy.spatial.distance import cdist
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from .backbone import create_backbone
+from .basics import *
+from .cache import RadiographCache
+
+__all__ = ["FEWEST", "frechet_distance", "inception", "kernel_distance", "memorisation", "plot_memorised", "quality",
+           "radiograph_features", "told_apart"]
+
+FEWEST = 8 # patients of either kind below which nothing is said
+INCEPTION = "Inception-v3"
+THUMB = 32 # side of the thumbnails that are compared pixel by pixel
+
+def _refuse(**tables):
+    for name, rows in tables.items():
+        if lost := [o for o in ("file", "patient_id", "image") if o not in rows]:
+            raise ValueError(f"The {name} rows have no column {few(lost)}.")
+        if (n := rows["patient_id"].nunique()) < FEWEST:
+            raise ValueError(f"{n} patients in the {name} rows are too few to judge by; {FEWEST} are needed.")
+
+def inception(
+    weights:str="auto",     # a local file of torch-fidelity's Inception weights; 'auto' downloads them
+    layer:str="2048",       # '2048' for FID and KID, 'logits_unbiased' for the Inception Score
+):                          # a function of `[n, 1, h, w]`, 0..1
+    """The network that FID, KID and Inception Score are defined on, by torch-fidelity (extra `quality`). ImportError
+    without it; OSError that says where to put the weights where they can't be had."""
+    try: from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+    except ImportError: raise ImportError('Inception features need torch-fidelity: pip install "cxr_fastai[quality]".') from None
+    file = None if weights == "auto" else weights
+    if file: torch.load(file, map_location="cpu", weights_only=True) # tensors, never code: torch-fidelity wouldn't look
+    try: net = fidelity.FeatureExtractorInceptionV3("inception", [layer], feature_extractor_weights_path=file)
+    except OSError as e:
+        raise OSError(f"Inception's weights can't be had from {fidelity.URL_INCEPTION_V3} ({e}): fetch that file elsewhere "
+                      "and give weights=FILE, or judge by other features.") from e
+    return lambda x: net((x * 255).round().byte().expand(-1, 3, -1, -1).contiguous())[0]
+
+def _inception_score(rows, weights, size):
+    "exp of the mean divergence between an image's predicted classes and all images' (Salimans 2016, arXiv:1606.03498)."
+    p = torch.from_numpy(radiograph_features(rows, inception(weights, "logits_unbiased"), size=size)[0]).softmax(1)
+    return float((p * (p / p.mean(0)).log()).sum(1).mean().exp())
+
+def _extractor(features, weights, size, seed):
+    "A function of `[n, 1, h, w]` in 0..1, and the name of its features."
+    if features == "inception": return inception(weights), INCEPTION
+    if isinstance(features, str):
+        set_seed(seed, reproducible=True)
+        net = create_backbone(features, weights, size)
+        return net.eval(), f"{features}, {'untrained' if net.weights == 'none' else net.weights.split(' (')[0]}"
+    model = getattr(features, "model", features) # a Learner's
+    if hasattr(model, "backbone"): return model.backbone.eval(), f"classifier's {type(model.backbone.body).__name__}"
+    if isinstance(model, nn.Module): model.eval()
+    return model, getattr(model, "__name__", type(model).__name__)
+
+def radiograph_features(
+    rows:pd.DataFrame,   # with `file`
+    features="resnet18", # a timm name, a learner or model trained here, or a function of `[n, 1, h, w]`, 0..1, to `[n, d]`
+    weights:str="auto",  # of a timm name, as in `create_backbone`
+    size:int=128,        # side of the square images, pixels
+    bs:int=32,           # images a batch
+    seed:int=0,          # of untrained weights
+) -> tuple:              # float64 `[n, d]`, and the features' name
+    "Pooled features of radiographs. Untrained ones compare texture and layout only, and say so in their name."
+    net, name = _extractor(features, weights, size, seed)
+    files, out = rows["file"].tolist(), []
+    cache = RadiographCache(files, size)
+    device = first(o.device for o in net.parameters()) if isinstance(net, nn.Module) else None
+    for i in range(0, len(files), bs):
+        x = torch.from_numpy(cache.get(files[i:i + bs])[:, None]).to(device).float() / 255
+        with torch.no_grad(): x = net(x)
+        out.append((x.mean((2, 3)) if x.ndim == 4 else x).double().cpu().numpy())
+    return np.concatenate(out), name
+
+def frechet_distance(
+    x, # features `[n, d]`
+    y, # features `[m, d]`
+) -> float:
+    """Between the Gaussians fitted to two sets (Heusel 2017, arXiv:1706.08500, eq. 6). The trace of the root of the
+    covariances' product is the nuclear norm of the centred sets' product, which is exact for fewer rows than columns."""
+    a, b = ((o - o.mean(0)) / np.sqrt(len(o) - 1) for o in (x, y))
+    root = np.linalg.norm(a @ b.T, "nuc")
+    return float(((x.mean(0) - y.mean(0))**2).sum() + (a**2).sum() + (b**2).sum() - 2*root)
+
+def kernel_distance(
+    x, # features `[n, d]`, standardised
+    y, # features `[m, d]`, standardised alike
+) -> float:
+    "Unbiased squared MMD with the kernel (x.y/d + 1)^3 (Binkowski 2018, arXiv:1801.01401): 0 on average for equal sets."
+    k = lambda a, b: (a @ b.T / x.shape[1] + 1)**3
+    within = lambda a: (k(a, a).sum() - np.trace(k(a, a))) / (len(a)*(len(a) - 1))
+    return float(within(x) + within(y) - 2*k(x, y).mean())
+
+def _manifold(real, fake, k=5):
+    "Precision and recall (Kynkäänniemi 2019, arXiv:1904.06991), density and coverage (Naeem 2020, arXiv:2002.09797)."
+    k = min(k, len(real) - 1, len(fake) - 1)
+    radius = lambda o: np.sort(cdist(o, o), axis=1)[:, k] # column 0 is the image itself
+    apart, r, f = cdist(real, fake), radius(real)[:, None], radius(fake)
+    within = apart <= r
+    return dict(precision=within.any(0).mean(), recall=(apart <= f).any(1).mean(), density=within.sum(0).mean()/k,
+                coverage=(apart.min(1) <= r[:, 0]).mean())
+
+def _figures(real, fake):
+    return {"Fréchet distance": frechet_distance(real, fake), "kernel distance": kernel_distance(real, fake)} | _manifold(real, fake)
+
+def _halves(rows, rng):
+    "Two lists of row numbers, no patient in both, as nearly equal as whole patients allow."
+    who = pd.factorize(rows["patient_id"])[0]
+    turn = rng.permutation(who.max() + 1)[who]
+    order = np.argsort(turn, kind="stable")
+    cut = np.searchsorted(turn[order], turn[order][len(order)//2])
+    return order[:cut], order[cut:]
+
+def quality(
+    real_rows:pd.DataFrame,  # best of patients that the generator never saw
+    synth_rows:pd.DataFrame, # of the same label
+    features="resnet18",     # as in `radiograph_features`
+    weights:str="auto",      # as there
+    size:int=128,            # side of the square images, pixels
+    repeats:int=20,          # halvings of the real rows
+    seed:int=0,              # of halvings and untrained weights
+) -> pd.DataFrame:           # one row a figure: its mean and 5-95% range over halvings, and the same of real against real
+    """Likeness of synthetic to real images, beside that of real ones to one another at the same number of images: one
+    half of the real patients against as many synthetic images, and against the other half (the floor). ValueError for
+    fewer than 8 patients in either table."""
+    _refuse(real=real_rows, synthetic=synth_rows)
+    (real, name), (fake, _) = (radiograph_features(o, features, weights, size, seed=seed) for o in (real_rows, synth_rows))
+    proper = name == INCEPTION # FID and KID are defined on the features as they are
+    scale = FunctionTransformer() if proper else StandardScaler().fit(real)
+    real, fake, rng, found = scale.transform(real), scale.transform(fake), np.random.default_rng(seed), []
+    for _ in range(repeats):
+        one, two = _halves(real_rows, rng)
+        n = min(len(one), len(two), len(fake))
+        one, two = one[:n], two[:n]
+        found.append((_figures(real[one], fake[rng.permutation(len(fake))[:n]]), _figures(real[one], real[two])))
+    row = lambda values: (np.mean(values), *np.quantile(values, [.05, .95]))
+    heads = "value low high floor floor_low floor_high".split()
+    table = [{"figure": o} | dict(zip(heads, row([a[o] for a, _ in found]) + row([b[o] for _, b in found])))
+             for o in found[0][0]]
+    if proper:
+        for o, short in zip(table, ("FID", "KID")): o["figure"] = short
+        score = {k: _inception_score(o, weights, size) for k, o in (("value", synth_rows), ("floor", real_rows))}
+        table.append(dict(figure="Inception Score") | score)
+    return pd.DataFrame(table).assign(n=n, features=name)
+
+def told_apart(
+    real_rows:pd.DataFrame,  # real images
+    synth_rows:pd.DataFrame, # synthetic ones
+    features="resnet18",     # as in `radiograph_features`
+    weights:str="auto",      # as there
+    size:int=128,            # side of the square images, pixels
+    seed:int=0,              # of folds, bootstrap and untrained weights
+) -> pd.DataFrame:           # one row, in `quality`'s columns; the interval is a bootstrap over patients, 5-95%
+    """AUC of a real-or-synthetic classifier (logistic regression on the features) on held-out rows: cross-validated, no
+    patient in two folds, a synthetic image's patient being its source's. 1: told apart at sight; .5, the floor: never."""
+    _refuse(real=real_rows, synthetic=synth_rows)
+    (real, name), (fake, _) = (radiograph_features(o, features, weights, size, seed=seed) for o in (real_rows, synth_rows))
+    x, y = np.concatenate([real, fake]), np.repeat([0, 1], [len(real), len(fake)])
+    who = pd.factorize(pd.concat([real_rows["patient_id"], synth_rows["patient_id"]]).astype(str))[0]
+    prob = np.zeros(len(y))
+    for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(x, y, who):
+        model = make_pipeline(StandardScaler(), PCA(min(50, len(train) - 1), random_state=seed),
+                              LogisticRegression(C=.1, max_iter=1000, class_weight="balanced"))
+        prob[test] = model.fit(x[train], y[train]).decision_function(x[test])
+    rng, patients, aucs = np.random.default_rng(seed), [np.flatnonzero(who == o) for o in range(who.max() + 1)], []
+    for _ in range(500):
+        at = np.concatenate([patients[i] for i in rng.integers(0, len(patients), len(patients))])
+        if 0 < y[at].mean() < 1: aucs.append(roc_auc_score(y[at], prob[at]))
+    low, high = np.quantile(aucs, [.05, .95])
+    return pd.DataFrame([dict(figure="told apart (AUC)", value=roc_auc_score(y, prob), low=low, high=high, floor=.5,
+                              floor_low=np.nan, floor_high=np.nan, n=min(len(real), len(fake)), features=name)])
+
+def _thumbs(rows):
+    "Thumbnails of mean 0 and deviation 1, `[n, pixels]`, over the root of their number: distances are root mean squares."
+    x = RadiographCache(rows["file"].tolist(), THUMB).get(rows["file"].tolist()).reshape(len(rows), -1).astype(float)
+    x = x - x.mean(1, keepdims=True)
+    return x / (x.std(1, keepdims=True) + 1e-6) / np.sqrt(x.shape[1])
+
+def _nearest(train, synth, x, y, own):
+    "Of each synthetic image: nearest training image, its distance, that to its source; and the least between real patients."
+    apart, who = cdist(y, x), train["patient_id"].astype(str).to_numpy()
+    among = np.where(who[:, None] == who, np.inf, cdist(x, x))
+    near = apart.argmin(1)
+    source = np.array([apart[i, j] if j >= 0 else np.nan for i, j in enumerate(own)])
+    other = np.where(who == synth["patient_id"].astype(str).to_numpy()[:, None], np.inf, apart)
+    return near, apart.min(1), source, other.min(1), among.min()
+
+def memorisation(
+    train_rows:pd.DataFrame, # the training rows, of both classes
+    synth_rows:pd.DataFrame, # from `synthesise`
+    features="resnet18",     # as in `radiograph_features`
+    weights:str="auto",      # as there
+    size:int=128,            # side of the square images, pixels
+    seed:int=0,              # of untrained weights
+) -> pd.DataFrame: # one row a synthetic image
+    """The nearest training image of each synthetic one, by features and by pixels (standardised thumbnails), with the
+    distance to its own source and to the nearest image of anyone else. `real_*` is the least distance between real
+    images of two patients; `closer_*` says that someone else's image is nearer than that: learnt by heart."""
+    _refuse(training=train_rows, synthetic=synth_rows)
+    train, synth = (o.reset_index(drop=True) for o in (train_rows, synth_rows))
+    at = dict(zip(train["image"], train.index))
+    own = [at.get(o, -1) for o in synth.get("source_image", pd.Series(-1, synth.index))]
+    (x, name), (y, _) = (radiograph_features(o, features, weights, size, seed=seed) for o in (train, synth))
+    scale, table = StandardScaler().fit(x), synth[["image", "file"]].copy()
+    spaces = {"features": (scale.transform(x), scale.transform(y)), "pixels": (_thumbs(train), _thumbs(synth))}
+    for space, (a, b) in spaces.items():
+        near, least, source, other, real = _nearest(train, synth, a, b, own)
+        table[f"nearest_{space}"], table[f"nearest_file_{space}"] = train["image"][near].array, train["file"][near].array
+        table[f"distance_{space}"], table[f"source_{space}"], table[f"other_{space}"] = least, source, other
+        table[f"real_{space}"], table[f"closer_{space}"] = real, other < real
+    return table.assign(features=name)
+
+def plot_memorised(
+    table:pd.DataFrame, # of `memorisation`
+    n:int=6,            # pairs
+):                      # a matplotlib figure
+    "The synthetic images that are nearest to a training image, above that image, with both distances."
+    from .radiograph import read_radiograph
+    some = table.nsmallest(n, "distance_features")
+    fig, axs = plt.subplots(2, len(some), figsize=(2*len(some), 5), layout="constrained", squeeze=False)
+    for (above, below), o in zip(axs.T, some.itertuples()):
+        for ax, file in (above, o.file), (below, o.nearest_file_features):
+            ax.imshow(read_radiograph(file, 128), cmap="gray", vmin=0, vmax=255)
+            ax.axis("off")
+        above.set_title(f"features {o.distance_features:.2f}\npixels {o.distance_pixels:.2f}", fontsize="small")
+    fig.supxlabel(f"Above: synthetic. Below: the nearest training image. Two real patients are at least "
+                  f"{table['real_features'].iloc[0]:.2f} (features: {table['features'].iloc[0]}) and "
+                  f"{table['real_pixels'].iloc[0]:.2f} (pixels) apart.", fontsize="small")
+    return fig

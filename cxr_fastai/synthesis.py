@@ -1,0 +1,329 @@
+"""Synthetic rows: real training radiographs translated to the other class, and their manifest (paper section 3.3).
+
+The paper adds 350 synthetic pneumonia images to the minority class, and says nothing of their metadata. Here a policy
+gives it, and a probe says how well the metadata alone tells synthetic rows from real ones. A folder of synthetic rows
+holds the pngs, `manifest.csv` (a line an image, enough to make it again) and `generator.json` (which patients the
+generator was trained on), so that `add_synthetic` can refuse a leak long after."""
+import json, os, shutil
+from PIL import Image
+from scipy.ndimage import affine_transform
+from scipy.optimize import linear_sum_assignment
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from .basics import *
+from .cache import RadiographCache, progress
+from .cohort import *
+from .leaks import LeakError
+from .metadata import MetadataTransform
+from .radiograph import read_radiograph
+
+__all__ = ["POLICIES", "add_synthetic", "metadata_probe", "plot_synthetic", "read_manifest", "resynthesise",
+           "synthesise"]
+
+POLICIES = { # where the metadata of a synthetic row comes from
+    "matched":    "a real row of its label, for whom a source of like metadata was translated",
+    "source":     "the row that was translated",
+    "donor":      "any real row of its label",
+    "missing":    "nowhere; `add_synthetic` masks real rows of the other label as often",
+    "image-only": "nowhere; the row trains the image branch alone"}
+MANIFEST, GENERATOR, MARK = "manifest.csv", "generator.json", "SYNTHETIC.txt"
+NOTE = "Synthetic radiographs by cxr_fastai: no patient is shown. A folder that holds this file may be made anew.\n"
+JITTER = ["zoom", "angle", "shift_x", "shift_y"] # of an augmented source: times, degrees clockwise, shares of the side
+_WORDS = ["source_image", "source_file", "source_patient_id", "donor_image", "generator", "direction",
+          "metadata_policy"] # words, even if they look like numbers
+_OWN = {*_WORDS, *JITTER, "seed", "size", "synthetic"}
+TOLD = .55 # the probe's AUC above which metadata tells synthetic rows from real ones
+
+def _is_synthetic(rows): return rows["synthetic"].eq(True) if "synthetic" in rows else pd.Series(False, rows.index)
+
+def _check_unseen(rows, seen, whose):
+    "LeakError where a row outside train is of a patient that the generator was trained on."
+    held = rows[(rows["split"] != "train") & rows["patient_id"].astype(str).isin(set(seen))]
+    if not len(held): return
+    raise LeakError(f"The generator of {whose} was trained on {held['patient_id'].nunique():,} patients that aren't in "
+                    f"train: {few(held['image'] + ' (' + held['split'].astype(str) + ')')}; train one on this split.")
+
+def _draw(m, n, rng):
+    "`n` numbers below `m`, each as often as any other; the remainder is drawn."
+    return np.concatenate([rng.permutation(m) for _ in range(-(-n // m))])[:n]
+
+def _costs(donor, source, cat_names, cont_names, within):
+    """Cost `[n,m]` of each pair, and whether it is a match. Fewest different words come first, then fewest numbers
+    further apart than `within`, then the least sum of differences. Missing is like missing only."""
+    n = len(donor)
+    words, far, apart = (np.zeros((n, len(source))) for _ in range(3))
+    for o in cat_names:
+        code = pd.factorize(pd.concat([donor[o], source[o]]))[0] # missing: -1
+        words += code[:n, None] != code[n:]
+    for o in cont_names:
+        a, b = (pd.to_numeric(rows[o]).to_numpy(float, na_value=np.nan) for rows in (donor, source))
+        gap = np.where(np.isnan(a)[:, None] & np.isnan(b), 0, abs(a[:, None] - b)) # nan where one is missing
+        far += ~(gap <= within)
+        apart += np.nan_to_num(gap)
+    big = n*(apart.max() + 1) # more than all differences together
+    return apart + big*(far + (n*len(cont_names) + 1)*words), words + far == 0
+
+def _match(donor, sources, cat_names, cont_names, within, rng):
+    "A source for each donor, none more often than is needed; those of one cost are drawn."
+    times = -(-len(donor) // len(sources))
+    sources = sources.iloc[np.tile(rng.permutation(len(sources)), times)]
+    cost, match = _costs(donor, sources, cat_names, cont_names, within)
+    i, j = linear_sum_assignment(cost)
+    if lost := (~match[i, j]).sum():
+        wanted = [f"the same {o}" for o in cat_names] + [f"{o} within {within:g}" for o in cont_names]
+        print(f"{lost:,} of {len(donor):,} rows have no unused source that matches ({', '.join(wanted)}): "
+              "the nearest was taken.")
+    return sources.iloc[j]
+
+def metadata_probe(
+    rows:pd.DataFrame,         # with the real training rows
+    synth:pd.DataFrame,        # synthetic rows of one label
+    cat_names=("sex", "view"), # metadata columns of words
+    cont_names=("age",),       # metadata columns of numbers
+) -> float: # nan where the rows are image-only, or too few to tell
+    """Cross-validated AUC of synthetic rows against the real training rows of their label, by a logistic regression on
+    metadata alone, its squares and its products. All that one patient's metadata went to is in one fold: a donor's
+    copies are never learned from where they are tested. Below .5 is chance, and not turned over to look like a leak."""
+    synth = synth[synth["metadata_policy"] != "image-only"]
+    real = rows[(rows["split"] == "train") & rows["label"].isin(synth["label"].unique()) & ~_is_synthetic(rows)]
+    names = [*cat_names, *cont_names]
+    if not names or min(len(real), len(synth)) < 10: return np.nan
+    owner = dict(zip(rows["image"], rows["patient_id"].astype(str)))
+    who = [*real["image"].map(owner), *synth["donor_image"].fillna(synth["source_image"]).map(owner)]
+    table = pd.concat([o[names] for o in (real, synth)], ignore_index=True)
+    x = np.asarray(MetadataTransform(cat_names, cont_names).fit(table)(table))
+    y, aucs = np.repeat([0, 1], [len(real), len(synth)]), []
+    model = make_pipeline(PolynomialFeatures(2), StandardScaler(), LogisticRegression(C=.1, max_iter=1000))
+    for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=0).split(x, y, who):
+        if len(set(y[train])) < 2 or len(set(y[test])) < 2: continue
+        aucs.append(roc_auc_score(y[test], model.fit(x[train], y[train]).decision_function(x[test])))
+    return float(np.mean(aucs)) if aucs else np.nan
+
+def _jitters(source, seed):
+    "Numbers of `JITTER` `[n,4]`: none at a source's first use; then small, from (seed, row)."
+    res = np.tile([1., 0, 0, 0], (len(source), 1))
+    for i in np.flatnonzero(source["file"].duplicated()):
+        r = np.random.default_rng([seed, i])
+        res[i] = r.uniform(1.03, 1.1), r.uniform(-3, 3), *r.uniform(-.02, .02, 2)
+    return res.round(4)
+
+def _jittered(pixels, zoom, angle, shift_x, shift_y):
+    "Film `[h,w]` enlarged and turned about its middle, then moved; what comes in at the edges is its mirror image."
+    if (zoom, angle, shift_x, shift_y) == (1, 0, 0, 0): return pixels
+    t, side = np.deg2rad(angle), np.array(pixels.shape)
+    turn, middle = np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]])/zoom, (side - 1)/2
+    moved = middle + side*[shift_y, shift_x]
+    return affine_transform(pixels, turn, middle - turn@moved, order=1, mode="reflect")
+
+def _translate(gan, lines, cache):
+    pixels = cache.get(lines["source_file"])
+    pixels = np.stack([_jittered(x, *jitter) for x, jitter in zip(pixels, lines[JITTER].to_numpy())])
+    return gan.translate(pixels, lines["direction"].iloc[0])
+
+def _lines(source, donor, names, metadata, **same):
+    "The manifest: a line an image, `same` in all."
+    lines = source[["image", "file", "patient_id"]].add_prefix("source_").reset_index(drop=True)
+    stems = lines["source_image"].map(lambda o: Path(o).stem)
+    lines["image"] = [f"{same['direction']}_{i:05}_{o}.png" for i, o in enumerate(stems)]
+    giver = {"source": source, "matched": donor, "donor": donor}.get(metadata)
+    for o in names: lines[o] = np.nan if giver is None else giver[o].array
+    lines["donor_image"] = donor["image"].array if giver is donor else None
+    lines = lines.assign(patient_id=lines["source_patient_id"], split="train", metadata_policy=metadata, **same)
+    lines[JITTER] = _jitters(source, same["seed"])
+    return lines
+
+def _write(folder, gan, lines, bs, about):
+    "Images, manifest and generator into a new folder."
+    folder.mkdir(parents=True)
+    cache, starts = RadiographCache(lines["source_file"].unique().tolist(), gan.size), range(0, len(lines), bs)
+    for i in progress(starts, len(starts), f"Translating {len(lines):,} radiographs, in batches of {bs}"):
+        batch = lines.iloc[i:i+bs]
+        for name, o in zip(batch["image"], _translate(gan, batch, cache)): Image.fromarray(o).save(folder/name)
+    save_rows(lines, folder/MANIFEST)
+    write_json(folder/GENERATOR, about)
+    (folder/MARK).write_text(NOTE)
+
+def _refuse(gan, rows, direction, folder, metadata, names):
+    "The settings and the table, or one sentence that says what is wrong with them."
+    if metadata not in POLICIES: raise ValueError(f"metadata={metadata!r} is not known; use {', '.join(POLICIES)}.")
+    if direction not in ("a2b", "b2a"):
+        raise ValueError(f"direction={direction!r} is neither 'a2b' (to the positive class) nor 'b2a'.")
+    if lost := [o for o in ("image", "file", "patient_id", "split", *names) if o not in rows]:
+        raise ValueError(f"The rows have no column {few(lost)}, which synthesise needs.")
+    if own := sorted(_OWN.intersection(names)):
+        raise ValueError(f"{few(own)} can't name metadata: a column of the manifest has that name.")
+    if folder.exists() and any(folder.iterdir()) and not (folder/MARK).exists():
+        raise FileExistsError(f"{folder} holds files that synthesise did not make: name a new or empty folder.")
+    _check_unseen(rows, gan.seen, "this model")
+
+def synthesise(
+    gan,                       # a trained CycleGAN: `size`, `seen`, `digest(direction)`, `translate(pixels, direction)`
+    rows:pd.DataFrame,         # after `split_patients`; only real training rows are translated
+    n:int=350,                 # synthetic rows (the paper: 350 of each class)
+    direction:str="a2b",       # 'a2b': majority to synthetic minority; 'b2a': minority to synthetic majority
+    out="synthetic",           # folder; made, or made anew where an earlier synthesis stands
+    metadata:str="matched",    # a key of `POLICIES`
+    seed:int=0,                # of sources, donors and jitter
+    augment:bool=False,        # more rows than sources: translate them again, a little zoomed, turned and shifted
+    cat_names=("sex", "view"), # metadata columns of words
+    cont_names=("age",),       # metadata columns of numbers
+    within:float=5.,           # largest difference of a number in a matched pair; for age, years
+    bs:int=32,                 # images a batch
+) -> pd.DataFrame:             # one row an image, all in train, for `add_synthetic`
+    """Translate training rows into labelled 8-bit pngs with their manifest, written whole or not at all, and print what
+    metadata alone tells. ValueError for more rows than sources; LeakError if `gan` has seen valid or test patients."""
+    folder, names = Path(out), [*cat_names, *cont_names]
+    _refuse(gan, rows, direction, folder, metadata, names)
+    train = rows[(rows["split"] == "train") & ~_is_synthetic(rows)]
+    there, here = classes(rows)[::1 if direction == "a2b" else -1]
+    sources, targets = (train[train["label"] == o] for o in (there, here))
+    if not (len(sources) and len(targets)): raise ValueError("The training rows hold one class; both are needed.")
+    if n < 1 or n > len(sources) and not augment:
+        raise ValueError(f"n={n:,} synthetic rows were asked for, and there are {len(sources):,} {there} training rows "
+                         "to translate, each once; augment=True translates them again, a little moved.")
+    rng = np.random.default_rng(seed)
+    donor = targets.iloc[_draw(len(targets), n, rng)]
+    if metadata == "matched": source = _match(donor, sources, cat_names, cont_names, within, rng)
+    else: source = sources.iloc[_draw(len(sources), n, rng)]
+    label = pd.Categorical([here]*n, classes(rows), ordered=True)
+    digest = gan.digest(direction)
+    lines = _lines(source, donor, names, metadata, label=label, direction=direction, size=gan.size, seed=seed,
+                   generator=digest)
+    auc = metadata_probe(rows, lines, cat_names, cont_names)
+    about = dict(digest=digest, direction=direction, size=gan.size, n=n, seed=seed, augment=augment,
+                 metadata=metadata, within=within, cat_names=list(cat_names), cont_names=list(cont_names),
+                 probe=None if np.isnan(auc) else round(auc, 4), seen=sorted(gan.seen))
+    tmp = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        _write(tmp, gan, lines, bs, about)
+        if folder.exists(): shutil.rmtree(folder)
+        tmp.rename(folder)
+    finally: shutil.rmtree(tmp, ignore_errors=True)
+    print(f"{n:,} synthetic {here} rows ({source['file'].duplicated().sum():,} of augmented sources) are in {folder}. "
+          f"Metadata '{metadata}': {_verdict(metadata, auc, n, len(targets))}")
+    return read_manifest(folder)
+
+def _verdict(metadata, auc, n, real):
+    "The probe in a sentence; by chance alone its AUC would have this standard deviation, or a smaller one."
+    if metadata == "image-only": return "not used, these rows train the image branch alone."
+    if np.isnan(auc): return "too few rows or columns to probe."
+    text = f"it tells synthetic from real rows of this label with an AUC of {auc:.3f}"
+    if auc > TOLD: text += " (WARNING: a model can read from the metadata which rows are synthetic, and so the label)"
+    return f"{text}; chance is .5 +- {((n + real + 1)/(12*n*real))**.5:.2f}."
+
+def read_manifest(
+    folder, # written by `synthesise`; it may have been moved since
+) -> pd.DataFrame:
+    "The rows that `synthesise` gave. FileNotFoundError for another folder."
+    folder = Path(folder)
+    rows = read_rows(folder/MANIFEST, _WORDS + _about(folder)["cat_names"])
+    files = [str(folder/o) for o in rows["image"]]
+    return rows.assign(file=files, source_patient_id=rows["patient_id"], synthetic=True)
+
+def _about(folder): return json.loads((folder/GENERATOR).read_text())
+
+def resynthesise(
+    gan,                # the generator that made them
+    lines:pd.DataFrame, # rows of a manifest
+    bs:int=32,          # images a batch
+) -> np.ndarray:        # uint8 [n,h,w]
+    "The pixels of each line's png, made again from its source. ValueError for another generator or size."
+    res = np.empty((len(lines), gan.size, gan.size), np.uint8)
+    cache = RadiographCache(lines["source_file"].unique().tolist(), gan.size)
+    for way in lines["direction"].unique():
+        at = np.flatnonzero(lines["direction"] == way)
+        made = lines[["generator", "size"]].iloc[at].drop_duplicates().itertuples(index=False, name=None)
+        if other := set(made) - {(gan.digest(way), gan.size)}:
+            raise ValueError(f"These lines are of the generator (weights, size) {few(other)}, and this one is "
+                             f"{gan.digest(way), gan.size}.")
+        for i in range(0, len(at), bs): res[at[i:i+bs]] = _translate(gan, lines.iloc[at[i:i+bs]], cache)
+    return res
+
+def _check_added(rows, synth, folders):
+    "LeakError or ValueError for whatever would bring valid or test rows into training."
+    held, who = rows[rows["split"] != "train"], synth["patient_id"].astype(str)
+    if len(held) == len(rows):
+        raise LeakError(f"The table has no training rows ({few(rows['image'])}), so that it is one to evaluate on: "
+                        "synthetic rows are never scored on.")
+    made = who.isin(held["patient_id"].astype(str)) | synth["source_image"].isin(held["image"])
+    for bad, why in ((synth["split"] != "train", "aren't in train, where alone they may be"),
+                     (made, "were made from patients of valid or test"),
+                     (synth["donor_image"].isin(held["image"]), "have the metadata of valid or test rows")):
+        if bad.any(): raise LeakError(f"{bad.sum():,} synthetic rows {why}: {few(synth['image'][bad])}.")
+    for folder in folders.unique():
+        if not (folder/GENERATOR).exists():
+            raise ValueError(f"{folder} holds no {GENERATOR}, so that nobody knows which patients its generator saw.")
+        about, own = _about(folder), synth[folders == folder]
+        if (other := own["generator"] != about["digest"]).any():
+            raise ValueError(f"{folder/GENERATOR} is of another generator than the rows {few(own['image'][other])}; "
+                             "read them again with read_manifest.")
+        _check_unseen(rows, about["seen"], folder)
+
+def _mask_others(rows, label, names, seed):
+    "Mask real training rows of the other label, until rows without any metadata are as frequent there as in `label`."
+    train = (rows["split"] == "train") & (rows["metadata_policy"] != "image-only")
+    same, gone = rows["label"] == label, rows[names].isna().all(axis=1)
+    same, other = train & same, train & ~same
+    free = np.flatnonzero(other & ~gone & ~rows["synthetic"])
+    k = np.clip(round(gone[same].mean()*other.sum()) - gone[other].sum(), 0, len(free))
+    hit = np.isin(np.arange(len(rows)), np.random.default_rng(seed).choice(free, k, replace=False))
+    print(f"The metadata of {k:,} of {other.sum():,} training rows that aren't {label} is masked, so that it is "
+          f"missing as often as in {label} ({gone[same].mean():.0%}).")
+    return rows.assign(**{o: rows[o].mask(hit) for o in names})
+
+def _as_in(real, values):
+    "`values` as the real rows have them: a csv can't tell 12 from '12'."
+    own = {str(o): o for o in real.dropna().unique()}
+    return values.map(lambda o: own.get(str(o), o), na_action="ignore")
+
+def add_synthetic(
+    rows:pd.DataFrame,  # after `split_patients`
+    synth:pd.DataFrame, # from `synthesise` or `read_manifest`, of one folder or more
+) -> pd.DataFrame:      # `rows`, then `synth`, which the column `synthetic` tells apart
+    """Add synthetic rows to train. LeakError where one is not in train, was made from a patient of valid or test, or by
+    a generator that saw one, or where `rows` are all for evaluation; ValueError where that can't be checked."""
+    if classes(rows) != classes(synth):
+        raise ValueError(f"The rows' classes are {classes(rows)}, the synthetic ones' {classes(synth)}.")
+    if "file" not in rows: raise ValueError("The rows have no column 'file', and the synthetic ones are elsewhere.")
+    folders = synth["file"].map(lambda o: Path(o).parent)
+    _check_added(rows, synth, folders)
+    words = {o for folder in folders.unique() for o in _about(folder)["cat_names"]}
+    own = {o: _as_in(rows[o], synth[o]) for o in ["patient_id", *words] if o in rows}
+    both = pd.concat([rows.assign(synthetic=_is_synthetic(rows)), synth.assign(**own)], ignore_index=True)
+    missing = synth["metadata_policy"] == "missing"
+    for label, folder in dict(zip(synth["label"][missing], folders[missing])).items():
+        about = _about(folder)
+        both = _mask_others(both, label, about["cat_names"] + about["cont_names"], about["seed"])
+    return both
+
+def plot_synthetic(
+    rows:pd.DataFrame,          # with real training rows
+    synth_ab:pd.DataFrame,      # synthetic minority rows
+    synth_ba:pd.DataFrame=None, # synthetic majority rows; None: no such panel
+    n:int=1,                    # rows of panels
+    seed:int=0,                 # which are shown
+):                              # a matplotlib figure
+    """The paper's Fig. 2: a real image of each class and a synthetic one. Real images stand beside their own
+    translation where there is one; the caption says which file was made from which."""
+    rng, (neg, pos) = np.random.default_rng(seed), classes(rows)
+    some = lambda o: o.iloc[rng.permutation(len(o))[:n]]
+    ab, ba = some(synth_ab), None if synth_ba is None else some(synth_ba)
+    train = rows[(rows["split"] == "train") & ~_is_synthetic(rows) & (rows["label"] == pos)]
+    panels = {f"real {neg}": ab["source_file"]}
+    if ba is None: panels |= {f"real {pos}": some(train)["file"]}
+    else: panels |= {f"real {pos}": ba["source_file"], f"synthetic {neg}": ba["file"]}
+    panels |= {f"synthetic {pos}": ab["file"]}
+    fig, axs = plt.subplots(n, len(panels), figsize=(3*len(panels), 3*n + .6), squeeze=False, layout="constrained")
+    for column, (title, files) in zip(axs.T, panels.items()):
+        for ax in column: ax.axis("off")
+        for ax, file in zip(column, files):
+            ax.imshow(read_radiograph(file, int(ab["size"].iloc[0])), cmap="gray", vmin=0, vmax=255)
+        column[0].set_title(title)
+    shown = ab if ba is None else pd.concat([ba, ab])
+    made = [f"synthetic {o.label} {o.image}: made from {o.source_image}{', a little moved'*(o.zoom != 1)}"
+            for o in shown.itertuples()]
+    fig.supxlabel("\n".join(made), fontsize="small")
+    return fig
