@@ -1,8 +1,7 @@
 """The CycleGAN's two generators and two discriminators (paper eq. 1-2; Zhu et al. 2017, arXiv:1703.10593, section 4 and
 appendix 7.2; figures as in the authors' own implementation, junyanz/pytorch-CycleGAN-and-pix2pix).
 
-Images are `[n, 1, h, w]`, -1..1. Everything stays contiguous, never channels-last: on a CPU, torch's gradient of an
-instance norm is then wrong for a batch of one."""
+Images are `[n, 1, h, w]`, -1..1. Everything stays contiguous, which costs no speed here."""
 from copy import deepcopy
 
 from .basics import *
@@ -11,13 +10,19 @@ __all__ = ["Generator", "Discriminator", "CycleGAN", "from_reference"]
 
 UPSAMPLE = ("transpose", "resize")
 
-def _norm_act(n): return nn.InstanceNorm2d(n), nn.ReLU(True)
+class InstanceNorm(nn.InstanceNorm2d):
+    "torch's, contiguous: channels-last, a CPU's gradient of it is wrong for a batch of one (torch 2.13, 2.15)."
+    def forward(self, x):
+        if not x.is_contiguous(): raise ValueError("These networks are never channels-last: their gradients would be wrong.")
+        return super().forward(x)
+
+def _norm_act(n): return InstanceNorm(n), nn.ReLU(True)
 
 class ResBlock(Module):
     "x plus two 3x3 convolutions of it."
     def __init__(self, n):
         conv = lambda: (nn.ReflectionPad2d(1), nn.Conv2d(n, n, 3))
-        self.body = nn.Sequential(*conv(), *_norm_act(n), *conv(), nn.InstanceNorm2d(n))
+        self.body = nn.Sequential(*conv(), *_norm_act(n), *conv(), InstanceNorm(n))
     def forward(self, x): return x + self.body(x)
 
 def _up(n_in, n_out, upsample):
@@ -66,7 +71,7 @@ class Discriminator(Module):
         ns = [ndf * min(2**i, 8) for i in range(n_layers + 1)]
         conv = lambda n_in, n_out, stride: nn.Conv2d(n_in, n_out, 4, stride, padding=1)
         strides = [2] * (n_layers - 1) + [1]
-        inner = [(conv(i, o, s), nn.InstanceNorm2d(o), nn.LeakyReLU(.2, True)) for i, o, s in zip(ns, ns[1:], strides)]
+        inner = [(conv(i, o, s), InstanceNorm(o), nn.LeakyReLU(.2, True)) for i, o, s in zip(ns, ns[1:], strides)]
         self.layers = nn.Sequential(conv(1, ndf, 2), nn.LeakyReLU(.2, True), *concat(*inner), conv(ns[-1], 1, 1))
         _init(self)
 
