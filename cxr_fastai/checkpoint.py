@@ -27,7 +27,9 @@ class Checkpoint(Callback):
     def files(self): return sorted(self.folder.glob("checkpoint-*.pt"))
 
     @property
-    def about(self): return dict(epochs=self.n_epoch, steps=len(self.dls.train), bs=self.dls.train.bs, seed=self.learn.seed)
+    def about(self):
+        "What tells one run from another."
+        return dict(epochs=self.n_epoch, steps=len(self.dls.train), bs=self.dls.train.bs, seed=self.learn.seed)
 
     def before_fit(self):
         state = self._newest()
@@ -36,7 +38,9 @@ class Checkpoint(Callback):
             raise ValueError(f"{self.folder} holds checkpoints of another run ({state['run']}, not {self.about}); "
                              "name another folder, or delete it.")
         self._restore(state)
-        print(f"{self.folder}: going on after epoch {state['epoch'] + 1} of {self.n_epoch}", flush=True)
+        done = state["epoch"] + 1
+        print(f"{self.folder}: " + (f"going on after epoch {done} of {self.n_epoch}" if done < self.n_epoch else
+                                    f"all {done} epochs were trained before"), flush=True)
 
     def after_epoch(self):
         if (self.epoch + 1) % self.every and self.epoch + 1 < self.n_epoch: return
@@ -44,15 +48,16 @@ class Checkpoint(Callback):
         for old in self.files[:-2]: old.unlink()
 
     def _newest(self):
-        "The newest checkpoint that can be read; a damaged one is said."
+        "The newest checkpoint that can be read; damaged ones are said."
         for file in reversed(self.files):
             try: return torch.load(file, map_location=self.dls.device, weights_only=True) # tensors, never code
-            except Exception as e: print(f"{file} can't be read ({e}); the one before it is taken", flush=True)
+            except Exception as e: # damaged bytes raise of every kind
+                print(f"{file} can't be read, and the one before it is taken, if there is one: {e}", flush=True)
 
     def _state(self):
         r = self.recorder
-        history = dict(lrs=r.lrs, iters=r.iters, losses=[float(o) for o in r.losses], values=[list(o) for o in r.values],
-                       smooth=(r.smooth_loss.count, r.smooth_loss.val))
+        history = dict(lrs=r.lrs, iters=r.iters, losses=[float(o) for o in r.losses],
+                       values=[list(o) for o in r.values], smooth=(r.smooth_loss.count, r.smooth_loss.val))
         return dict(run=self.about, epoch=self.epoch, model=self.model.state_dict(), opt=self.opt.state_dict(),
                     loss=self.loss_func.state_dict(), rows=self.dls.train.rng.getstate(), random=_random_states(),
                     history=history)

@@ -10,7 +10,7 @@ __all__ = ["ARMS", "classes", "paper_cohort", "positive", "read_nih", "read_rows
 
 ARMS = { # the inputs of each arm (section 5.3)
     "real": "image", "meta": "metadata", "real-meta": "both",      # the paper's Real, MLP-meta and Real-Meta
-    "real-synth": "image", "real-synth-meta": "both"}              # with synthetic minority rows; the last is its Ensemble
+    "real-synth": "image", "real-synth-meta": "both"} # with synthetic minority rows; the last is its Ensemble
 
 def paper_cohort(
     rows:pd.DataFrame,     # from `read_nih` or `read_table`; those without a label are left out

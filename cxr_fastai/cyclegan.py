@@ -1,8 +1,9 @@
-"""A fastai Learner for the CycleGAN (paper section 4.3; Zhu et al. 2017, arXiv:1703.10593), by callbacks on fastai's own
-loop: the losses, their table, grids of translations, running means of the generators, and an eye for collapse.
+"""A fastai Learner for the CycleGAN (paper section 4.3; Zhu et al. 2017, arXiv:1703.10593), by callbacks on fastai's
+own loop: the losses, their table, grids of translations, running means of the generators, and an eye for collapse.
 
 A is the majority (normal), B the minority (pneumonia)."""
 import hashlib
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .basics import *
 from .losses import *
@@ -34,7 +35,7 @@ class LossPart(Metric):
     def name(self): return self._name
 
 class GeneratorEMA(Callback):
-    "Running means of the generators' weights, which show no checkerboard; young ones forget faster (at step n, 10/(10+n))."
+    "Running means of the generators' weights: no checkerboard. Young ones forget faster: step n weighs 9/(9+n)."
     def __init__(self,
         decay:float=.999, # share of the mean that a step keeps, at most
     ): self.decay = decay
@@ -42,7 +43,7 @@ class GeneratorEMA(Callback):
         self.model.steps += 1
         n = int(self.model.steps)
         mean, now = (list(o.parameters()) for o in (self.model.ema, self.model.generators))
-        torch._foreach_lerp_(mean, [p.detach() for p in now], max(1 - self.decay, 9/(9 + n)))
+        get_ema_multi_avg_fn(min(self.decay, n/(9 + n)))(mean, now, n)
 
 class SaveGrids(Callback):
     "Every `every` epochs save A, A to B, B, B to A as a png, and show it in a notebook."
@@ -77,7 +78,7 @@ class CollapseWatch(Callback):
         for direction, x in zip(DIRECTIONS, (a, b)):
             spread = lambda o: float(o.float().std(0).mean()) # between images; 0 where all are one
             if len(x) > 1 and spread(self.learn.generate(x, direction)) < .1 * spread(x):
-                self.say(direction, f"the translations {direction} of different images are nearly one image (mode collapse).")
+                self.say(direction, f"translations {direction} of different images are nearly one (mode collapse).")
         for d in "d_a", "d_b":
             acc = next(m.value for m in self.learn.metrics if m.name == f"acc_{d}")
             if acc and acc > .99:
@@ -111,22 +112,22 @@ class CycleGANLearner(Learner):
         n:int=100,         # epochs at `lr`
         n_decay:int=100,   # epochs in which it falls to zero on a line
         lr:float=2e-4,     # as the reference
-        per:str="step",    # 'step', or 'epoch': the reference's staircase, whose nth epoch already decays and last is at 0
+        per:str="step",    # or 'epoch', the reference's staircase: its nth epoch already decays, its last is at 0
         **kwargs,          # of `fit`
     ):
         "The reference's schedule: constant, then a line to zero."
         if per not in ("step", "epoch"): raise ValueError(f"per={per!r} is not known; use 'step' or 'epoch'.")
         total = n + n_decay
+        cbs = L(kwargs.pop("cbs", None))
         flat_lin = combine_scheds([n/total, n_decay/total], [SchedNo(lr, lr), SchedLin(lr, 0.)])
         stairs = lambda pct: lr * (1 - max(0, int(pct*total + 1e-6) + 2 - n) / (n_decay + 1))
-        self.fit(total, lr, cbs=[ParamScheduler(dict(lr=flat_lin if per == "step" else stairs)), *L(kwargs.pop("cbs", None))],
-                 **kwargs)
+        self.fit(total, lr, cbs=[ParamScheduler(dict(lr=flat_lin if per == "step" else stairs)), *cbs], **kwargs)
 
     def lr_find(self, *args, **kwargs):
         "Not for two players: RuntimeError that says why."
-        raise RuntimeError("lr_find says nothing here: generators and discriminators play against each other, so that a "
-                           "loss that falls is not progress. Take fit_flat_lin(100, 100, lr=2e-4), the reference's rate, "
-                           "and look at the grids.")
+        raise RuntimeError("lr_find says nothing here: generators and discriminators play against each other, so that "
+                           "a loss that falls is no progress. Take fit_flat_lin(100, 100, lr=2e-4), the reference's "
+                           "rate, and look at the grids.")
 
     def get_preds(self, *args, **kwargs):
         "There are no labels to predict or to validate against: RuntimeError that says what there is."
@@ -217,8 +218,8 @@ def cyclegan_learner(
     cbs=None,                 # further callbacks
     **kwargs,
 ) -> CycleGANLearner:
-    """The reference's CycleGAN for one channel by default: two least-squares games, cycles and identities, one Adam of two
-    groups. `fit_flat_lin` trains it; `translate`, `predict` and `synthesise` make images."""
+    """The reference's CycleGAN for one channel by default: two least-squares games, cycles and identities, one Adam of
+    two groups. `fit_flat_lin` trains it; `translate`, `predict` and `synthesise` make images."""
     settings = {k: v for k, v in locals().items() if k not in ("dls", "model", "cbs", "kwargs")}
     set_seed(seed := ifnone(seed, dls.seed), reproducible=True)
     bf16 = use_bf16(precision, dls.device)

@@ -10,7 +10,7 @@ from .basics import *
 __all__ = ["CycleGANLoss", "ImagePool", "DIFFAUG", "diff_augment"]
 
 class ImagePool:
-    "Up to `size` past fakes: once full, every other fake is kept and an old one is given in its place (Shrivastava 2017)."
+    "Up to `size` past fakes: once full, every other fake is kept and an old one given in its place (Shrivastava 2017)."
     def __init__(self,
         size:int=50, # images; 0 gives every fake back
         seed:int=0,  # of what is swapped
@@ -38,7 +38,9 @@ def _contrast(x):
     mean = x.mean((1, 2, 3), keepdim=True)
     return (x - mean) * _each(x, .5, 1.5) + mean
 
-def _places(x): return (o[None] for o in torch.meshgrid(*(torch.arange(n, device=x.device) for n in x.shape[2:]), indexing="ij"))
+def _places(x):
+    h, w = (torch.arange(n, device=x.device) for n in x.shape[2:])
+    return h[None, :, None], w[None, None]
 
 def _translation(x, most=.125):
     "Shift by up to `most` of the side, each image its own way; zeros come in."
@@ -60,7 +62,7 @@ def diff_augment(
     x,            # images [n,c,h,w]
     policy:str="",# names of `DIFFAUG`, with commas between; '' for none
 ):
-    "What a discriminator is shown, real or fake, so that it can't learn few images by heart (Zhao 2020, arXiv:2006.10738)."
+    "What a discriminator is shown, so that it can't learn few images by heart (Zhao 2020, arXiv:2006.10738)."
     for name in filter(None, policy.split(",")): x = DIFFAUG[name](x)
     return x
 
@@ -97,7 +99,8 @@ class CycleGANLoss:
     @property
     def names(self):
         "Of the parts, and of the shares of patches that the discriminators judge right."
-        return "adv_ab adv_ba cyc_a cyc_b".split() + ["idt_a", "idt_b"]*(self.identity > 0) + "d_a d_b acc_d_a acc_d_b".split()
+        identity = ["idt_a", "idt_b"] if self.identity > 0 else []
+        return [*"adv_ab adv_ba cyc_a cyc_b".split(), *identity, *"d_a d_b acc_d_a acc_d_b".split()]
 
     @property
     def takes_identity(self): return self.identity > 0 and self.n % self.idt_every == 0

@@ -13,7 +13,7 @@ UPSAMPLE = ("transpose", "resize")
 class InstanceNorm(nn.InstanceNorm2d):
     "torch's, contiguous: channels-last, a CPU's gradient of it is wrong for a batch of one (torch 2.13, 2.15)."
     def forward(self, x):
-        if not x.is_contiguous(): raise ValueError("These networks are never channels-last: their gradients would be wrong.")
+        if not x.is_contiguous(): raise ValueError("These networks are never channels-last; keep them contiguous.")
         return super().forward(x)
 
 def _norm_act(n): return InstanceNorm(n), nn.ReLU(True)
@@ -46,7 +46,8 @@ class Generator(Module):
         upsample:str="transpose",  # 'transpose' (reference) or 'resize'
         bf16:bool=False,           # autocast to bfloat16
     ):
-        if upsample not in UPSAMPLE: raise ValueError(f"upsample={upsample!r} is not known; use {' or '.join(UPSAMPLE)}.")
+        if upsample not in UPSAMPLE:
+            raise ValueError(f"upsample={upsample!r} is not known; use {' or '.join(UPSAMPLE)}.")
         self.residual, self.bf16 = residual, bf16
         down = [(nn.Conv2d(n, 2*n, 3, 2, padding=1), *_norm_act(2*n)) for n in (ngf, 2*ngf)]
         up   = [(_up(n, n//2, upsample), *_norm_act(n//2)) for n in (4*ngf, 2*ngf)]

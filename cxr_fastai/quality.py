@@ -1,6 +1,6 @@
 """Is a set of synthetic radiographs any good? What the paper names as missing (section 6: FID and Inception Score), and
-what those hide: likeness against the likeness of real images to one another, images learnt by heart, and how easily real
-and synthetic are told apart.
+what those hide: likeness beside the likeness of real images to one another, images learnt by heart, and how easily
+real and synthetic are told apart.
 
 Every figure names the features it was measured on. A Fréchet distance is called FID on Inception's alone."""
 from scipy.spatial.distance import cdist
@@ -9,11 +9,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import StandardScaler
 
 from .backbone import create_backbone
 from .basics import *
 from .cache import RadiographCache
+from .radiograph import read_radiograph
 
 __all__ = ["FEWEST", "frechet_distance", "inception", "kernel_distance", "memorisation", "plot_memorised", "quality",
            "radiograph_features", "told_apart"]
@@ -36,13 +37,14 @@ def inception(
     """The network that FID, KID and Inception Score are defined on, by torch-fidelity (extra `quality`). ImportError
     without it; OSError that says where to put the weights where they can't be had."""
     try: from torch_fidelity import feature_extractor_inceptionv3 as fidelity
-    except ImportError: raise ImportError('Inception features need torch-fidelity: pip install "cxr_fastai[quality]".') from None
+    except ImportError:
+        raise ImportError('Inception features need torch-fidelity: pip install "cxr_fastai[quality]".') from None
     file = None if weights == "auto" else weights
     if file: torch.load(file, map_location="cpu", weights_only=True) # tensors, never code: torch-fidelity wouldn't look
     try: net = fidelity.FeatureExtractorInceptionV3("inception", [layer], feature_extractor_weights_path=file)
     except OSError as e:
-        raise OSError(f"Inception's weights can't be had from {fidelity.URL_INCEPTION_V3} ({e}): fetch that file elsewhere "
-                      "and give weights=FILE, or judge by other features.") from e
+        raise OSError(f"Inception's weights can't be had from {fidelity.URL_INCEPTION_V3} ({e}): fetch that file "
+                      "elsewhere and give weights=FILE, or judge by other features.") from e
     return lambda x: net((x * 255).round().byte().expand(-1, 3, -1, -1).contiguous())[0]
 
 def _inception_score(rows, weights, size):
@@ -64,11 +66,11 @@ def _extractor(features, weights, size, seed):
 
 def radiograph_features(
     rows:pd.DataFrame,   # with `file`
-    features="resnet18", # a timm name, a learner or model trained here, or a function of `[n, 1, h, w]`, 0..1, to `[n, d]`
+    features="resnet18", # a timm name, 'inception', a learner or model trained here, or a function as `inception()` is
     weights:str="auto",  # of a timm name, as in `create_backbone`
     size:int=128,        # side of the square images, pixels
-    bs:int=32,           # images a batch
     seed:int=0,          # of untrained weights
+    bs:int=32,           # images a batch
 ) -> tuple:              # float64 `[n, d]`, and the features' name
     "Pooled features of radiographs. Untrained ones compare texture and layout only, and say so in their name."
     net, name = _extractor(features, weights, size, seed)
@@ -81,12 +83,21 @@ def radiograph_features(
         out.append((x.mean((2, 3)) if x.ndim == 4 else x).double().cpu().numpy())
     return np.concatenate(out), name
 
+def _both(real, synth, *args):
+    (x, name), (y, _) = (radiograph_features(o, *args) for o in (real, synth))
+    return x, y, name
+
+def _standardised(real, *others):
+    "Mean 0 and deviation 1 on the real rows; a feature that hardly varies there isn't blown up."
+    sd = real.std(0)
+    return [(o - real.mean(0)) / np.maximum(sd, np.median(sd)/10) for o in (real, *others)]
+
 def frechet_distance(
     x, # features `[n, d]`
     y, # features `[m, d]`
 ) -> float:
     """Between the Gaussians fitted to two sets (Heusel 2017, arXiv:1706.08500, eq. 6). The trace of the root of the
-    covariances' product is the nuclear norm of the centred sets' product, which is exact for fewer rows than columns."""
+    covariances' product is the nuclear norm of the centred sets' product, exact for fewer rows than columns too."""
     a, b = ((o - o.mean(0)) / np.sqrt(len(o) - 1) for o in (x, y))
     root = np.linalg.norm(a @ b.T, "nuc")
     return float(((x.mean(0) - y.mean(0))**2).sum() + (a**2).sum() + (b**2).sum() - 2*root)
@@ -95,7 +106,7 @@ def kernel_distance(
     x, # features `[n, d]`, standardised
     y, # features `[m, d]`, standardised alike
 ) -> float:
-    "Unbiased squared MMD with the kernel (x.y/d + 1)^3 (Binkowski 2018, arXiv:1801.01401): 0 on average for equal sets."
+    "Unbiased squared MMD with the kernel (x.y/d + 1)^3 (Binkowski 2018, arXiv:1801.01401): 0 on average for like sets."
     k = lambda a, b: (a @ b.T / x.shape[1] + 1)**3
     within = lambda a: (k(a, a).sum() - np.trace(k(a, a))) / (len(a)*(len(a) - 1))
     return float(within(x) + within(y) - 2*k(x, y).mean())
@@ -110,7 +121,8 @@ def _manifold(real, fake, k=5):
                 coverage=(apart.min(1) <= r[:, 0]).mean())
 
 def _figures(real, fake):
-    return {"Fréchet distance": frechet_distance(real, fake), "kernel distance": kernel_distance(real, fake)} | _manifold(real, fake)
+    distances = {"Fréchet distance": frechet_distance(real, fake), "kernel distance": kernel_distance(real, fake)}
+    return distances | _manifold(real, fake)
 
 def _halves(rows, rng):
     "Two lists of row numbers, no patient in both, as nearly equal as whole patients allow."
@@ -128,15 +140,14 @@ def quality(
     size:int=128,            # side of the square images, pixels
     repeats:int=20,          # halvings of the real rows
     seed:int=0,              # of halvings and untrained weights
-) -> pd.DataFrame:           # one row a figure: its mean and 5-95% range over halvings, and the same of real against real
+) -> pd.DataFrame:           # one row a figure: mean and 5-95% range over halvings, and the same of real against real
     """Likeness of synthetic to real images, beside that of real ones to one another at the same number of images: one
     half of the real patients against as many synthetic images, and against the other half (the floor). ValueError for
     fewer than 8 patients in either table."""
     _refuse(real=real_rows, synthetic=synth_rows)
-    (real, name), (fake, _) = (radiograph_features(o, features, weights, size, seed=seed) for o in (real_rows, synth_rows))
-    proper = name == INCEPTION # FID and KID are defined on the features as they are
-    scale = FunctionTransformer() if proper else StandardScaler().fit(real)
-    real, fake, rng, found = scale.transform(real), scale.transform(fake), np.random.default_rng(seed), []
+    real, fake, name = _both(real_rows, synth_rows, features, weights, size, seed)
+    proper, rng, found = name == INCEPTION, np.random.default_rng(seed), []
+    if not proper: real, fake = _standardised(real, fake) # FID and KID are defined on the features as they are
     for _ in range(repeats):
         one, two = _halves(real_rows, rng)
         n = min(len(one), len(two), len(fake))
@@ -161,9 +172,9 @@ def told_apart(
     seed:int=0,              # of folds, bootstrap and untrained weights
 ) -> pd.DataFrame:           # one row, in `quality`'s columns; the interval is a bootstrap over patients, 5-95%
     """AUC of a real-or-synthetic classifier (logistic regression on the features) on held-out rows: cross-validated, no
-    patient in two folds, a synthetic image's patient being its source's. 1: told apart at sight; .5, the floor: never."""
+    patient in two folds; a synthetic image's patient is its source's. 1: told apart at sight; .5, the floor: never."""
     _refuse(real=real_rows, synthetic=synth_rows)
-    (real, name), (fake, _) = (radiograph_features(o, features, weights, size, seed=seed) for o in (real_rows, synth_rows))
+    real, fake, name = _both(real_rows, synth_rows, features, weights, size, seed)
     x, y = np.concatenate([real, fake]), np.repeat([0, 1], [len(real), len(fake)])
     who = pd.factorize(pd.concat([real_rows["patient_id"], synth_rows["patient_id"]]).astype(str))[0]
     prob = np.zeros(len(y))
@@ -180,13 +191,14 @@ def told_apart(
                               floor_low=np.nan, floor_high=np.nan, n=min(len(real), len(fake)), features=name)])
 
 def _thumbs(rows):
-    "Thumbnails of mean 0 and deviation 1, `[n, pixels]`, over the root of their number: distances are root mean squares."
+    "Thumbnails of mean 0 and deviation 1, `[n, pixels]`, scaled so that distances are root mean squares."
     x = RadiographCache(rows["file"].tolist(), THUMB).get(rows["file"].tolist()).reshape(len(rows), -1).astype(float)
     x = x - x.mean(1, keepdims=True)
     return x / (x.std(1, keepdims=True) + 1e-6) / np.sqrt(x.shape[1])
 
 def _nearest(train, synth, x, y, own):
-    "Of each synthetic image: nearest training image, its distance, that to its source; and the least between real patients."
+    """Of each synthetic image: the nearest training image and the distances to it, to its source and to the nearest of
+    anyone else; and the least distance between real patients."""
     apart, who = cdist(y, x), train["patient_id"].astype(str).to_numpy()
     among = np.where(who[:, None] == who, np.inf, cdist(x, x))
     near = apart.argmin(1)
@@ -209,12 +221,12 @@ def memorisation(
     train, synth = (o.reset_index(drop=True) for o in (train_rows, synth_rows))
     at = dict(zip(train["image"], train.index))
     own = [at.get(o, -1) for o in synth.get("source_image", pd.Series(-1, synth.index))]
-    (x, name), (y, _) = (radiograph_features(o, features, weights, size, seed=seed) for o in (train, synth))
-    scale, table = StandardScaler().fit(x), synth[["image", "file"]].copy()
-    spaces = {"features": (scale.transform(x), scale.transform(y)), "pixels": (_thumbs(train), _thumbs(synth))}
+    x, y, name = _both(train, synth, features, weights, size, seed)
+    spaces = dict(features=_standardised(x, y), pixels=(_thumbs(train), _thumbs(synth)))
+    table = synth[["image", "file"]].copy()
     for space, (a, b) in spaces.items():
         near, least, source, other, real = _nearest(train, synth, a, b, own)
-        table[f"nearest_{space}"], table[f"nearest_file_{space}"] = train["image"][near].array, train["file"][near].array
+        for o in "image", "file": table[f"nearest_{o}_{space}"] = train[o][near].array
         table[f"distance_{space}"], table[f"source_{space}"], table[f"other_{space}"] = least, source, other
         table[f"real_{space}"], table[f"closer_{space}"] = real, other < real
     return table.assign(features=name)
@@ -224,7 +236,6 @@ def plot_memorised(
     n:int=6,            # pairs
 ):                      # a matplotlib figure
     "The synthetic images that are nearest to a training image, above that image, with both distances."
-    from .radiograph import read_radiograph
     some = table.nsmallest(n, "distance_features")
     fig, axs = plt.subplots(2, len(some), figsize=(2*len(some), 5), layout="constrained", squeeze=False)
     for (above, below), o in zip(axs.T, some.itertuples()):

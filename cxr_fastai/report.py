@@ -1,5 +1,5 @@
-"""Figures of a run folder: training curves, the arms' ROC on the test rows, synthetic radiographs beside real ones. Reads
-files, trains nothing."""
+"""Figures of a run folder: training curves, the arms' ROC on the test rows, synthetic radiographs beside real ones.
+Reads files, trains nothing."""
 import json
 from pathlib import Path
 
@@ -58,4 +58,6 @@ def plot_gan(
     for o in sorted(Path(folder).glob("*/quality.csv")):
         made[o.parent.name[:3]] = read_manifest(o.parent)
         _save(plot_memorised(pd.read_csv(o.parent/"memorised.csv")), o.parent/"memorised.png")
-    if "a2b" in made: _save(plot_synthetic(read_rows(folder/"rows.csv"), made["a2b"], made.get("b2a"), 4), folder/"fig2.png")
+    if not made: return
+    fig = plot_synthetic(read_rows(folder/"rows.csv"), made["a2b"], made.get("b2a"), n=4)
+    _save(fig, folder/"fig2.png")

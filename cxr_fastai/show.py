@@ -57,7 +57,8 @@ def show_columns(
 ):                   # the figure
     "Images side by side under their titles, a row a sample."
     n = max(map(len, columns.values()))
-    fig, axs = plt.subplots(n, len(columns), figsize=figsize or (2*len(columns), 2*n), layout="constrained", squeeze=False)
+    figsize = figsize or (2*len(columns), 2*n)
+    fig, axs = plt.subplots(n, len(columns), figsize=figsize, layout="constrained", squeeze=False)
     for ax, (title, images) in zip(axs.T, columns.items()):
         for cell, image in zip(ax, images): TensorRadiograph(image).show(ctx=cell)
         ax[0].set_title(title, fontsize="medium")

@@ -44,7 +44,7 @@ def load_cohort(
     folder = _phantom() if data == "phantom" else Path(data)
     tables = sorted(folder.glob("Data_Entry*.csv*"))
     if not tables:
-        raise FileNotFoundError(f"{folder} holds no Data_Entry*.csv or .csv.gz; --data takes 'phantom' or NIH's folder.")
+        raise FileNotFoundError(f"{folder} holds no Data_Entry*.csv(.gz); --data takes 'phantom' or NIH's folder.")
     rows = read_nih(tables[-1], images=folder, missing="drop")
     pool = rows[rows["follow_up"] == 0] if first_visit else rows
     n_normal = min(n_normal, (pool["label"] == classes(rows)[0]).sum())
@@ -69,7 +69,8 @@ def train_gan(
 ) -> tuple:               # the learner, and its folder with checkpoints, grids and history
     "Train the CycleGAN of a cohort, split, seed and settings, or go on where it was; finished, it is only loaded."
     if gan not in GANS: raise ValueError(f"gan={gan!r} is not known; use {' or '.join(GANS)}.")
-    preset = GANS[gan] | dict(size=size, seed=seed, precision=precision) | ({} if epochs is None else dict(epochs=epochs))
+    preset = GANS[gan] | dict(size=size, seed=seed, precision=precision)
+    preset["epochs"] = ifnone(epochs, preset["epochs"])
     folder = Path(out)/f"cyclegan-{_digest(rows, preset)}"
     epochs, bs, size = map(preset.pop, ("epochs", "bs", "size"))
     learn = cyclegan_learner(UnpairedDataLoaders.from_df(rows, folder, size=size, bs=bs, seed=seed), **preset)
@@ -95,7 +96,8 @@ def _judge(rows, synth, folder, weights):
                     for o in ("features", "pixels")]
         table = pd.concat([quality(real, synth, **kwargs), told_apart(real, synth, **kwargs), pd.DataFrame(by_heart)])
         with atomic(file) as tmp: table.to_csv(tmp, index=False)
-    print(f"\nSynthetic against real {synth['label'].iloc[0]} that the GAN never saw\n{to_markdown(pd.read_csv(file))}\n")
+    label = synth["label"].iloc[0]
+    print(f"\nSynthetic against real {label} that the GAN never saw\n{to_markdown(pd.read_csv(file))}\n")
 
 def synthetic_minority(
     rows:pd.DataFrame,      # after `split_patients`

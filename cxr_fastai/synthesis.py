@@ -141,7 +141,7 @@ def _write(folder, gan, lines, bs, about):
     cache, starts = RadiographCache(lines["source_file"].unique().tolist(), gan.size), range(0, len(lines), bs)
     for i in progress(starts, len(starts), f"Translating {len(lines):,} radiographs, in batches of {bs}"):
         batch = lines.iloc[i:i+bs]
-        for name, o in zip(batch["image"], _translate(gan, batch, cache)): Image.fromarray(o).save(folder/name)
+        for name, o in zip(batch["image"], _translate(gan, batch, cache)): Image.fromarray(o).save(folder/name, compress_level=1)
     save_rows(lines, folder/MANIFEST)
     write_json(folder/GENERATOR, about)
     (folder/MARK).write_text(NOTE)

@@ -7,7 +7,8 @@ import pandas as pd
 from scipy.stats import binomtest
 from sklearn import metrics as skm
 
-__all__ = ["PAPER_METRICS", "METRICS", "scores", "wilson", "gain", "gain_interval", "table1_row", "arms_table", "to_markdown"]
+__all__ = ["PAPER_METRICS", "METRICS", "scores", "wilson", "gain", "gain_interval", "table1_row", "arms_table",
+           "to_markdown"]
 
 def _decided(score, **kwargs): return lambda label, prob: score(label, np.asarray(prob) > .5, **kwargs)
 
@@ -65,9 +66,10 @@ def gain_interval(
     n:int=2000,     # resamples
     level:float=.95,# confidence
     seed:int=0,     # of the resamples
-) -> dict:          # `difference` of the recalls and `gain`, each (value, low, high); low gains may be nan, high ones inf
-    """Recall with against without, on the same rows: percentile intervals of a bootstrap that draws patients. Not in the
-    paper, whose arms were scored on different rows. They cover the luck of the test patients, not of seed and split."""
+) -> dict:          # `difference` of the recalls and `gain`, each (value, low, high); a gain from 0 is nan or inf
+    """Recall with against without, on the same rows: percentile intervals of a bootstrap that draws patients. Not in
+    the paper, whose arms were scored on different rows. They cover the luck of the test patients, not of seed and
+    split."""
     who = pd.factorize(np.asarray(patients))[0]
     label, before, after = (np.asarray(o) for o in (label, before, after))
     hits = np.stack([np.bincount(who, label.astype(bool) & o) for o in (label > 0, before > .5, after > .5)], 1)
@@ -89,7 +91,8 @@ STEPS = ("real", "real-meta"), ("real-meta", "real-synth-meta") # what is added,
 def _recall(s): return f"{s['recall']:.4f} [{s['recall_low']:.2f}, {s['recall_high']:.2f}]"
 
 def _gain(value, low, high):
-    return f"{'undefined' if not np.isfinite(value) else f'{value:+.1%}'} [{low:+.0%}, {high:+.0%}]".replace("inf%", "inf")
+    text = f"{value:+.1%}" if np.isfinite(value) else "undefined"
+    return f"{text} [{low:+.0%}, {high:+.0%}]".replace("inf%", "inf")
 
 def table1_row(
     model:str,         # backbone, as the row's name

@@ -16,14 +16,15 @@ class Signed(DisplayedTransform):
     def decodes(self, x:TensorRadiograph): return (x + 1) / 2
 
 def unpaired_tfms() -> list:
-    "Mild zoom, shift and lighting; no flip (the heart is on the left), no rotation (its black corners would be learnt)."
-    return aug_transforms(do_flip=False, max_rotate=0., min_zoom=1., max_zoom=1.12, max_lighting=.1, max_warp=0., p_affine=1.)
+    "Mild zoom, shift and lighting; no flip (the heart is on the left), no rotation (black corners would be learnt)."
+    return aug_transforms(do_flip=False, max_rotate=0., max_zoom=1.12, max_lighting=.1, max_warp=0., p_affine=1.)
 
 class UnpairedRows:
     "The rows of both domains; item (i, j) is image i of A and image j of B."
     n_inp = 2
     def __init__(self, a, b, tfm, split_idx): store_attr()
     def __len__(self): return max(len(self.a), len(self.b))
+    def new_empty(self): return UnpairedRows(self.a[:0].copy(), self.b[:0].copy(), self.tfm, self.split_idx)
     def __getitem__(self, pair): return tuple(o[0] for o in self.load([pair]))
     def load(self, pairs):
         i, j = map(list, zip(*pairs))
@@ -33,8 +34,8 @@ class UnpairedDL(TfmdDL):
     "Batches (a, b), float `[n, 1, h, w]` in -1..1. An epoch is as long as the larger domain; B is drawn anew in each."
     def __init__(self, dataset, *args, **kwargs):
         super().__init__(dataset, *args, **kwargs)
-        if self.drop_last and self.n < self.bs:
-            raise ValueError(f"bs={self.bs} is more than the {self.n} rows of the larger domain; choose bs <= {self.n}.")
+        if self.drop_last and 0 < self.n < self.bs:
+            raise ValueError(f"bs={self.bs} is more than the {self.n} rows of the larger domain; take bs <= {self.n}.")
 
     def _order(self, n):
         "As many numbers below `n` as the epoch has pairs: all of them in turn, shuffled anew at each turn."
@@ -43,7 +44,7 @@ class UnpairedDL(TfmdDL):
 
     def get_idxs(self): return list(zip(self._order(len(self.dataset.a)), self._order(len(self.dataset.b))))
     def create_batches(self, samps): yield from map(self.dataset.load, self.chunkify(samps))
-    def _one_pass(self): self._types = {tuple: [TensorRadiograph, TensorRadiograph]}
+    def _one_pass(self): self._n_inp, self._types = 2, {tuple: [TensorRadiograph, TensorRadiograph]}
 
     def show_batch(self, b=None, max_n=4, **kwargs):
         "Pairs side by side, as the networks see them."
@@ -66,7 +67,7 @@ class UnpairedDataLoaders(DataLoaders):
         """DataLoaders of (a, b): the majority's and the minority's training images. ValueError for a size the networks
         can't halve twice, a domain without training rows, or bs > the larger domain; `LeakError` as for classifiers."""
         if size % 4 or size < 24: raise ValueError(f"size={size}: the networks take multiples of 4 from 24 up.")
-        if "split" not in rows: raise ValueError("The table has no column 'split'; put it through split_patients first.")
+        if "split" not in rows: raise ValueError("The table has no column 'split'; split_patients gives it.")
         if rows.get("synthetic", pd.Series(False)).any():
             raise ValueError("The table holds synthetic rows; a CycleGAN is trained on real ones.")
         if "file" not in rows: rows = rows.assign(file=[str(Path(path)/o) for o in rows["image"]])
@@ -83,8 +84,14 @@ class UnpairedDataLoaders(DataLoaders):
             after_batch=[IntToFloatTensor(), *tfms, Signed()], **kwargs)
         dls = cls(dl(0, unpaired_tfms() if augment is None else augment, shuffle=True, drop_last=True), dl(1, []),
                   path=path, device=device)
-        dls.train.rng, dls.rows, dls.size, dls.seed = random.Random(seed), rows, size, seed
+        dls.train.rng, dls.rows, dls.size, dls.seed, dls.vocab = random.Random(seed), rows, size, seed, classes(rows)
         return dls
+
+    def new_empty(self):
+        "For `export`: no rows."
+        empty = super().new_empty()
+        empty.rows, empty.size, empty.seed, empty.vocab = self.rows[:0].copy(), self.size, self.seed, self.vocab
+        return empty
 
     @property
     def train_rows(self): return pd.concat([self.train_ds.a, self.train_ds.b])

@@ -120,6 +120,7 @@ def test_augmented_sources_are_moved_from_their_second_use_on(rows, make, metada
     assert synth["source_image"].value_counts().max() == 3
     assert synth["zoom"].between(1, 1.1).all() and synth["angle"].abs().max() <= 3
     assert synth[["shift_x", "shift_y"]].abs().max(axis=None) <= .02
+    assert (synth[JITTER] == synth[JITTER].round(4)).all(axis=None) # so short that a csv can't change them
     assert len(np.unique(png(synth), axis=0)) == n # no image twice
 
 def test_augment_changes_nothing_where_there_are_sources_enough(make):
@@ -326,6 +327,13 @@ def test_a_source_outside_train_is_refused(rows, make, side):
     synth = make(gan=Fade()) # never trained: it has seen nobody
     words = f"1 synthetic rows were made from patients of valid or test: {synth['image'][4]}"
     with pytest.raises(LeakError, match=words): add_synthetic(moved(rows, [synth["patient_id"][4]], side), synth)
+
+def test_a_source_outside_train_is_refused_under_another_patients_id_too(rows, make):
+    synth = make(gan=Fade())
+    at = rows["image"] == synth["source_image"][2]
+    other = rows.assign(patient_id=rows["patient_id"].mask(at, 1), split=rows["split"].mask(at, "test"))
+    with pytest.raises(LeakError, match=f"1 synthetic rows were made from .*: {synth['image'][2]}"):
+        add_synthetic(other, synth)
 
 def test_a_donor_outside_train_is_refused(rows, make):
     synth = make(gan=Fade(), metadata="donor")

@@ -1,0 +1,231 @@
+import copy, math, pickle
+import numpy as np, pandas as pd, pytest, torch
+from PIL import Image
+from cxr_fastai.basics import Callback, GradientClip, HistoryWriter, load_learner
+from cxr_fastai.checkpoint import Checkpoint
+from cxr_fastai.cyclegan import CollapseWatch, SaveGrids, cyclegan_learner
+from cxr_fastai.unpaired import UnpairedDataLoaders
+from conftest import SIDE
+
+TINY = dict(n_blocks=1, ngf=4, ndf=4, precision="fp32")
+def loaders(rows, **kwargs): return UnpairedDataLoaders.from_df(rows, **dict(size=32, bs=4) | kwargs)
+def learner(rows, dls=None, **kwargs): return cyclegan_learner(dls or loaders(rows), **TINY | kwargs)
+
+def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
+@pytest.fixture(scope="module")
+def trained(rows):
+    learn = learner(rows)
+    learn.fit_flat_lin(1, 1, 2e-3)
+    return learn
+
+# the loop
+
+def test_the_epoch_table_has_the_eight_losses_and_both_accuracies(rows, tmp_path):
+    learner(rows).fit(2, 2e-4, cbs=HistoryWriter(tmp_path/"history.csv"))
+    table = pd.read_csv(tmp_path/"history.csv")
+    assert list(table) == "train_loss adv_ab adv_ba cyc_a cyc_b idt_a idt_b d_a d_b acc_d_a acc_d_b".split()
+    assert len(table) == 2 and table.notna().all().all() and table.filter(like="acc").stack().between(0, 1).all()
+
+def test_columns_are_means_over_the_epochs_steps(rows):
+    seen = []
+    class Keep(Callback):
+        def after_batch(self): seen.append({k: float(v) for k, v in self.loss_func.parts.items()})
+    learn = learner(rows, idt_every=2)
+    learn.fit(1, 2e-4, cbs=Keep())
+    row = dict(zip(learn.recorder.metric_names[1:-1], learn.recorder.values[0]))
+    for name in "adv_ab", "idt_a", "acc_d_b":
+        taken = [o[name] for o in seen if name in o]
+        assert row[name] == pytest.approx(np.mean(taken), rel=1e-5) and len(taken) == (-(-len(seen)//2) if name == "idt_a" else len(seen))
+
+def test_torchs_adam_with_the_references_numbers_in_two_groups(rows):
+    learn = learner(rows)
+    learn.create_opt()
+    opt = learn.opt.opt
+    assert isinstance(opt, torch.optim.Adam) and not isinstance(opt, torch.optim.AdamW)
+    assert [(o["betas"], o["eps"], o["weight_decay"]) for o in opt.param_groups] == [((.5, .999), 1e-8, 0)]*2
+    taken = [id(p) for o in opt.param_groups for p in o["params"]]
+    m = learn.model
+    assert sorted(taken) == sorted(id(p) for net in (m.g_ab, m.g_ba, m.d_a, m.d_b) for p in net.parameters())
+    assert not any(p.requires_grad for p in m.ema.parameters())
+
+class Rates(Callback):
+    def before_fit(self): self.seen = []
+    def after_batch(self): self.seen.append(self.opt.hypers[0]["lr"])
+
+def rates(rows, *args, **kwargs):
+    cb = Rates()
+    learner(rows).fit_flat_lin(*args, cbs=cb, **kwargs)
+    return np.array(cb.seen).reshape(sum(args[:2]), -1)
+
+def test_the_schedule_is_flat_then_a_line_to_zero(rows):
+    seen = rates(rows, 2, 2, 1e-4)
+    flat = np.full(seen[:2].size, 1e-4)
+    assert np.allclose(seen[:2].ravel(), flat)
+    line = 1e-4 * (1 - np.arange(seen[2:].size)/seen[2:].size)
+    assert np.allclose(seen[2:].ravel(), line) and seen[-1, -1] > 0
+
+def test_by_epoch_it_is_the_references_staircase(rows):
+    seen = rates(rows, 3, 2, 3e-4, per="epoch") # its rule: 1 - max(0, epoch + 2 - 3)/(2 + 1), epoch from 0
+    assert np.allclose(seen, np.array([3, 3, 2, 1, 0])[:, None] * 1e-4)
+
+def test_either_part_of_the_schedule_may_be_empty(rows):
+    assert np.allclose(rates(rows, 1, 0, 1e-4), 1e-4)
+    falls = rates(rows, 0, 1, 1e-4)[0]
+    assert falls[0] == pytest.approx(1e-4) and (np.diff(falls) < 0).all()
+    with pytest.raises(ValueError, match="per='week' is not known"): learner(rows).fit_flat_lin(1, 1, per="week")
+
+def test_a_seed_gives_its_bits(rows):
+    def run(seed):
+        learn = learner(rows, loaders(rows, seed=seed))
+        learn.fit(1, 2e-4)
+        return weights(learn)
+    a, b, c = run(0), run(0), run(1)
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+def test_clipping_and_other_callbacks_of_fastai_work(rows):
+    norms = []
+    class Keep(Callback):
+        def after_step(self): norms.append(torch.stack([p.grad.norm() for o in self.opt.param_lists for p in o]).norm())
+    learner(rows).fit(1, 2e-4, cbs=[GradientClip(1e-3), Keep()])
+    assert norms and max(norms) <= 1.01e-3
+
+@pytest.mark.parametrize("switch", [dict(residual=True), dict(upsample="resize"), dict(gan="bce"), dict(pool=0), dict(identity=0.),
+                                    dict(diffaug="brightness,contrast,translation,cutout"), dict(precision="bf16")])
+def test_every_switch_trains(rows, switch):
+    learn = learner(rows, **switch)
+    before = weights(learn)
+    learn.fit(1, 2e-4)
+    assert learn.recorder.losses[-1].isfinite() and not torch.equal(weights(learn), before)
+    name, value = next(iter(switch.items()))
+    assert learn.settings[name] == value
+
+def test_depth_follows_the_size(rows):
+    dls = loaders(rows)
+    count = lambda learn: sum(type(o).__name__ == "ResBlock" for o in learn.model.g_ab.layers)
+    assert count(cyclegan_learner(dls, ngf=2, ndf=2)) == 6
+    dls.size = 256
+    assert count(cyclegan_learner(dls, ngf=2, ndf=2)) == 9
+
+def test_precision_is_for_the_device_and_fp32_by_name(rows):
+    assert not learner(rows, precision="fp32").model.g_ab.bf16 and learner(rows, precision="bf16").model.d_a.bf16
+    assert all(p.is_contiguous() for p in learner(rows).model.parameters())
+
+# the running mean
+
+def test_the_running_mean_by_hand(rows):
+    learn, seen = learner(rows, ema=.9), []
+    start = copy.deepcopy(learn.model.g_ab.state_dict())
+    class Keep(Callback):
+        order = -5 # before the mean
+        def after_step(self): seen.append(copy.deepcopy(self.model.g_ab.state_dict()))
+    learn.fit(1, 2e-4, cbs=Keep())
+    mean = start
+    for n, now in enumerate(seen, 1):
+        share = max(.1, 9/(9 + n))
+        mean = {k: mean[k] + (now[k] - mean[k])*share for k in mean}
+    for k, v in learn.model.ema["a2b"].state_dict().items(): torch.testing.assert_close(v, mean[k], atol=1e-6, rtol=1e-5)
+    assert int(learn.model.steps) == len(seen)
+
+# what it gives
+
+def test_an_image_gives_the_same_pixels_in_any_company(trained):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32), dtype=np.uint8)
+    whole = trained.translate(pixels, "b2a")
+    assert whole.dtype == np.uint8 and whole.shape == pixels.shape and whole.std() > 0
+    for n in 1, 3, 8, 9: assert np.array_equal(trained.translate(pixels[:n], "b2a"), whole[:n])
+    assert np.array_equal(trained.translate(pixels[::-1], "b2a"), whole[::-1])
+    assert not np.array_equal(trained.translate(pixels, "a2b"), whole)
+
+def test_the_running_mean_translates(trained):
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 32), dtype=np.uint8)
+    x = torch.from_numpy(pixels)[:, None].float()/127.5 - 1
+    with torch.no_grad(): out = trained.model.ema["a2b"](x.repeat(8, 1, 1, 1))[0, 0]
+    assert np.array_equal(trained.translate(pixels)[0], ((out + 1)*127.5).round().byte().numpy())
+
+def test_predict_takes_a_file_or_pixels(trained, rows, tmp_path):
+    out = trained.predict(rows.file[0])
+    pixels = np.asarray(Image.open(rows.file[0]).convert("L"))
+    assert out.shape == (1, 32, 32) and out.dtype == torch.uint8
+    square = trained.dls.train_ds.tfm.encodes(rows.iloc[0])[0].numpy()
+    assert torch.equal(out, trained.predict(square)) and pixels.shape == (SIDE, SIDE)
+    with pytest.raises(ValueError, match="direction='ab' is not known; 'a2b' makes Pneumonia of Normal"):
+        trained.predict(square, "ab")
+
+def test_results_are_drawn(trained):
+    fig = trained.show_results(max_n=2)
+    assert [o.get_title() for o in fig.axes[:4]] == ["A", "A to B", "B", "B to A"] and len(fig.axes) == 8
+
+def test_grids_are_saved_every_so_many_epochs_and_at_the_end(rows, tmp_path):
+    learner(rows).fit(3, 2e-4, cbs=SaveGrids(tmp_path, every=2, n=2))
+    assert sorted(o.name for o in tmp_path.iterdir()) == ["epoch-0002.png", "epoch-0003.png"]
+    assert Image.open(tmp_path/"epoch-0002.png").size[0] > 300
+
+def test_what_has_no_meaning_explains_itself(trained):
+    for f, text in ((trained.lr_find, "fit_flat_lin"), (trained.get_preds, "translate"), (trained.validate, "translate"),
+                    (trained.tta, "translate")):
+        with pytest.raises(RuntimeError, match=text): f()
+
+def test_the_digest_names_the_weights(trained, rows):
+    same, other = learner(rows, seed=3), learner(rows, seed=3)
+    assert same.digest() == other.digest() and len(same.digest()) == 16
+    assert len({trained.digest("a2b"), trained.digest("b2a"), same.digest("a2b")}) == 3
+
+# what it saw
+
+def test_it_remembers_whose_radiographs_it_saw(trained, rows, tmp_path):
+    train = set(rows.patient_id[rows.split == "train"].astype(str))
+    assert trained.seen == train and learner(rows).seen == set()
+    trained.save(tmp_path/"gan")
+    assert learner(rows).load(tmp_path/"gan").seen == train
+
+def test_a_second_learner_trains_a_trained_model_on_and_adds_what_it_sees(trained, rows):
+    moved = rows.assign(split=rows.split.replace(dict(train="test", test="train")))
+    dls = loaders(moved)
+    model = copy.deepcopy(trained.model)
+    learn = learner(moved, dls, model=model)
+    before, seen = weights(learn), trained.seen
+    learn.fit(1, 2e-4)
+    assert not torch.equal(weights(learn), before) and learn.model is model
+    assert learn.seen == seen | set(dls.patients) and learn.seen != seen
+
+def test_an_exported_learner_translates_and_carries_no_patient(rows, tmp_path):
+    learn = learner(rows, loaders(rows, bs=4))
+    learn.fit(1, 2e-4)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 32), dtype=np.uint8)
+    expected = learn.translate(pixels)
+    learn.export(tmp_path/"gan.pkl")
+    raw = (tmp_path/"gan.pkl").read_bytes()
+    assert rows.file[0].encode() not in raw and rows.image[0].encode() not in raw
+    again = load_learner(tmp_path/"gan.pkl")
+    assert np.array_equal(again.translate(pixels), expected) and again.seen == learn.seen
+    assert not again.loss_func.pool_a.images
+
+# collapse
+
+def test_a_normal_run_warns_of_nothing(rows, recwarn):
+    learner(rows).fit(2, 2e-4)
+    assert not [o for o in recwarn if "epoch" in str(o.message)]
+
+def test_nan_ends_training_with_a_warning_and_no_checkpoint_of_it(rows, tmp_path):
+    class Break(Callback):
+        def before_batch(self):
+            if self.epoch == 1: self.model.g_ab.layers[1].weight.data.fill_(math.nan)
+    with pytest.warns(UserWarning, match="epoch 1: the loss is nan: training stops here"):
+        learner(rows).fit(3, 2e-4, cbs=[Break(), Checkpoint(tmp_path), SaveGrids(tmp_path/"grids", 1)])
+    assert [o.name for o in tmp_path.glob("*.pt")] == ["checkpoint-000001.pt"] and len(list((tmp_path/"grids").iterdir())) == 1
+
+def test_translations_all_alike_are_said(rows):
+    learn = learner(rows)
+    class Flatten(Callback):
+        order = -1
+        def after_epoch(self):
+            for p in self.model.ema["b2a"].parameters(): p.data.zero_()
+    with pytest.warns(UserWarning, match="translations b2a .*mode collapse"): learn.fit(1, 2e-4, cbs=Flatten())
+
+def test_a_discriminator_that_always_wins_is_said_once(rows):
+    learn = learner(rows)
+    class Win(Callback):
+        def after_loss(self): self.loss_func.parts["acc_d_a"] = torch.tensor(1.)
+    with pytest.warns(UserWarning) as seen: learn.fit(2, 2e-4, cbs=Win())
+    assert len([o for o in seen if "discriminator d_a is right about 100.0%" in str(o.message)]) == 1
