@@ -7,6 +7,7 @@ from .checkpoint import *
 from .cohort import *
 from .cyclegan import *
 from .data import *
+from .features import *
 from .fusion import *
 from .leaks import *
 from .learner import *
@@ -15,6 +16,7 @@ from .metadata import *
 from .metrics import *
 from .networks import *
 from .phantom import *
+from .policies import *
 from .quality import *
 from .radiograph import *
 from .report import *

@@ -53,6 +53,10 @@ def fused_adamw(
 class EpochTable(ProgressCallback):
     "fastai's progress bar and table, with the columns of the paper's Figs 3-5 alone: neither epoch nor time."
     name = "progress"
+    def before_fit(self):
+        super().before_fit()
+        if self.create_mbar: self.mbar.update(0) # starts its clock: a resumed fit begins at a later epoch
+
     def _write_stats(self, log): super()._write_stats(log[1:-1])
 
 class PlainTable(Callback):

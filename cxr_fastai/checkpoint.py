@@ -1,7 +1,11 @@
-"""Whole checkpoints of a training run: killed and started again, it gives the bits of the unbroken one."""
+"""Whole checkpoints of a training run: killed and started again, it gives the bits of the unbroken one.
+
+That holds on a CPU. On a GPU no two runs have the same bits: a reflection padding's gradient is summed in any order."""
 from .basics import *
 
 __all__ = ["Checkpoint"]
+
+NUMBERS = [np.float64(0).__reduce__()[0], np.dtype, np.dtypes.Float64DType] # learning rates can be numpy's; no code
 
 def _random_states():
     name, keys, *rest = np.random.get_state()
@@ -26,16 +30,19 @@ class Checkpoint(Callback):
     @property
     def files(self): return sorted(self.folder.glob("checkpoint-*.pt"))
 
-    @property
-    def about(self):
-        "What tells one run from another."
-        return dict(epochs=self.n_epoch, steps=len(self.dls.train), bs=self.dls.train.bs, seed=self.learn.seed)
+    def _about(self):
+        "What tells one run from another. What was asked for as precision doesn't; `bf16`, what it came to, does."
+        own = dict(epochs=self.n_epoch, bs=self.dls.train.bs, rows=self.dls.digest, fit=self.fits + 1,
+                   lr=[float(o["lr"]) for o in self.opt.hypers])
+        return {k: v for k, v in self.settings.items() if k != "precision"} | own
 
     def before_fit(self):
-        state = self._newest()
+        for unfinished in self.folder.glob(".checkpoint-*.pt"): unfinished.unlink() # of a run killed while it wrote
+        self.about, state = self._about(), self._newest()
         if not state: return
-        if state["run"] != self.about:
-            raise ValueError(f"{self.folder} holds checkpoints of another run ({state['run']}, not {self.about}); "
+        past = state["run"]
+        if other := [f"{k} {past.get(k)}, not {v}" for k, v in self.about.items() if past.get(k) != v]:
+            raise ValueError(f"{self.folder} holds checkpoints of another run ({'; '.join(other)}): "
                              "name another folder, or delete it.")
         self._restore(state)
         done = state["epoch"] + 1
@@ -48,16 +55,19 @@ class Checkpoint(Callback):
         for old in self.files[:-2]: old.unlink()
 
     def _newest(self):
-        "The newest checkpoint that can be read; damaged ones are said."
+        "The newest checkpoint that can be read; damaged ones are said. ValueError where all are."
         for file in reversed(self.files):
-            try: return torch.load(file, map_location=self.dls.device, weights_only=True) # tensors, never code
+            try:
+                with torch.serialization.safe_globals(NUMBERS):
+                    return torch.load(file, map_location=self.dls.device, weights_only=True) # tensors, never code
             except Exception as e: # damaged bytes raise of every kind
-                print(f"{file} can't be read, and the one before it is taken, if there is one: {e}", flush=True)
+                print(f"{file} can't be read ({type(e).__name__}: {str(e).splitlines()[0]})", flush=True)
+        if self.files: raise ValueError(f"No checkpoint in {self.folder} can be read; delete it to train anew.")
 
     def _state(self):
         r = self.recorder
         history = dict(lrs=r.lrs, iters=r.iters, losses=[float(o) for o in r.losses],
-                       values=[list(o) for o in r.values], smooth=(r.smooth_loss.count, r.smooth_loss.val))
+                       values=[list(o) for o in r.values], smooth=(r.smooth_loss.count, float(r.smooth_loss.val)))
         return dict(run=self.about, epoch=self.epoch, model=self.model.state_dict(), opt=self.opt.state_dict(),
                     loss=self.loss_func.state_dict(), rows=self.dls.train.rng.getstate(), random=_random_states(),
                     history=history)
@@ -68,7 +78,8 @@ class Checkpoint(Callback):
         self.loss_func.load_state_dict(o["loss"])
         self.dls.train.rng.setstate(o["rows"])
         r, past = self.recorder, o["history"]
-        r.lrs, r.iters, r.losses, r.values = past["lrs"], past["iters"], past["losses"], [L(v) for v in past["values"]]
-        r.smooth_loss.count, r.smooth_loss.val = past["smooth"]
+        r.lrs, r.iters = past["lrs"], past["iters"]
+        r.losses, r.values = [tensor(o) for o in past["losses"]], [L(o) for o in past["values"]]
+        r.smooth_loss.count, r.smooth_loss.val = past["smooth"][0], tensor(past["smooth"][1])
         self.learn.first_epoch = o["epoch"] + 1
         _set_random_states(o["random"])

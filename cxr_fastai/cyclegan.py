@@ -15,6 +15,7 @@ from .unpaired import UnpairedDataLoaders
 __all__ = ["CycleGANLearner", "cyclegan_learner", "DIRECTIONS", "GeneratorEMA", "SaveGrids", "CollapseWatch"]
 
 DIRECTIONS = "a2b", "b2a"
+ARCHITECTURE = "n_blocks", "ngf", "ndf", "n_layers", "residual", "upsample" # settings that a model keeps
 TRANSLATE_BS = 8 # images at a time: always as many, for a convolution's last bits depend on the batch's shape
 
 class BothDomains(Callback):
@@ -54,9 +55,11 @@ class SaveGrids(Callback):
     ): self.folder, self.every, self.n = Path(folder), every, n
     def after_epoch(self):
         if (self.epoch + 1) % self.every and self.epoch + 1 < self.n_epoch: return
-        fig = self.learn.plot_translations(self.n)
+        fig = self.learn.show_results(self.n)
         with atomic(self.folder/f"epoch-{self.epoch + 1:04}.png") as tmp: fig.savefig(tmp, dpi=100)
-        if IN_NOTEBOOK: display(fig)
+        if IN_NOTEBOOK:
+            from IPython.display import display
+            display(fig)
         plt.close(fig)
 
 class CollapseWatch(Callback):
@@ -64,16 +67,18 @@ class CollapseWatch(Callback):
     def before_fit(self): self.said = set()
 
     def say(self, what, why):
-        if what not in self.said: warnings.warn(f"epoch {self.epoch}: {why}")
+        if what not in self.said: warnings.warn(f"epoch {self.epoch + 1}: {why}")
         self.said.add(what)
 
-    def after_loss(self):
-        if self.loss.isfinite(): return
-        self.say("nan", f"the loss is {self.loss.item()}: training stops here, at the last checkpoint if there is one. "
-                        "Try precision='fp32', or a lower lr.")
+    def stop(self, why):
+        self.say("nan", f"{why}: training stops, with no checkpoint of it. Try precision='fp32', or a lower lr.")
         raise CancelFitException
 
+    def after_loss(self):
+        if not self.loss.isfinite(): self.stop(f"the loss is {self.loss.item()}")
+
     def after_epoch(self):
+        if not all(p.isfinite().all() for p in self.model.parameters()): self.stop("weights are not finite")
         a, b = self.learn.shown()
         for direction, x in zip(DIRECTIONS, (a, b)):
             spread = lambda o: float(o.float().std(0).mean()) # between images; 0 where all are one
@@ -93,14 +98,15 @@ class CycleGANLearner(Learner):
         self.recorder.train_metrics, self.recorder.valid_metrics = True, False
 
     @delegates(Learner.fit)
-    def fit(self, n_epoch, lr=None, **kwargs):
+    def fit(self, n_epoch, lr=None, start_epoch=0, **kwargs):
         "fastai's `fit`, seeded, after a leak check; the model remembers whose radiographs it saw."
         self.dls.check_leaks()
         set_seed(self.seed + self.fits, reproducible=True)
-        self.dls.train.rng = random.Random(self.seed + self.fits)
-        self.fits, self.first_epoch = self.fits + 1, 0
+        self.dls.train.rng, self.first_epoch = random.Random(self.seed + self.fits), start_epoch
+        self.model.zero_grad() # of a step that was interrupted
         self.model.seen = sorted({*self.model.seen, *self.dls.patients})
         super().fit(n_epoch, lr, **kwargs)
+        self.fits += 1 # an interrupted fit doesn't count: called again, it goes on from its checkpoint
 
     def _do_fit(self):
         for self.epoch in range(self.first_epoch, self.n_epoch):
@@ -111,17 +117,16 @@ class CycleGANLearner(Learner):
     def fit_flat_lin(self,
         n:int=100,         # epochs at `lr`
         n_decay:int=100,   # epochs in which it falls to zero on a line
-        lr:float=2e-4,     # as the reference
+        lr:float=None,     # None: the learner's, by default 2e-4 as the reference
         per:str="step",    # or 'epoch', the reference's staircase: its nth epoch already decays, its last is at 0
         **kwargs,          # of `fit`
     ):
         "The reference's schedule: constant, then a line to zero."
         if per not in ("step", "epoch"): raise ValueError(f"per={per!r} is not known; use 'step' or 'epoch'.")
-        total = n + n_decay
-        cbs = L(kwargs.pop("cbs", None))
-        flat_lin = combine_scheds([n/total, n_decay/total], [SchedNo(lr, lr), SchedLin(lr, 0.)])
+        lr, total, cbs = ifnone(lr, self.lr), n + n_decay, L(kwargs.pop("cbs", None))
+        line = lambda pct: lr * min(1, (1 - pct)*total / n_decay) if n_decay else lr
         stairs = lambda pct: lr * (1 - max(0, int(pct*total + 1e-6) + 2 - n) / (n_decay + 1))
-        self.fit(total, lr, cbs=[ParamScheduler(dict(lr=flat_lin if per == "step" else stairs)), *cbs], **kwargs)
+        self.fit(total, lr, cbs=[ParamScheduler(dict(lr=line if per == "step" else stairs)), *cbs], **kwargs)
 
     def lr_find(self, *args, **kwargs):
         "Not for two players: RuntimeError that says why."
@@ -142,29 +147,36 @@ class CycleGANLearner(Learner):
     def digest(self,
         direction:str="a2b", # 'a2b' or 'b2a'
     ) -> str: # 16 hex letters
-        "Names the weights of the generator that `translate` uses."
-        h = hashlib.sha256()
-        for o in self.model.ema[direction].state_dict().values(): h.update(o.cpu().contiguous().numpy().tobytes())
+        "Names what `translate` computes: the generator's weights, whether they give a residual, the precision."
+        net = self._generator(direction)
+        h = hashlib.sha256(repr((net.residual, net.bf16)).encode())
+        for o in net.state_dict().values(): h.update(o.cpu().contiguous().numpy().tobytes())
         return h.hexdigest()[:16]
+
+    def _generator(self, direction):
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction={direction!r} is not known; 'a2b' makes {self.dls.vocab[1]} of "
+                             f"{self.dls.vocab[0]}, 'b2a' the reverse.")
+        return self.model.ema[direction].eval()
 
     @torch.no_grad()
     def generate(self, x, direction):
         "Translate a batch `[n, 1, h, w]`, -1..1, by the running mean of the generator."
-        if direction not in DIRECTIONS:
-            raise ValueError(f"direction={direction!r} is not known; 'a2b' makes {self.dls.vocab[1]} of "
-                             f"{self.dls.vocab[0]}, 'b2a' the reverse.")
-        return self.model.ema[direction].eval()(x.to(self.dls.device).as_subclass(torch.Tensor)).clamp(-1, 1)
+        return self._generator(direction)(x.to(self.model.steps.device).as_subclass(torch.Tensor)).clamp(-1, 1)
 
     def translate(self,
         pixels:np.ndarray,   # uint8 `[n, h, w]`, sides multiples of 4
         direction:str="a2b", # 'a2b': majority to minority; 'b2a' back
     ) -> np.ndarray:         # uint8 `[n, h, w]`
         "Translate radiographs in batches of one shape, so that an image gives the same pixels in any company."
-        out = []
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or any(o % 4 for o in pixels.shape[1:]):
+            raise ValueError("Only uint8 pixels [n, h, w] can be translated, h and w multiples of 4, "
+                             f"not {pixels.dtype} {list(pixels.shape)}.")
+        out = [pixels[:0]]
         for i in range(0, len(pixels), TRANSLATE_BS):
             some = pixels[i:i + TRANSLATE_BS]
             full = np.concatenate([some, some[:1].repeat(TRANSLATE_BS - len(some), 0)])
-            x = torch.from_numpy(full)[:, None].to(self.dls.device).float() / 127.5 - 1
+            x = torch.from_numpy(full)[:, None].float() / 127.5 - 1
             y = ((self.generate(x, direction) + 1) * 127.5).round().byte()
             out.append(y[:len(some), 0].cpu().numpy())
         return np.concatenate(out)
@@ -180,18 +192,15 @@ class CycleGANLearner(Learner):
     def shown(self, n=4):
         "The first `n` training images of each domain, as they are."
         ds = self.dls.valid_ds
-        n = min(n, len(ds.a), len(ds.b))
-        return [o.to(self.dls.device).float() / 127.5 - 1 for o in ds.load([(i, i) for i in range(n)])]
+        if not (n := min(n, len(ds.a), len(ds.b))):
+            raise ValueError("An exported learner has no radiographs to show; use predict(image).")
+        return [o.float() / 127.5 - 1 for o in ds.load([(i, i) for i in range(n)])]
 
-    def plot_translations(self, n=4):
-        "A figure of A, A to B, B, B to A for `n` fixed training images of each."
-        a, b = self.shown(n)
+    def show_results(self, max_n=4):
+        "A figure of A, A to B, B, B to A for the first `max_n` training images of each."
+        a, b = self.shown(max_n)
         columns = {"A": a, "A to B": self.generate(a, "a2b"), "B": b, "B to A": self.generate(b, "b2a")}
         return show_columns({k: (v.cpu() + 1) / 2 for k, v in columns.items()})
-
-    def show_results(self, max_n=4, **kwargs):
-        "Draw A, A to B, B, B to A for some training images."
-        return self.plot_translations(max_n)
 
 adam = partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .999), eps=1e-8, weight_decay=0., fused=True)
 
@@ -222,14 +231,18 @@ def cyclegan_learner(
     two groups. `fit_flat_lin` trains it; `translate`, `predict` and `synthesise` make images."""
     settings = {k: v for k, v in locals().items() if k not in ("dls", "model", "cbs", "kwargs")}
     set_seed(seed := ifnone(seed, dls.seed), reproducible=True)
-    bf16 = use_bf16(precision, dls.device)
-    settings |= dict(n_blocks=n_blocks or (9 if dls.size >= 256 else 6), seed=seed, bf16=bf16, size=dls.size)
+    settings |= dict(n_blocks=ifnone(n_blocks, 9 if dls.size >= 256 else 6), seed=seed, size=dls.size,
+                     bf16=use_bf16(precision, dls.device))
     if model is None:
-        model = CycleGAN(lambda: Generator(settings["n_blocks"], ngf, residual, upsample, bf16),
-                         lambda: Discriminator(ndf, n_layers, bf16))
+        generator = partial(Generator, settings["n_blocks"], ngf, residual, upsample)
+        model = CycleGAN(generator, partial(Discriminator, ndf, n_layers))
+        model.settings = {k: settings[k] for k in ARCHITECTURE}
+    for net in model.modules():
+        if hasattr(net, "bf16"): net.bf16 = settings["bf16"]
+    settings |= getattr(model, "settings", dict.fromkeys(ARCHITECTURE))
     loss = CycleGANLoss(model, gan, lam, identity, idt_every, pool, diffaug, seed)
-    learn = CycleGANLearner(dls, model, loss, adam, lr=lr, splitter=CycleGAN.groups, seed=seed, settings=settings,
-                            metrics=[LossPart(o) for o in loss.names], **kwargs)
+    learn = CycleGANLearner(dls, model.to(dls.device), loss, adam, lr=lr, splitter=CycleGAN.groups, seed=seed,
+                            settings=settings, metrics=[LossPart(o) for o in loss.names], **kwargs)
     learn.remove_cb(ProgressCallback)
     learn.add_cbs([BothDomains(), epoch_table(), GeneratorEMA(ema), CollapseWatch(), *L(cbs)])
     return learn

@@ -11,16 +11,15 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from .backbone import create_backbone
 from .basics import *
 from .cache import RadiographCache
+from .features import INCEPTION, both_features, inception, radiograph_features, standardised
 from .radiograph import read_radiograph
 
-__all__ = ["FEWEST", "frechet_distance", "inception", "kernel_distance", "memorisation", "plot_memorised", "quality",
-           "radiograph_features", "told_apart"]
+__all__ = ["FEWEST", "frechet_distance", "kernel_distance", "memorisation", "plot_memorised", "quality",
+           "told_apart"]
 
 FEWEST = 8 # patients of either kind below which nothing is said
-INCEPTION = "Inception-v3"
 THUMB = 32 # side of the thumbnails that are compared pixel by pixel
 
 def _refuse(**tables):
@@ -30,67 +29,10 @@ def _refuse(**tables):
         if (n := rows["patient_id"].nunique()) < FEWEST:
             raise ValueError(f"{n} patients in the {name} rows are too few to judge by; {FEWEST} are needed.")
 
-def inception(
-    weights:str="auto",     # a local file of torch-fidelity's Inception weights; 'auto' downloads them
-    layer:str="2048",       # '2048' for FID and KID, 'logits_unbiased' for the Inception Score
-):                          # a function of `[n, 1, h, w]`, 0..1
-    """The network that FID, KID and Inception Score are defined on, by torch-fidelity (extra `quality`). ImportError
-    without it; OSError that says where to put the weights where they can't be had."""
-    try: from torch_fidelity import feature_extractor_inceptionv3 as fidelity
-    except ImportError:
-        raise ImportError('Inception features need torch-fidelity: pip install "cxr_fastai[quality]".') from None
-    file = None if weights == "auto" else weights
-    if file: torch.load(file, map_location="cpu", weights_only=True) # tensors, never code: torch-fidelity wouldn't look
-    try: net = fidelity.FeatureExtractorInceptionV3("inception", [layer], feature_extractor_weights_path=file)
-    except OSError as e:
-        raise OSError(f"Inception's weights can't be had from {fidelity.URL_INCEPTION_V3} ({e}): fetch that file "
-                      "elsewhere and give weights=FILE, or judge by other features.") from e
-    return lambda x: net((x * 255).round().byte().expand(-1, 3, -1, -1).contiguous())[0]
-
 def _inception_score(rows, weights, size):
     "exp of the mean divergence between an image's predicted classes and all images' (Salimans 2016, arXiv:1606.03498)."
     p = torch.from_numpy(radiograph_features(rows, inception(weights, "logits_unbiased"), size=size)[0]).softmax(1)
     return float((p * (p / p.mean(0)).log()).sum(1).mean().exp())
-
-def _extractor(features, weights, size, seed):
-    "A function of `[n, 1, h, w]` in 0..1, and the name of its features."
-    if features == "inception": return inception(weights), INCEPTION
-    if isinstance(features, str):
-        set_seed(seed, reproducible=True)
-        net = create_backbone(features, weights, size)
-        return net.eval(), f"{features}, {'untrained' if net.weights == 'none' else net.weights.split(' (')[0]}"
-    model = getattr(features, "model", features) # a Learner's
-    if hasattr(model, "backbone"): return model.backbone.eval(), f"classifier's {type(model.backbone.body).__name__}"
-    if isinstance(model, nn.Module): model.eval()
-    return model, getattr(model, "__name__", type(model).__name__)
-
-def radiograph_features(
-    rows:pd.DataFrame,   # with `file`
-    features="resnet18", # a timm name, 'inception', a learner or model trained here, or a function as `inception()` is
-    weights:str="auto",  # of a timm name, as in `create_backbone`
-    size:int=128,        # side of the square images, pixels
-    seed:int=0,          # of untrained weights
-    bs:int=32,           # images a batch
-) -> tuple:              # float64 `[n, d]`, and the features' name
-    "Pooled features of radiographs. Untrained ones compare texture and layout only, and say so in their name."
-    net, name = _extractor(features, weights, size, seed)
-    files, out = rows["file"].tolist(), []
-    cache = RadiographCache(files, size)
-    device = first(o.device for o in net.parameters()) if isinstance(net, nn.Module) else None
-    for i in range(0, len(files), bs):
-        x = torch.from_numpy(cache.get(files[i:i + bs])[:, None]).to(device).float() / 255
-        with torch.no_grad(): x = net(x)
-        out.append((x.mean((2, 3)) if x.ndim == 4 else x).double().cpu().numpy())
-    return np.concatenate(out), name
-
-def _both(real, synth, *args):
-    (x, name), (y, _) = (radiograph_features(o, *args) for o in (real, synth))
-    return x, y, name
-
-def _standardised(real, *others):
-    "Mean 0 and deviation 1 on the real rows; a feature that hardly varies there isn't blown up."
-    sd = real.std(0)
-    return [(o - real.mean(0)) / np.maximum(sd, np.median(sd)/10) for o in (real, *others)]
 
 def frechet_distance(
     x, # features `[n, d]`
@@ -125,12 +67,11 @@ def _figures(real, fake):
     return distances | _manifold(real, fake)
 
 def _halves(rows, rng):
-    "Two lists of row numbers, no patient in both, as nearly equal as whole patients allow."
+    "Two lists of row numbers, no patient in both and neither empty, as nearly equal as whole patients allow."
     who = pd.factorize(rows["patient_id"])[0]
     turn = rng.permutation(who.max() + 1)[who]
-    order = np.argsort(turn, kind="stable")
-    cut = np.searchsorted(turn[order], turn[order][len(order)//2])
-    return order[:cut], order[cut:]
+    ends = np.bincount(turn).cumsum()[:-1] # a cut is between two patients
+    return np.split(np.argsort(turn, kind="stable"), [ends[abs(ends - len(rows)/2).argmin()]])
 
 def quality(
     real_rows:pd.DataFrame,  # best of patients that the generator never saw
@@ -145,13 +86,13 @@ def quality(
     half of the real patients against as many synthetic images, and against the other half (the floor). ValueError for
     fewer than 8 patients in either table."""
     _refuse(real=real_rows, synthetic=synth_rows)
-    real, fake, name = _both(real_rows, synth_rows, features, weights, size, seed)
+    real, fake, name = both_features(real_rows, synth_rows, features, weights, size, seed)
     proper, rng, found = name == INCEPTION, np.random.default_rng(seed), []
-    if not proper: real, fake = _standardised(real, fake) # FID and KID are defined on the features as they are
-    for _ in range(repeats):
-        one, two = _halves(real_rows, rng)
-        n = min(len(one), len(two), len(fake))
-        one, two = one[:n], two[:n]
+    if not proper: real, fake = standardised(real, fake) # FID and KID are defined on the features as they are
+    parts = [_halves(real_rows, rng) for _ in range(repeats)]
+    n = min(len(fake), *(len(o) for pair in parts for o in pair)) # one n: the Fréchet distance falls with it
+    for one, two in parts:
+        one, two = rng.permutation(one)[:n], rng.permutation(two)[:n]
         found.append((_figures(real[one], fake[rng.permutation(len(fake))[:n]]), _figures(real[one], real[two])))
     row = lambda values: (np.mean(values), *np.quantile(values, [.05, .95]))
     heads = "value low high floor floor_low floor_high".split()
@@ -174,12 +115,12 @@ def told_apart(
     """AUC of a real-or-synthetic classifier (logistic regression on the features) on held-out rows: cross-validated, no
     patient in two folds; a synthetic image's patient is its source's. 1: told apart at sight; .5, the floor: never."""
     _refuse(real=real_rows, synthetic=synth_rows)
-    real, fake, name = _both(real_rows, synth_rows, features, weights, size, seed)
+    real, fake, name = both_features(real_rows, synth_rows, features, weights, size, seed)
     x, y = np.concatenate([real, fake]), np.repeat([0, 1], [len(real), len(fake)])
     who = pd.factorize(pd.concat([real_rows["patient_id"], synth_rows["patient_id"]]).astype(str))[0]
     prob = np.zeros(len(y))
     for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(x, y, who):
-        model = make_pipeline(StandardScaler(), PCA(min(50, len(train) - 1), random_state=seed),
+        model = make_pipeline(StandardScaler(), PCA(min(50, len(train) - 1, x.shape[1]), random_state=seed),
                               LogisticRegression(C=.1, max_iter=1000, class_weight="balanced"))
         prob[test] = model.fit(x[train], y[train]).decision_function(x[test])
     rng, patients, aucs = np.random.default_rng(seed), [np.flatnonzero(who == o) for o in range(who.max() + 1)], []
@@ -216,19 +157,21 @@ def memorisation(
 ) -> pd.DataFrame: # one row a synthetic image
     """The nearest training image of each synthetic one, by features and by pixels (standardised thumbnails), with the
     distance to its own source and to the nearest image of anyone else. `real_*` is the least distance between real
-    images of two patients; `closer_*` says that someone else's image is nearer than that: learnt by heart."""
+    images of two patients; `closer_*` says that someone else's image is nearer than that: learnt by heart;
+    `copied_*` that its own source is."""
     _refuse(training=train_rows, synthetic=synth_rows)
     train, synth = (o.reset_index(drop=True) for o in (train_rows, synth_rows))
     at = dict(zip(train["image"], train.index))
     own = [at.get(o, -1) for o in synth.get("source_image", pd.Series(-1, synth.index))]
-    x, y, name = _both(train, synth, features, weights, size, seed)
-    spaces = dict(features=_standardised(x, y), pixels=(_thumbs(train), _thumbs(synth)))
+    x, y, name = both_features(train, synth, features, weights, size, seed)
+    spaces = dict(features=standardised(x, y), pixels=(_thumbs(train), _thumbs(synth)))
     table = synth[["image", "file"]].copy()
     for space, (a, b) in spaces.items():
         near, least, source, other, real = _nearest(train, synth, a, b, own)
         for o in "image", "file": table[f"nearest_{o}_{space}"] = train[o][near].array
         table[f"distance_{space}"], table[f"source_{space}"], table[f"other_{space}"] = least, source, other
         table[f"real_{space}"], table[f"closer_{space}"] = real, other < real
+        table[f"copied_{space}"] = source < real
     return table.assign(features=name)
 
 def plot_memorised(

@@ -91,9 +91,9 @@ def _judge(rows, synth, folder, weights):
         kwargs = dict(weights="none" if weights == "none" else "auto", size=int(synth["size"].iloc[0]))
         near = memorisation(rows[rows["split"] == "train"], synth, **kwargs)
         with atomic(folder/"memorised.csv") as tmp: near.to_csv(tmp, index=False)
-        by_heart = [dict(figure=f"nearer to a stranger than two real patients ever are, by {o}",
-                         value=near[f"closer_{o}"].mean(), floor=0., n=len(near), features=near["features"].iloc[0])
-                    for o in ("features", "pixels")]
+        by_heart = [dict(figure=f"nearer to {who} than two real patients ever are, by {o}", floor=0., n=len(near),
+                         value=near[f"{flag}_{o}"].mean(), features=near["features"].iloc[0])
+                    for flag, who in (("closer", "a stranger"), ("copied", "its source")) for o in ("features", "pixels")]
         table = pd.concat([quality(real, synth, **kwargs), told_apart(real, synth, **kwargs), pd.DataFrame(by_heart)])
         with atomic(file) as tmp: table.to_csv(tmp, index=False)
     label = synth["label"].iloc[0]

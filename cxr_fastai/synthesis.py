@@ -7,100 +7,27 @@ generator was trained on), so that `add_synthetic` can refuse a leak long after.
 import json, os, shutil
 from PIL import Image
 from scipy.ndimage import affine_transform
-from scipy.optimize import linear_sum_assignment
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from .basics import *
 from .cache import RadiographCache, progress
 from .cohort import *
 from .leaks import LeakError
-from .metadata import MetadataTransform
+from .policies import POLICIES, draw_evenly, is_synthetic, match_sources, metadata_probe, verdict
 from .radiograph import read_radiograph
 
-__all__ = ["POLICIES", "add_synthetic", "metadata_probe", "plot_synthetic", "read_manifest", "resynthesise",
-           "synthesise"]
+__all__ = ["add_synthetic", "plot_synthetic", "read_manifest", "resynthesise", "synthesise"]
 
-POLICIES = { # where the metadata of a synthetic row comes from
-    "matched":    "a real row of its label, for whom a source of like metadata was translated",
-    "source":     "the row that was translated",
-    "donor":      "any real row of its label",
-    "missing":    "nowhere; `add_synthetic` masks real rows of the other label as often",
-    "image-only": "nowhere; the row trains the image branch alone"}
 MANIFEST, GENERATOR, MARK = "manifest.csv", "generator.json", "SYNTHETIC.txt"
 NOTE = "Synthetic radiographs by cxr_fastai: no patient is shown. A folder that holds this file may be made anew.\n"
 JITTER = ["zoom", "angle", "shift_x", "shift_y"] # of an augmented source: times, degrees clockwise, shares of the side
 _WORDS = ["source_image", "source_file", "source_patient_id", "donor_image", "generator", "direction",
           "metadata_policy"] # words, even if they look like numbers
 _OWN = {*_WORDS, *JITTER, "seed", "size", "synthetic"}
-TOLD = .55 # the probe's AUC above which metadata tells synthetic rows from real ones
-
-def _is_synthetic(rows): return rows["synthetic"].eq(True) if "synthetic" in rows else pd.Series(False, rows.index)
-
 def _check_unseen(rows, seen, whose):
     "LeakError where a row outside train is of a patient that the generator was trained on."
     held = rows[(rows["split"] != "train") & rows["patient_id"].astype(str).isin(set(seen))]
     if not len(held): return
     raise LeakError(f"The generator of {whose} was trained on {held['patient_id'].nunique():,} patients that aren't in "
                     f"train: {few(held['image'] + ' (' + held['split'].astype(str) + ')')}; train one on this split.")
-
-def _draw(m, n, rng):
-    "`n` numbers below `m`, each as often as any other; the remainder is drawn."
-    return np.concatenate([rng.permutation(m) for _ in range(-(-n // m))])[:n]
-
-def _costs(donor, source, cat_names, cont_names, within):
-    """Cost `[n,m]` of each pair, and whether it is a match. Fewest different words come first, then fewest numbers
-    further apart than `within`, then the least sum of differences. Missing is like missing only."""
-    n = len(donor)
-    words, far, apart = (np.zeros((n, len(source))) for _ in range(3))
-    for o in cat_names:
-        code = pd.factorize(pd.concat([donor[o], source[o]]))[0] # missing: -1
-        words += code[:n, None] != code[n:]
-    for o in cont_names:
-        a, b = (pd.to_numeric(rows[o]).to_numpy(float, na_value=np.nan) for rows in (donor, source))
-        gap = np.where(np.isnan(a)[:, None] & np.isnan(b), 0, abs(a[:, None] - b)) # nan where one is missing
-        far += ~(gap <= within)
-        apart += np.nan_to_num(gap)
-    big = n*(apart.max() + 1) # more than all differences together
-    return apart + big*(far + (n*len(cont_names) + 1)*words), words + far == 0
-
-def _match(donor, sources, cat_names, cont_names, within, rng):
-    "A source for each donor, none more often than is needed; those of one cost are drawn."
-    times = -(-len(donor) // len(sources))
-    sources = sources.iloc[np.tile(rng.permutation(len(sources)), times)]
-    cost, match = _costs(donor, sources, cat_names, cont_names, within)
-    i, j = linear_sum_assignment(cost)
-    if lost := (~match[i, j]).sum():
-        wanted = [f"the same {o}" for o in cat_names] + [f"{o} within {within:g}" for o in cont_names]
-        print(f"{lost:,} of {len(donor):,} rows have no unused source that matches ({', '.join(wanted)}): "
-              "the nearest was taken.")
-    return sources.iloc[j]
-
-def metadata_probe(
-    rows:pd.DataFrame,         # with the real training rows
-    synth:pd.DataFrame,        # synthetic rows of one label
-    cat_names=("sex", "view"), # metadata columns of words
-    cont_names=("age",),       # metadata columns of numbers
-) -> float: # nan where the rows are image-only, or too few to tell
-    """Cross-validated AUC of synthetic rows against the real training rows of their label, by a logistic regression on
-    metadata alone, its squares and its products. All that one patient's metadata went to is in one fold: a donor's
-    copies are never learned from where they are tested. Below .5 is chance, and not turned over to look like a leak."""
-    synth = synth[synth["metadata_policy"] != "image-only"]
-    real = rows[(rows["split"] == "train") & rows["label"].isin(synth["label"].unique()) & ~_is_synthetic(rows)]
-    names = [*cat_names, *cont_names]
-    if not names or min(len(real), len(synth)) < 10: return np.nan
-    owner = dict(zip(rows["image"], rows["patient_id"].astype(str)))
-    who = [*real["image"].map(owner), *synth["donor_image"].fillna(synth["source_image"]).map(owner)]
-    table = pd.concat([o[names] for o in (real, synth)], ignore_index=True)
-    x = np.asarray(MetadataTransform(cat_names, cont_names).fit(table)(table))
-    y, aucs = np.repeat([0, 1], [len(real), len(synth)]), []
-    model = make_pipeline(PolynomialFeatures(2), StandardScaler(), LogisticRegression(C=.1, max_iter=1000))
-    for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=0).split(x, y, who):
-        if len(set(y[train])) < 2 or len(set(y[test])) < 2: continue
-        aucs.append(roc_auc_score(y[test], model.fit(x[train], y[train]).decision_function(x[test])))
-    return float(np.mean(aucs)) if aucs else np.nan
 
 def _jitters(source, seed):
     "Numbers of `JITTER` `[n,4]`: none at a source's first use; then small, from (seed, row)."
@@ -141,7 +68,8 @@ def _write(folder, gan, lines, bs, about):
     cache, starts = RadiographCache(lines["source_file"].unique().tolist(), gan.size), range(0, len(lines), bs)
     for i in progress(starts, len(starts), f"Translating {len(lines):,} radiographs, in batches of {bs}"):
         batch = lines.iloc[i:i+bs]
-        for name, o in zip(batch["image"], _translate(gan, batch, cache)): Image.fromarray(o).save(folder/name, compress_level=1)
+        for name, pixels in zip(batch["image"], _translate(gan, batch, cache)):
+            Image.fromarray(pixels).save(folder/name, compress_level=1) # the quickest; a few per cent larger
     save_rows(lines, folder/MANIFEST)
     write_json(folder/GENERATOR, about)
     (folder/MARK).write_text(NOTE)
@@ -177,7 +105,7 @@ def synthesise(
     metadata alone tells. ValueError for more rows than sources; LeakError if `gan` has seen valid or test patients."""
     folder, names = Path(out), [*cat_names, *cont_names]
     _refuse(gan, rows, direction, folder, metadata, names)
-    train = rows[(rows["split"] == "train") & ~_is_synthetic(rows)]
+    train = rows[(rows["split"] == "train") & ~is_synthetic(rows)]
     there, here = classes(rows)[::1 if direction == "a2b" else -1]
     sources, targets = (train[train["label"] == o] for o in (there, here))
     if not (len(sources) and len(targets)): raise ValueError("The training rows hold one class; both are needed.")
@@ -185,9 +113,9 @@ def synthesise(
         raise ValueError(f"n={n:,} synthetic rows were asked for, and there are {len(sources):,} {there} training rows "
                          "to translate, each once; augment=True translates them again, a little moved.")
     rng = np.random.default_rng(seed)
-    donor = targets.iloc[_draw(len(targets), n, rng)]
-    if metadata == "matched": source = _match(donor, sources, cat_names, cont_names, within, rng)
-    else: source = sources.iloc[_draw(len(sources), n, rng)]
+    donor = targets.iloc[draw_evenly(len(targets), n, rng)]
+    if metadata == "matched": source = match_sources(donor, sources, cat_names, cont_names, within, rng)
+    else: source = sources.iloc[draw_evenly(len(sources), n, rng)]
     label = pd.Categorical([here]*n, classes(rows), ordered=True)
     digest = gan.digest(direction)
     lines = _lines(source, donor, names, metadata, label=label, direction=direction, size=gan.size, seed=seed,
@@ -203,16 +131,8 @@ def synthesise(
         tmp.rename(folder)
     finally: shutil.rmtree(tmp, ignore_errors=True)
     print(f"{n:,} synthetic {here} rows ({source['file'].duplicated().sum():,} of augmented sources) are in {folder}. "
-          f"Metadata '{metadata}': {_verdict(metadata, auc, n, len(targets))}")
+          f"Metadata '{metadata}': {verdict(metadata, auc, n, len(targets))}")
     return read_manifest(folder)
-
-def _verdict(metadata, auc, n, real):
-    "The probe in a sentence; by chance alone its AUC would have this standard deviation, or a smaller one."
-    if metadata == "image-only": return "not used, these rows train the image branch alone."
-    if np.isnan(auc): return "too few rows or columns to probe."
-    text = f"it tells synthetic from real rows of this label with an AUC of {auc:.3f}"
-    if auc > TOLD: text += " (WARNING: a model can read from the metadata which rows are synthetic, and so the label)"
-    return f"{text}; chance is .5 +- {((n + real + 1)/(12*n*real))**.5:.2f}."
 
 def read_manifest(
     folder, # written by `synthesise`; it may have been moved since
@@ -292,7 +212,7 @@ def add_synthetic(
     _check_added(rows, synth, folders)
     words = {o for folder in folders.unique() for o in _about(folder)["cat_names"]}
     own = {o: _as_in(rows[o], synth[o]) for o in ["patient_id", *words] if o in rows}
-    both = pd.concat([rows.assign(synthetic=_is_synthetic(rows)), synth.assign(**own)], ignore_index=True)
+    both = pd.concat([rows.assign(synthetic=is_synthetic(rows)), synth.assign(**own)], ignore_index=True)
     missing = synth["metadata_policy"] == "missing"
     for label, folder in dict(zip(synth["label"][missing], folders[missing])).items():
         about = _about(folder)
@@ -311,7 +231,7 @@ def plot_synthetic(
     rng, (neg, pos) = np.random.default_rng(seed), classes(rows)
     some = lambda o: o.iloc[rng.permutation(len(o))[:n]]
     ab, ba = some(synth_ab), None if synth_ba is None else some(synth_ba)
-    train = rows[(rows["split"] == "train") & ~_is_synthetic(rows) & (rows["label"] == pos)]
+    train = rows[(rows["split"] == "train") & ~is_synthetic(rows) & (rows["label"] == pos)]
     panels = {f"real {neg}": ab["source_file"]}
     if ba is None: panels |= {f"real {pos}": some(train)["file"]}
     else: panels |= {f"real {pos}": ba["source_file"], f"synthetic {neg}": ba["file"]}

@@ -1,6 +1,8 @@
 """Unpaired batches for the CycleGAN (paper section 4.3): A, the majority's radiographs, beside B, the minority's.
 
 Only training rows are ever loaded, so that nothing synthetic can show a test patient to a classifier."""
+import hashlib
+
 from .basics import *
 from .cohort import classes
 from .data import RadiographTransform
@@ -24,7 +26,9 @@ class UnpairedRows:
     n_inp = 2
     def __init__(self, a, b, tfm, split_idx): store_attr()
     def __len__(self): return max(len(self.a), len(self.b))
-    def new_empty(self): return UnpairedRows(self.a[:0].copy(), self.b[:0].copy(), self.tfm, self.split_idx)
+    def new_empty(self):
+        "For `export`: the columns' names alone, for a Categorical keeps its words."
+        return UnpairedRows(*(pd.DataFrame(columns=o.columns) for o in (self.a, self.b)), self.tfm, self.split_idx)
     def __getitem__(self, pair): return tuple(o[0] for o in self.load([pair]))
     def load(self, pairs):
         i, j = map(list, zip(*pairs))
@@ -68,7 +72,7 @@ class UnpairedDataLoaders(DataLoaders):
         can't halve twice, a domain without training rows, or bs > the larger domain; `LeakError` as for classifiers."""
         if size % 4 or size < 24: raise ValueError(f"size={size}: the networks take multiples of 4 from 24 up.")
         if "split" not in rows: raise ValueError("The table has no column 'split'; split_patients gives it.")
-        if rows.get("synthetic", pd.Series(False)).any():
+        if "synthetic" in rows and rows["synthetic"].eq(True).any():
             raise ValueError("The table holds synthetic rows; a CycleGAN is trained on real ones.")
         if "file" not in rows: rows = rows.assign(file=[str(Path(path)/o) for o in rows["image"]])
         tfm = RadiographTransform(size)
@@ -90,7 +94,7 @@ class UnpairedDataLoaders(DataLoaders):
     def new_empty(self):
         "For `export`: no rows."
         empty = super().new_empty()
-        empty.rows, empty.size, empty.seed, empty.vocab = self.rows[:0].copy(), self.size, self.seed, self.vocab
+        empty.rows, empty.size, empty.seed, empty.vocab = None, self.size, self.seed, self.vocab
         return empty
 
     @property
@@ -98,10 +102,19 @@ class UnpairedDataLoaders(DataLoaders):
 
     def check_leaks(self):
         "LeakError where what is loaded now isn't training rows alone, or shares a patient or an image with other rows."
-        loaded = self.train_rows
+        if self.rows is None:
+            raise ValueError("An exported learner has no rows to train on; set its dls to new UnpairedDataLoaders.")
+        loaded, others = self.train_rows, self.rows[self.rows["split"] != "train"]
         if bad := loaded["image"][loaded["split"] != "train"].tolist():
             raise LeakError(f"A CycleGAN is given training rows only; {few(bad)} are of another split.")
-        check_leaks(self.rows, hashes=self.train_ds.tfm.hashes(self.rows["file"].tolist()))
+        rows = pd.concat([loaded, others])
+        check_leaks(rows, hashes=self.train_ds.tfm.hashes(rows["file"].tolist()))
+
+    @property
+    def digest(self):
+        "16 hex letters that name the training rows of both domains, in order."
+        names = [o["image"].tolist() for o in (self.train_ds.a, self.train_ds.b)]
+        return hashlib.sha256(repr(names).encode()).hexdigest()[:16]
 
     @property
     def patients(self): return sorted(self.train_rows["patient_id"].astype(str).unique())

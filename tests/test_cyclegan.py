@@ -1,7 +1,9 @@
-import copy, math, pickle
-import numpy as np, pandas as pd, pytest, torch
+import copy, math, sys
+from types import SimpleNamespace
+import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 from PIL import Image
-from cxr_fastai.basics import Callback, GradientClip, HistoryWriter, load_learner
+from cxr_fastai import cyclegan
+from cxr_fastai.basics import Callback, GradientClip, HistoryWriter, SaveModelCallback, load_learner
 from cxr_fastai.checkpoint import Checkpoint
 from cxr_fastai.cyclegan import CollapseWatch, SaveGrids, cyclegan_learner
 from cxr_fastai.unpaired import UnpairedDataLoaders
@@ -50,13 +52,13 @@ def test_torchs_adam_with_the_references_numbers_in_two_groups(rows):
     assert not any(p.requires_grad for p in m.ema.parameters())
 
 class Rates(Callback):
-    def before_fit(self): self.seen = []
-    def after_batch(self): self.seen.append(self.opt.hypers[0]["lr"])
+    def before_fit(self): self.taken = []
+    def after_batch(self): self.taken.append(self.opt.hypers[0]["lr"])
 
 def rates(rows, *args, **kwargs):
     cb = Rates()
-    learner(rows).fit_flat_lin(*args, cbs=cb, **kwargs)
-    return np.array(cb.seen).reshape(sum(args[:2]), -1)
+    learner(rows, loaders(rows, bs=10)).fit_flat_lin(*args, cbs=cb, **kwargs)
+    return np.array(cb.taken).reshape(sum(args[:2]), -1)
 
 def test_the_schedule_is_flat_then_a_line_to_zero(rows):
     seen = rates(rows, 2, 2, 1e-4)
@@ -75,6 +77,25 @@ def test_either_part_of_the_schedule_may_be_empty(rows):
     assert falls[0] == pytest.approx(1e-4) and (np.diff(falls) < 0).all()
     with pytest.raises(ValueError, match="per='week' is not known"): learner(rows).fit_flat_lin(1, 1, per="week")
 
+def test_the_learners_rate_holds_where_no_other_is_given(rows):
+    learn = learner(rows, loaders(rows, bs=10), lr=1e-5)
+    learn.fit_flat_lin(1, 0)
+    assert set(learn.recorder.lrs) == {1e-5} == {learn.settings["lr"]} and learner(rows).lr == 2e-4
+    learn.fit_flat_lin(1, 0, 3e-5)
+    assert set(learn.recorder.lrs) == {3e-5}
+
+def test_generators_and_discriminators_can_have_rates_of_their_own(rows):
+    learn = learner(rows)
+    start = copy.deepcopy(learn.model)
+    learn.fit(1, [0., 1e-3])
+    same = lambda net: all(map(torch.equal, getattr(start, net).parameters(), getattr(learn.model, net).parameters()))
+    assert [same(o) for o in ("g_ab", "g_ba", "d_a", "d_b")] == [True, True, False, False]
+
+def test_a_fit_can_begin_at_a_later_epoch(rows):
+    learn, cb = learner(rows), Rates()
+    learn.fit_flat_lin(1, 2, 1e-4, start_epoch=2, cbs=cb)
+    assert len(learn.recorder.values) == 1 and cb.taken[0] == pytest.approx(5e-5) and learn.epoch == 2
+
 def test_a_seed_gives_its_bits(rows):
     def run(seed):
         learn = learner(rows, loaders(rows, seed=seed))
@@ -82,6 +103,33 @@ def test_a_seed_gives_its_bits(rows):
         return weights(learn)
     a, b, c = run(0), run(0), run(1)
     assert torch.equal(a, b) and not torch.equal(a, c)
+
+def test_a_second_fit_goes_on_with_other_draws_and_an_interrupted_one_does_not_count(rows):
+    class Pairs(Callback):
+        def before_fit(self): self.first = None
+        def before_batch(self): self.first = self.first if self.first is not None else self.xb[0].clone()
+    class Interrupt(Callback):
+        def after_backward(self): raise KeyboardInterrupt
+    learn, firsts = learner(rows, cbs=Pairs()), []
+    for _ in range(2):
+        learn.fit(1)
+        firsts.append(learn.pairs.first)
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Interrupt())
+    third = learn.pairs.first
+    grads = []
+    class Grads(Callback):
+        def before_backward(self): grads.append(any(p.grad is not None for p in self.model.parameters()))
+    learn.fit(1, cbs=Grads())
+    assert not torch.equal(*firsts) and torch.equal(learn.pairs.first, third) and not grads[0]
+    assert learn.fits == 3 and len(learn.cbs) == len(learner(rows, cbs=Pairs()).cbs)
+
+def test_the_best_epoch_can_be_kept_by_fastais_callback(rows, tmp_path, capsys):
+    dls = loaders(rows, path=tmp_path)
+    learn = learner(rows, dls)
+    learn.fit(3, 2e-3, cbs=SaveModelCallback("cyc_a", comp=np.less, fname="best"))
+    cyc = [o[3] for o in learn.recorder.values]
+    assert capsys.readouterr().out.count("Better model found") == sum(o == min(cyc[:i+1]) for i, o in enumerate(cyc))
+    assert torch.equal(weights(learner(rows, dls).load("best", with_opt=False)), weights(learn))
 
 def test_clipping_and_other_callbacks_of_fastai_work(rows):
     norms = []
@@ -106,10 +154,19 @@ def test_depth_follows_the_size(rows):
     assert count(cyclegan_learner(dls, ngf=2, ndf=2)) == 6
     dls.size = 256
     assert count(cyclegan_learner(dls, ngf=2, ndf=2)) == 9
+    assert count(cyclegan_learner(dls, n_blocks=0, ngf=2, ndf=2)) == 0
 
-def test_precision_is_for_the_device_and_fp32_by_name(rows):
-    assert not learner(rows, precision="fp32").model.g_ab.bf16 and learner(rows, precision="bf16").model.d_a.bf16
-    assert all(p.is_contiguous() for p in learner(rows).model.parameters())
+@pytest.mark.parametrize("precision, has, bf16", [("bf16", False, True), ("fp32", True, False), ("auto", True, True),
+                                                  ("auto", False, False)])
+def test_precision_is_for_the_device_and_fp32_by_name(rows, monkeypatch, precision, has, bf16):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    learn, seen = learner(rows, precision=precision), set()
+    nets = [m for m in learn.model.modules() if isinstance(m, torch.nn.Conv2d)]
+    for m in nets: m.register_forward_hook(lambda m, x, y: seen.add((y.dtype, y.is_contiguous())))
+    learn.fit(1)
+    learn.show_results(1)
+    assert seen == {(torch.bfloat16 if bf16 else torch.float32, True)} and learn.settings["bf16"] == bf16
+    assert all(p.dtype == torch.float32 and p.is_contiguous() for p in learn.model.parameters())
 
 # the running mean
 
@@ -149,17 +206,33 @@ def test_predict_takes_a_file_or_pixels(trained, rows, tmp_path):
     assert out.shape == (1, 32, 32) and out.dtype == torch.uint8
     square = trained.dls.train_ds.tfm.encodes(rows.iloc[0])[0].numpy()
     assert torch.equal(out, trained.predict(square)) and pixels.shape == (SIDE, SIDE)
-    with pytest.raises(ValueError, match="direction='ab' is not known; 'a2b' makes Pneumonia of Normal"):
-        trained.predict(square, "ab")
+    for f in trained.predict, lambda _, way: trained.digest(way):
+        with pytest.raises(ValueError, match="direction='ab' is not known; 'a2b' makes Pneumonia of Normal"):
+            f(square, "ab")
+
+@pytest.mark.parametrize("pixels", [np.zeros((1, 32, 32)), np.zeros((32, 32), np.uint8), np.zeros((1, 32, 30), np.uint8)])
+def test_pixels_that_can_not_be_translated_are_refused(trained, pixels):
+    with pytest.raises(ValueError, match="Only uint8 pixels .* multiples of 4"): trained.translate(pixels)
+
+def test_no_pixels_give_none_and_another_size_its_own(trained):
+    assert trained.translate(np.zeros((0, 32, 32), np.uint8)).shape == (0, 32, 32)
+    assert trained.translate(np.zeros((2, 40, 24), np.uint8)).shape == (2, 40, 24)
 
 def test_results_are_drawn(trained):
     fig = trained.show_results(max_n=2)
     assert [o.get_title() for o in fig.axes[:4]] == ["A", "A to B", "B", "B to A"] and len(fig.axes) == 8
 
 def test_grids_are_saved_every_so_many_epochs_and_at_the_end(rows, tmp_path):
-    learner(rows).fit(3, 2e-4, cbs=SaveGrids(tmp_path, every=2, n=2))
+    learner(rows, loaders(rows, bs=10)).fit(3, 2e-4, cbs=SaveGrids(tmp_path, every=2, n=2))
     assert sorted(o.name for o in tmp_path.iterdir()) == ["epoch-0002.png", "epoch-0003.png"]
     assert Image.open(tmp_path/"epoch-0002.png").size[0] > 300
+
+def test_grids_are_shown_in_a_notebook(rows, tmp_path, monkeypatch):
+    shown, before = [], plt.get_fignums()
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=shown.append))
+    monkeypatch.setattr(cyclegan, "IN_NOTEBOOK", True)
+    learner(rows).fit(2, cbs=SaveGrids(tmp_path, every=1, n=1))
+    assert [type(o).__name__ for o in shown] == ["Figure"]*2 and plt.get_fignums() == before
 
 def test_what_has_no_meaning_explains_itself(trained):
     for f, text in ((trained.lr_find, "fit_flat_lin"), (trained.get_preds, "translate"), (trained.validate, "translate"),
@@ -170,6 +243,16 @@ def test_the_digest_names_the_weights(trained, rows):
     same, other = learner(rows, seed=3), learner(rows, seed=3)
     assert same.digest() == other.digest() and len(same.digest()) == 16
     assert len({trained.digest("a2b"), trained.digest("b2a"), same.digest("a2b")}) == 3
+
+def test_the_digest_names_what_weights_do_not_say(rows):
+    learn = learner(rows, seed=3)
+    fp32 = learn.digest()
+    for p in learn.model.ema["a2b"].parameters(): p[...] = 0
+    zeros = learn.digest()
+    learn.model.ema["a2b"].residual = True
+    residual = learn.digest()
+    bf16 = learner(rows, model=learn.model, precision="bf16").digest()
+    assert len({fp32, zeros, residual, bf16}) == 4
 
 # what it saw
 
@@ -189,17 +272,37 @@ def test_a_second_learner_trains_a_trained_model_on_and_adds_what_it_sees(traine
     assert not torch.equal(weights(learn), before) and learn.model is model
     assert learn.seen == seen | set(dls.patients) and learn.seen != seen
 
+def test_a_second_learners_settings_are_the_models_and_its_precision_is_its_own(trained, rows):
+    learn = cyclegan_learner(loaders(rows), model=copy.deepcopy(trained.model), precision="bf16", lam=3.)
+    nets = [m for m in learn.model.modules() if hasattr(m, "bf16")]
+    assert len(nets) == 6 and all(o.bf16 for o in nets) and not trained.model.g_ab.bf16
+    changed = {k for k, v in learn.settings.items() if v != trained.settings[k]}
+    assert changed == {"precision", "bf16", "lam"} and learn.settings["ngf"] == 4
+
 def test_an_exported_learner_translates_and_carries_no_patient(rows, tmp_path):
-    learn = learner(rows, loaders(rows, bs=4))
+    learn = learner(rows, loaders(rows.assign(patient_id=rows.patient_id.astype("category"))))
     learn.fit(1, 2e-4)
+    opt = learn.opt.state_dict()["state"]
     pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 32), dtype=np.uint8)
     expected = learn.translate(pixels)
     learn.export(tmp_path/"gan.pkl")
     raw = (tmp_path/"gan.pkl").read_bytes()
-    assert rows.file[0].encode() not in raw and rows.image[0].encode() not in raw
+    assert not any(o.encode() in raw for name in ("file", "image") for o in rows[name])
+    films = learn.dls.train_ds.tfm(rows)
+    assert not any(o.numpy().tobytes() in raw for x in (films, films.float()/127.5 - 1) for o in x)
+    held = set(rows.patient_id[rows.split != "train"].astype(str)) # the others are what `seen` is for
+    assert not any(o.encode() in raw for o in held)
     again = load_learner(tmp_path/"gan.pkl")
     assert np.array_equal(again.translate(pixels), expected) and again.seen == learn.seen
-    assert not again.loss_func.pool_a.images
+    assert torch.equal(again.predict(rows.file[0]), learn.predict(rows.file[0])) and again.digest() == learn.digest()
+    assert not again.loss_func.pool_a.images and len(learn.loss_func.pool_a.images)
+    with pytest.raises(ValueError, match="no rows to train on"): again.fit(1)
+    with pytest.raises(ValueError, match="no radiographs to show"): again.show_results()
+    after = learn.opt.state_dict()["state"] # export makes the optimizer anew
+    assert all(torch.equal(x[k], after[i][k]) for i, x in opt.items() for k in x)
+    again.dls = learn.dls
+    again.fit(1)
+    assert not np.array_equal(again.translate(pixels), expected)
 
 # collapse
 
@@ -211,9 +314,19 @@ def test_nan_ends_training_with_a_warning_and_no_checkpoint_of_it(rows, tmp_path
     class Break(Callback):
         def before_batch(self):
             if self.epoch == 1: self.model.g_ab.layers[1].weight.data.fill_(math.nan)
-    with pytest.warns(UserWarning, match="epoch 1: the loss is nan: training stops here"):
+    with pytest.warns(UserWarning, match="epoch 2: the loss is nan: training stops"):
         learner(rows).fit(3, 2e-4, cbs=[Break(), Checkpoint(tmp_path), SaveGrids(tmp_path/"grids", 1)])
     assert [o.name for o in tmp_path.glob("*.pt")] == ["checkpoint-000001.pt"] and len(list((tmp_path/"grids").iterdir())) == 1
+
+def test_a_last_step_that_breaks_the_weights_leaves_no_checkpoint(rows, tmp_path):
+    class Break(Callback):
+        def after_step(self):
+            if self.epoch == 1 and self.iter == self.n_iter - 1: self.model.d_a.layers[0].weight.data[0] = math.inf
+    learn = learner(rows)
+    with pytest.warns(UserWarning, match="epoch 2: weights are not finite: training stops"):
+        learn.fit(3, 2e-4, cbs=[Break(), Checkpoint(tmp_path), SaveGrids(tmp_path, 1), HistoryWriter(tmp_path/"h.csv")])
+    assert sorted(o.name for o in tmp_path.iterdir()) == ["checkpoint-000001.pt", "epoch-0001.png", "h.csv"]
+    assert len(pd.read_csv(tmp_path/"h.csv")) == len(learn.recorder.values) == 1
 
 def test_translations_all_alike_are_said(rows):
     learn = learner(rows)

@@ -9,7 +9,7 @@ FLOORS = { # a module imports only from lower floors; tenths are mezzanines
     0.2: ["cohort"],
     1.0: ["backbone", "metadata", "metrics", "phantom", "networks", "radiograph", "show"],
     1.1: ["cache", "checkpoint", "fusion", "losses"],
-    2.0: ["data"],
+    2.0: ["data", "features", "policies"],
     2.1: ["unpaired"],
     3.0: ["cyclegan", "learner"],
     4.0: ["quality", "synthesis"],

@@ -1,4 +1,7 @@
-import pytest, torch
+import random
+from pathlib import Path
+import numpy as np, pytest, torch
+from PIL import Image
 from cxr_fastai.leaks import LeakError
 from cxr_fastai.unpaired import UnpairedDataLoaders, unpaired_tfms
 from conftest import SIDE, make_rows
@@ -12,6 +15,22 @@ def test_only_training_rows_are_loaded(rows):
     assert set(dls.train_ds.b.image) == set(train.image[train.label == "Pneumonia"])
     assert set(dls.patients) == set(train.patient_id.astype(str))
     assert not set(dls.patients) & set(rows.patient_id[rows.split != "train"].astype(str))
+
+def test_batches_hold_images_of_their_domains_training_rows_only(rows):
+    dls = make(rows)
+    pixels = lambda part: {o.numpy().tobytes() for o in dls.train_ds.tfm(part)}
+    own = [pixels(rows[(rows.split == "train") & (rows.label == o)]) for o in ("Normal", "Pneumonia")]
+    met = [set(), set()]
+    for batch in [b for _ in range(4) for b in dls.train]:
+        for found, x in zip(met, batch): found |= {((o + 1)*127.5).round().byte().numpy().tobytes() for o in x}
+    assert met[0] <= own[0] and met[1] == own[1] and not pixels(rows[rows.split != "train"]) & (met[0] | met[1])
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_change_nothing(rows, workers):
+    dls = make(rows)
+    other = dls.train.new(num_workers=workers)
+    other.rng = random.Random(0)
+    for x, y in zip(dls.train, other, strict=True): assert torch.equal(x[0], y[0]) and torch.equal(x[1], y[1])
 
 def test_an_epoch_takes_each_of_the_larger_domain_once_and_draws_the_smaller_in_turns(rows):
     dls = make(rows)
@@ -73,6 +92,7 @@ def test_tables_that_can_not_work_are_refused(rows):
     with pytest.raises(ValueError, match="no training row of Pneumonia"):
         make(rows[(rows.split != "train") | (rows.label == "Normal")])
     with pytest.raises(ValueError, match="synthetic rows"): make(rows.assign(synthetic=True))
+    assert make(rows.assign(synthetic=np.nan))
     with pytest.raises(ValueError, match="Categorical"): make(rows.assign(label=rows.label.astype(str)))
 
 def test_a_patient_or_an_image_on_two_sides_is_a_leak(rows, tmp_path):
@@ -87,3 +107,27 @@ def test_what_is_loaded_later_is_checked_again(rows):
     dls = make(rows)
     dls.train_ds.a = rows[rows.label == "Normal"]
     with pytest.raises(LeakError, match="training rows only"): dls.check_leaks()
+
+def test_a_near_duplicate_on_two_sides_is_a_leak(rows, tmp_path):
+    copies, (train, test) = rows.copy(), (rows.index[rows.split == o][0] for o in ("train", "test"))
+    pixels = np.asarray(Image.open(rows.file[train])).astype(int) + 3
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path/"brighter.png")
+    copies.loc[test, "file"] = str(tmp_path/"brighter.png")
+    with pytest.raises(LeakError, match="near-duplicates are on two sides"): make(copies)
+
+def test_rows_that_only_claim_to_be_training_ones_are_a_leak(rows):
+    dls = make(rows)
+    dls.train_ds.b = rows[(rows.split == "test") & (rows.label == "Pneumonia")].assign(split="train")
+    with pytest.raises(LeakError, match="'patient_id' has values on two sides"): dls.check_leaks()
+
+def test_images_are_found_in_the_path_where_the_table_has_no_files(rows):
+    without = make(rows.drop(columns="file"), path=Path(rows.file[0]).parent)
+    assert torch.equal(without.valid.one_batch()[1], make(rows).valid.one_batch()[1])
+
+def test_what_an_exported_learner_keeps_has_no_row(rows):
+    words = rows.assign(patient_id=rows.patient_id.astype("category"))
+    dls = make(words, seed=3).new_empty()
+    assert len(dls.train_ds) == len(dls.valid_ds) == len(dls.train) == 0 and dls.rows is None
+    assert (dls.size, dls.seed, dls.vocab) == (SIDE, 3, ("Normal", "Pneumonia"))
+    assert list(dls.train_ds.a) == list(words) and dls.train_ds.a.patient_id.dtype == object # Categoricals keep words
+    with pytest.raises(ValueError, match="no rows to train on"): dls.check_leaks()
