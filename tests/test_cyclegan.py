@@ -38,7 +38,8 @@ def test_columns_are_means_over_the_epochs_steps(rows):
     row = dict(zip(learn.recorder.metric_names[1:-1], learn.recorder.values[0]))
     for name in "adv_ab", "idt_a", "acc_d_b":
         taken = [o[name] for o in seen if name in o]
-        assert row[name] == pytest.approx(np.mean(taken), rel=1e-5) and len(taken) == (-(-len(seen)//2) if name == "idt_a" else len(seen))
+        assert len(taken) == (-(-len(seen)//2) if name == "idt_a" else len(seen))
+        assert row[name] == pytest.approx(np.mean(taken), rel=1e-5)
 
 def test_torchs_adam_with_the_references_numbers_in_two_groups(rows):
     learn = learner(rows)
@@ -138,8 +139,8 @@ def test_clipping_and_other_callbacks_of_fastai_work(rows):
     learner(rows).fit(1, 2e-4, cbs=[GradientClip(1e-3), Keep()])
     assert norms and max(norms) <= 1.01e-3
 
-@pytest.mark.parametrize("switch", [dict(residual=True), dict(upsample="resize"), dict(gan="bce"), dict(pool=0), dict(identity=0.),
-                                    dict(diffaug="brightness,contrast,translation,cutout"), dict(precision="bf16")])
+@pytest.mark.parametrize("switch", [dict(residual=True), dict(upsample="resize"), dict(gan="bce"), dict(pool=0),
+                                    dict(identity=0.), dict(diffaug="brightness,contrast,translation,cutout"), dict(precision="bf16")])
 def test_every_switch_trains(rows, switch):
     learn = learner(rows, **switch)
     before = weights(learn)
@@ -181,7 +182,8 @@ def test_the_running_mean_by_hand(rows):
     for n, now in enumerate(seen, 1):
         share = max(.1, 9/(9 + n))
         mean = {k: mean[k] + (now[k] - mean[k])*share for k in mean}
-    for k, v in learn.model.ema["a2b"].state_dict().items(): torch.testing.assert_close(v, mean[k], atol=1e-6, rtol=1e-5)
+    for k, v in learn.model.ema["a2b"].state_dict().items():
+        torch.testing.assert_close(v, mean[k], atol=1e-6, rtol=1e-5)
     assert int(learn.model.steps) == len(seen)
 
 # what it gives
@@ -193,6 +195,13 @@ def test_an_image_gives_the_same_pixels_in_any_company(trained):
     for n in 1, 3, 8, 9: assert np.array_equal(trained.translate(pixels[:n], "b2a"), whole[:n])
     assert np.array_equal(trained.translate(pixels[::-1], "b2a"), whole[::-1])
     assert not np.array_equal(trained.translate(pixels, "a2b"), whole)
+
+def test_a_generator_sees_batches_of_one_shape(trained):
+    seen = set()
+    hook = trained.model.ema["a2b"].register_forward_hook(lambda net, x, y: seen.add(y.shape))
+    for n in 1, 8, 11: trained.translate(np.zeros((n, 32, 32), np.uint8))
+    hook.remove()
+    assert seen == {(8, 1, 32, 32)} # other shapes may take other kernels, whose last bits differ
 
 def test_the_running_mean_translates(trained):
     pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 32), dtype=np.uint8)
@@ -210,9 +219,9 @@ def test_predict_takes_a_file_or_pixels(trained, rows, tmp_path):
         with pytest.raises(ValueError, match="direction='ab' is not known; 'a2b' makes Pneumonia of Normal"):
             f(square, "ab")
 
-@pytest.mark.parametrize("pixels", [np.zeros((1, 32, 32)), np.zeros((32, 32), np.uint8), np.zeros((1, 32, 30), np.uint8)])
-def test_pixels_that_can_not_be_translated_are_refused(trained, pixels):
-    with pytest.raises(ValueError, match="Only uint8 pixels .* multiples of 4"): trained.translate(pixels)
+@pytest.mark.parametrize("shape, dtype", [((1, 32, 32), float), ((32, 32), np.uint8), ((1, 32, 30), np.uint8)])
+def test_pixels_that_can_not_be_translated_are_refused(trained, shape, dtype):
+    with pytest.raises(ValueError, match="Only uint8 pixels .* multiples of 4"): trained.translate(np.zeros(shape, dtype))
 
 def test_no_pixels_give_none_and_another_size_its_own(trained):
     assert trained.translate(np.zeros((0, 32, 32), np.uint8)).shape == (0, 32, 32)
@@ -235,9 +244,9 @@ def test_grids_are_shown_in_a_notebook(rows, tmp_path, monkeypatch):
     assert [type(o).__name__ for o in shown] == ["Figure"]*2 and plt.get_fignums() == before
 
 def test_what_has_no_meaning_explains_itself(trained):
-    for f, text in ((trained.lr_find, "fit_flat_lin"), (trained.get_preds, "translate"), (trained.validate, "translate"),
-                    (trained.tta, "translate")):
-        with pytest.raises(RuntimeError, match=text): f()
+    with pytest.raises(RuntimeError, match="fit_flat_lin"): trained.lr_find()
+    for f in trained.get_preds, trained.validate, trained.tta:
+        with pytest.raises(RuntimeError, match="translate"): f()
 
 def test_the_digest_names_the_weights(trained, rows):
     same, other = learner(rows, seed=3), learner(rows, seed=3)
@@ -316,7 +325,8 @@ def test_nan_ends_training_with_a_warning_and_no_checkpoint_of_it(rows, tmp_path
             if self.epoch == 1: self.model.g_ab.layers[1].weight.data.fill_(math.nan)
     with pytest.warns(UserWarning, match="epoch 2: the loss is nan: training stops"):
         learner(rows).fit(3, 2e-4, cbs=[Break(), Checkpoint(tmp_path), SaveGrids(tmp_path/"grids", 1)])
-    assert [o.name for o in tmp_path.glob("*.pt")] == ["checkpoint-000001.pt"] and len(list((tmp_path/"grids").iterdir())) == 1
+    assert [o.name for o in tmp_path.glob("*.pt")] == ["checkpoint-000001.pt"]
+    assert [o.name for o in (tmp_path/"grids").iterdir()] == ["epoch-0001.png"]
 
 def test_a_last_step_that_breaks_the_weights_leaves_no_checkpoint(rows, tmp_path):
     class Break(Callback):

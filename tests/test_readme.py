@@ -3,7 +3,7 @@ from pathlib import Path
 import cxr_fastai
 from fastcore.docments import docments
 from cxr_fastai.metadata import MetadataTransform
-from cxr_fastai.study import run_backbone
+from cxr_fastai.study import run_backbone, run_gan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT/"README.md").read_text()
@@ -28,9 +28,11 @@ def test_every_file_the_readme_names_exists():
         assert (ROOT/name).exists(), name
 
 def test_every_flag_in_a_command_is_a_flag():
-    known = set(docments(run_backbone))
+    takes = dict(cyclegan=run_gan)
     for command in (o for kind, o in BLOCKS if kind == "sh"):
-        if "recipes/" in command: assert set(re.findall(r"--(\w+)", command)) <= known
+        for name, flags in re.findall(r"recipes/(\w+)\.py(.*)", command):
+            known = set(docments(takes.get(name, run_backbone)))
+            assert {o.replace("-", "_") for o in re.findall(r"--([\w-]+)", flags)} <= known
 
 def test_every_module_stands_in_the_readmes_plan():
     for file in (ROOT/"cxr_fastai").glob("[a-z]*.py"): assert f"`{file.stem}`" in README, file.stem

@@ -1,15 +1,15 @@
 import json, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import matplotlib.pyplot as plt
-import pandas as pd, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from sklearn.metrics import roc_auc_score
 from cxr_fastai import study
 from cxr_fastai.audit import audit_table
 from cxr_fastai.cohort import ARMS
 from cxr_fastai.readers import read_rows
 from cxr_fastai.report import plot_gan, plot_roc, plot_run
-from cxr_fastai.study import load_cohort, run_backbone, run_gan
-from cxr_fastai.synthesis import read_manifest
+from cxr_fastai.study import load_cohort, run_backbone, run_gan, train_gan
+from cxr_fastai.synthesis import read_manifest, resynthesise
 from cxr_fastai.tables import scores
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +91,13 @@ def test_half_the_majority_is_synthesised_from_training_rows_alone(run, gan):
     assert set(synth.label) == {"Pneumonia"} and set(synth.split) == {"train"}
     seen = json.loads((next(gan.glob("a2b-*"))/"generator.json").read_text())["seen"]
     assert set(seen) == set(train.patient_id.astype(str))
+
+def test_each_png_is_made_again_from_its_line_by_the_gan_of_its_folder(run, gan):
+    settings = json.loads((gan/"settings.json").read_text())
+    learn, folder = train_gan(read_rows(gan/"rows.csv"), run.parent, size=settings["size"], epochs=settings["epochs"])
+    synth = read_manifest(next(gan.glob("a2b-*"))).sample(7, random_state=0)
+    assert folder == gan
+    for made, file in zip(resynthesise(learn, synth), synth.file): assert np.array_equal(made, np.rint(plt.imread(file)*255))
 
 def test_the_ensemble_trains_on_more_rows_and_the_others_do_not(run, nih, monkeypatch, tmp_path):
     used = {}
