@@ -218,11 +218,14 @@ def test_our_own_epoch_table_passes(tmp_path):
 @pytest.mark.parametrize("n, positives", [(183, 43), (2400, 600)])
 def test_our_own_table_1_passes(tmp_path, n, positives):
     rng = np.random.default_rng(0)
-    arms = lambda: {k: scores(*predictions(n, positives, rng)) for k in ("real", "meta", "real-meta")}
     about = dict(data="phantom (drawn)", seed=0, weights="none", epoch="last", protocol="clean")
-    row = lambda model: table1_row(model, arms(), **about)
+    def row(model):
+        made = {k: predictions(n, positives, rng) for k in ("real", "meta", "real-meta", "real-synth-meta")}
+        tables = {k: pd.DataFrame(dict(patient_id=range(n), label=o, probability=p)) for k, (o, p) in made.items()}
+        return table1_row(model, {k: scores(*o) for k, o in made.items()}, tables, **about)
     found = audit(pd.concat([row("resnet50"), row("vgg16")]), tmp_path)
-    assert list(found.columns) == ["Real", "Meta", "Real-Meta"] and not found.clash and found.positives == positives
+    assert list(found.columns) == ["Real", "Meta", "Real-Meta", "Ensemble"]
+    assert not found.clash and found.positives == positives
 
 def test_arms_that_were_not_run_leave_their_column_open(tmp_path):
     table = pd.DataFrame(dict(Model=["a", "b"], Real=["0.5667", ""], Ensemble=["", "0.8214"]))
