@@ -7,7 +7,7 @@ from cxr_fastai.cyclegan import cyclegan_learner
 from cxr_fastai.unpaired import UnpairedDataLoaders
 from conftest import SIDE
 
-TINY = dict(n_blocks=1, ngf=4, ndf=4, pool=5)
+TINY = dict(n_blocks=1, ngf=4, ndf=4, pool=5, idt_every=2, diffaug="translation", precision="fp32")
 class Draws(Callback):
     "Draws from the random states that neither networks nor augmentations use."
     def after_batch(self): self.last = random.random(), np.random.rand()
@@ -15,7 +15,7 @@ class Draws(Callback):
 
 def learner(rows, seed=0, bs=4, **kwargs):
     dls = UnpairedDataLoaders.from_df(rows, size=32, bs=bs, seed=seed)
-    return cyclegan_learner(dls, **TINY | dict(idt_every=2, diffaug="translation", precision="fp32") | kwargs, cbs=Draws())
+    return cyclegan_learner(dls, **TINY | kwargs, cbs=Draws())
 
 def cbs(folder, every=1): return [Checkpoint(folder/"checkpoints", every), HistoryWriter(folder/"history.csv")]
 
@@ -160,9 +160,9 @@ def test_a_second_fit_is_not_taken_for_the_first(rows, tmp_path):
 def test_rates_of_groups_and_fastais_schedules_can_be_taken_up(rows, tmp_path, capsys):
     for name, run in (("slice", lambda learn, cbs: learn.fit(2, slice(1e-4, 2e-4), cbs=cbs)),
                       ("cycle", lambda learn, cbs: learn.fit_one_cycle(2, 1e-4, cbs=cbs))):
-        run(one := learner(rows), cbs(tmp_path/name))
+        run(one := learner(rows, bs=10), cbs(tmp_path/name))
         (tmp_path/name/"checkpoints"/"checkpoint-000002.pt").unlink()
-        run(again := learner(rows), cbs(tmp_path/name))
+        run(again := learner(rows, bs=10), cbs(tmp_path/name))
         assert "going on after epoch 1 of 2" in capsys.readouterr().out
         assert_same(again, one)
 
