@@ -66,7 +66,7 @@ def _decode(file, size):
     pixels = read_radiograph(file, size)
     return pixels, crc32(pixels), perceptual_hash(pixels[None])[0]
 
-def ahead(pool, f, items, n):
+def _ahead(pool, f, items, n):
     "`item, future` in order, with at most `n` under way: a writer that falls behind must not fill the memory."
     running = deque()
     for o in items:
@@ -172,7 +172,7 @@ class RadiographCache:
                           "folder with CXR_FASTAI_CACHE")
         if not n: file.unlink(missing_ok=True)  # unlinked, not overwritten: a process that maps it goes on reading it
         with open(file, "r+b" if n else "w+b") as f, ThreadPoolExecutor(workers) as pool:
-            done = ahead(pool, lambda o: _decode(o[1], self.size), todo.items(), 16*workers)
+            done = _ahead(pool, lambda o: _decode(o[1], self.size), todo.items(), 16*workers)
             if self.progress: done = progress(done, len(todo), f"Decoding radiographs to {self.size} px")
             try:
                 for (key,_),job in done:

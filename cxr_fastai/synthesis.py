@@ -5,11 +5,10 @@ gives it, and a probe says how well the metadata alone tells synthetic rows from
 holds the pngs, `manifest.csv` (a line an image, enough to make it again) and `generator.json` (which patients the
 generator was trained on), so that `add_synthetic` can refuse a leak long after."""
 import json, os, shutil
-from concurrent import futures
 from PIL import Image
 from scipy.ndimage import affine_transform
 from .basics import *
-from .cache import RadiographCache, ahead, progress
+from .cache import RadiographCache, progress
 from .cohort import *
 from .leaks import LeakError
 from .policies import POLICIES, draw_evenly, is_synthetic, match_sources, metadata_probe, verdict
@@ -46,9 +45,10 @@ def _jittered(pixels, zoom, angle, shift_x, shift_y):
     moved = middle + side*[shift_y, shift_x]
     return affine_transform(pixels, turn, middle - turn@moved, order=1, mode="reflect")
 
-def _sources(lines, cache):
+def _translate(gan, lines, cache):
     pixels = cache.get(lines["source_file"])
-    return np.stack([_jittered(x, *jitter) for x, jitter in zip(pixels, lines[JITTER].to_numpy())])
+    pixels = np.stack([_jittered(x, *jitter) for x, jitter in zip(pixels, lines[JITTER].to_numpy())])
+    return gan.translate(pixels, lines["direction"].iloc[0])
 
 def _lines(source, donor, names, metadata, **same):
     "The manifest: a line an image, `same` in all."
@@ -66,14 +66,10 @@ def _write(folder, gan, lines, bs, about):
     "Images, manifest and generator into a new folder."
     folder.mkdir(parents=True)
     cache, starts = RadiographCache(lines["source_file"].unique().tolist(), gan.size), range(0, len(lines), bs)
-    read = lambda i: _sources(lines.iloc[i:i+bs], cache)
-    save = lambda name, pixels: Image.fromarray(pixels).save(folder/name, compress_level=1) # the quickest
-    with futures.ThreadPoolExecutor(1) as pool: # reads the next batch and writes the last while one is translated
-        batches, written = ahead(pool, read, starts, 1), []
-        for i, pixels in progress(batches, len(starts), f"Translating {len(lines):,} radiographs, in batches of {bs}"):
-            made = gan.translate(pixels.result(), about["direction"])
-            written.append(pool.map(save, lines["image"].iloc[i:i+bs], made))
-        for o in written: list(o) # raises what writing raised
+    for i in progress(starts, len(starts), f"Translating {len(lines):,} radiographs, in batches of {bs}"):
+        batch = lines.iloc[i:i+bs]
+        for name, pixels in zip(batch["image"], _translate(gan, batch, cache)):
+            Image.fromarray(pixels).save(folder/name, compress_level=1) # the quickest; a few per cent larger
     save_rows(lines, folder/MANIFEST)
     write_json(folder/GENERATOR, about)
     (folder/MARK).write_text(NOTE)
@@ -163,7 +159,7 @@ def resynthesise(
         if other := set(made) - {(gan.digest(way), gan.size)}:
             raise ValueError(f"These lines are of the generator (weights, size) {few(other)}, and this one is "
                              f"{gan.digest(way), gan.size}.")
-        for i in range(0, len(at), bs): res[at[i:i+bs]] = gan.translate(_sources(lines.iloc[at[i:i+bs]], cache), way)
+        for i in range(0, len(at), bs): res[at[i:i+bs]] = _translate(gan, lines.iloc[at[i:i+bs]], cache)
     return res
 
 def _check_added(rows, synth, folders):
