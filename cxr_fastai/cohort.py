@@ -5,12 +5,8 @@ import numpy as np, pandas as pd
 from .files import few
 from .readers import *
 
-__all__ = ["ARMS", "classes", "paper_cohort", "positive", "read_nih", "read_rows", "read_table", "save_rows",
+__all__ = ["classes", "paper_cohort", "positive", "read_nih", "read_rows", "read_table", "save_rows",
            "split_patients"]
-
-ARMS = { # the inputs of each arm (section 5.3)
-    "real": "image", "meta": "metadata", "real-meta": "both",      # the paper's Real, MLP-meta and Real-Meta
-    "real-synth": "image", "real-synth-meta": "both"} # with synthetic minority rows; the last is its Ensemble
 
 def paper_cohort(
     rows:pd.DataFrame,     # from `read_nih` or `read_table`; those without a label are left out

@@ -111,13 +111,14 @@ class RadiographDataLoaders(DataLoaders):
         tfms=None,                 # batch augmentations; `radiograph_tfms()` where None, [] for none
         cache=True,                # decode once: True (user's cache), a folder, or False (decode at every use)
         num_workers:int=None,      # 0 with a cache, all cores without
+        protocol:str="clean",      # 'paper' lets leaks between the sides pass, said aloud: to show what the paper did
         **kwargs,                  # `val_bs`, `device`, ... of fastai's `dataloaders`
     ):
         """Train and valid DataLoaders. Rows of the split 'test' are cached, and checked for leaks, but never loaded
         here: `dls.test_dl(rows)` loads them. ValueError for a table without both classes in train and valid, or bs >
         its training rows; `LeakError` where the sides share a patient, an image or a near-duplicate."""
         if "file" not in rows: rows = rows.assign(file=[str(Path(path)/o) for o in rows["image"]])
-        block = radiograph_block(cat_names, cont_names, size, use, tfms, cache)
+        block = radiograph_block(cat_names, cont_names, size, use, tfms, cache, protocol)
         if num_workers is None: num_workers = 0 if cache is not False or use == "metadata" else defaults.cpus
         dls = block.dataloaders(rows, path=path, bs=bs, num_workers=num_workers, **kwargs)
         dls.train.rng, dls.seed = random.Random(seed), seed
@@ -144,9 +145,10 @@ class RadiographDataLoaders(DataLoaders):
         **kwargs,               # of `RadiographDL`
     ):
         """A DataLoader of new patients, in their order, by the training rows' statistics. Metadata may be missing.
-        LeakError for synthetic rows with labels: they may be predicted, and never scored on."""
+        LeakError for synthetic rows with labels: they may be predicted, and never scored on (but by 'paper')."""
         rows = as_rows(rows)
-        if with_labels and "synthetic" in rows and (made := rows["synthetic"].eq(True)).any():
+        clean = self.train_ds.protocol == "clean"
+        if clean and with_labels and "synthetic" in rows and (made := rows["synthetic"].eq(True)).any():
             raise LeakError(f"{made.sum():,} of these rows are synthetic and would be scored on: "
                             f"{few(rows['image'][made])}; leave them out.")
         tls = self.valid_ds.tls if with_labels else self.valid_ds.tls[:self.n_inp]
@@ -155,6 +157,7 @@ class RadiographDataLoaders(DataLoaders):
 
     def check_leaks(self):
         "Put what is loaded now, and the table's test rows, through `leaks.check_leaks`; LeakError names the rows."
+        if self.train_ds.protocol == "paper": return
         sides = [self.train_ds.items.assign(split="train"), self.valid_ds.items.assign(split="valid"), self.test_rows]
         transforms = self.transform(MetadataTransform), self.transform(RadiographTransform)
         _check_leaks(pd.concat(sides, ignore_index=True), *transforms)
@@ -167,17 +170,18 @@ def _check_leaks(rows, metadata, radiograph):
     check_leaks(rows, features, radiograph.hashes(rows["file"].tolist()) if radiograph else None, stats)
 
 class RadiographDatasets(Datasets):
-    "fastai's Datasets that remember the whole table, test rows included."
+    "fastai's Datasets that remember the whole table, test rows included, and whether leaks are errors."
     _dbunch_type = RadiographDataLoaders
-    def __init__(self, *args, rows=None, **kwargs):
+    def __init__(self, *args, rows=None, protocol="clean", **kwargs):
         super().__init__(*args, **kwargs)
-        self.rows = rows
-    def subset(self, i): return type(self)(tls=L(tl.subset(i) for tl in self.tls), n_inp=self.n_inp, rows=self.rows)
+        self.rows, self.protocol = rows, protocol
+    def subset(self, i):
+        return type(self)(tls=L(tl.subset(i) for tl in self.tls), n_inp=self.n_inp, rows=self.rows, protocol=self.protocol)
 
 class RadiographBlock(DataBlock):
     "A DataBlock over a table with a `split` column, which is checked, cached and fitted before anything is loaded."
-    def __init__(self, blocks, cache, **kwargs):
-        self.cache = cache
+    def __init__(self, blocks, cache, protocol="clean", **kwargs):
+        self.cache, self.protocol = cache, protocol
         super().__init__(blocks, dl_type=RadiographDL, **kwargs)
 
     def datasets(self, source, verbose=False):
@@ -188,10 +192,11 @@ class RadiographBlock(DataBlock):
         if metadata: metadata.fit(rows.iloc[splits[0]])
         if radiograph and self.cache is not False:
             radiograph.open(rows["file"].tolist(), None if self.cache is True else self.cache)
-        _check_leaks(rows, metadata, radiograph)
+        if self.protocol == "clean": _check_leaks(rows, metadata, radiograph)
+        else: print("protocol='paper': patients and synthetic images may be on two sides, and the scores flatter.")
         tls = [TfmdLists(rows, [t], splits=splits, do_setup=False, dl_type=self.dl_type)
                for t in (*tfms.values(), label)]
-        return RadiographDatasets(tls=tls, n_inp=self.n_inp, dl_type=self.dl_type, rows=rows)
+        return RadiographDatasets(tls=tls, n_inp=self.n_inp, dl_type=self.dl_type, rows=rows, protocol=self.protocol)
 
 def _refuse(rows):
     "The table, or one sentence that says why nothing can be trained on it."
@@ -215,12 +220,14 @@ def radiograph_block(
     use:str="both",            # 'both', 'image' or 'metadata': the inputs
     tfms=None,                 # batch augmentations; `radiograph_tfms()` where None, [] for none
     cache=True,                # True, a folder, or False
+    protocol:str="clean",      # 'paper' lets leaks between the sides pass
 ) -> RadiographBlock:          # `.dataloaders(rows)` gives `RadiographDataLoaders`
     "A DataBlock that pairs each radiograph with its metadata row: (image, metadata) -> label."
     if use not in ("both", "image", "metadata"):
         raise ValueError(f"use={use!r} is not known; use 'both', 'image' or 'metadata'.")
+    if protocol not in ("clean", "paper"): raise ValueError(f"protocol={protocol!r} is neither 'clean' nor 'paper'.")
     batch_tfms = [IntToFloatTensor, *(radiograph_tfms() if tfms is None else tfms)]
     pixels = TransformBlock(RadiographTransform(size), batch_tfms=batch_tfms)
     words = TransformBlock(MetadataTransform(cat_names, cont_names))
     inputs = {"both": [pixels, words], "image": [pixels], "metadata": [words]}[use]
-    return RadiographBlock(inputs, cache, n_inp=len(inputs))
+    return RadiographBlock(inputs, cache, protocol, n_inp=len(inputs))

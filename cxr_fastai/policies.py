@@ -6,17 +6,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from .arms import POLICIES
 from .basics import *
 from .metadata import MetadataTransform
 
-__all__ = ["POLICIES", "metadata_probe"]
+__all__ = ["metadata_probe"]
 
-POLICIES = { # where the metadata of a synthetic row comes from
-    "matched":    "a real row of its label, for whom a source of like metadata was translated",
-    "source":     "the row that was translated",
-    "donor":      "any real row of its label",
-    "missing":    "nowhere; `add_synthetic` masks real rows of the other label as often",
-    "image-only": "nowhere; the row trains the image branch alone"}
 TOLD = .55 # the probe's AUC above which metadata tells synthetic rows from real ones
 
 def is_synthetic(rows): return rows["synthetic"].eq(True) if "synthetic" in rows else pd.Series(False, rows.index)

@@ -1,0 +1,74 @@
+"""What is cheaper than synthesis for a minority class: `arms.RIVALS` as DataLoaders, losses and callbacks.
+
+The paper compares its Ensemble with none of them."""
+from .arms import RIVALS
+from .basics import *
+from .cohort import positive
+
+__all__ = ["LogitAdjusted", "RowMixUp", "duplicated", "rival_dls", "rival_learner", "train_prior"]
+
+STRONG = dict(do_flip=False, max_rotate=14., max_zoom=1.2, max_lighting=.2, max_warp=.1, pad_mode="zeros")
+
+class LogitAdjusted(CrossEntropyLossFlat):
+    """Cross entropy of logits shifted by the log prior of the training rows: what is learnt is a classifier for equally
+    common classes (Menon et al. 2021, eq. 10, arXiv:2007.07314). Predictions are of the logits as they are."""
+    def __init__(self,
+        prior:float, # share of positives among the training rows, 0 to 1
+    ):
+        super().__init__()
+        self.shift = tensor([1 - prior, prior]).log()
+    def __call__(self, inp, targ, **kwargs): return super().__call__(inp + self.shift.to(inp.device), targ, **kwargs)
+
+class RowMixUp(MixUp):
+    """fastai's mixup, for a learner with more than one input: image and metadata of a row are mixed with those of one
+    other row, by one weight."""
+    def before_batch(self):
+        lam = self.distrib.sample((len(self.y),)).squeeze(-1).to(self.y.device)
+        self.lam = torch.max(lam, 1 - lam)
+        other = torch.randperm(len(self.y)).to(self.y.device)
+        mix = lambda x: torch.lerp(x[other], x, self.lam.to(x.dtype).view(-1, *[1]*(x.ndim - 1)))
+        self.yb1 = tuple(y[other] for y in self.yb)
+        self.learn.xb = tuple(map(mix, self.xb))
+
+def duplicated(
+    rows:pd.DataFrame,   # after `split_patients`
+    n:int,               # rows added
+    seed:int=0,          # of those that are taken once more than others
+) -> pd.DataFrame:       # `rows`, then the duplicates
+    "Real positive training rows again, each as often as any other: the control for a training set's mere size."
+    at = np.flatnonzero(positive(rows) & (rows["split"] == "train").to_numpy())
+    if not len(at): raise ValueError("There is no positive training row to duplicate.")
+    rng = np.random.default_rng(seed)
+    again = np.concatenate([rng.permutation(at) for _ in range(-(-n // len(at)))])[:n] if n else at[:0]
+    return pd.concat([rows, rows.iloc[again]], ignore_index=True)
+
+def rival_dls(
+    rival:str=None, # a key of `RIVALS`, or None
+) -> dict:          # keyword arguments of `RadiographDataLoaders.from_df`
+    "What a rival changes in the DataLoaders."
+    if rival == "oversample": return dict(weighted=True)
+    if rival == "augment": return dict(tfms=aug_transforms(**STRONG))
+    return {}
+
+def rival_learner(
+    learn,          # a learner of `learner`; changed in place
+    rival:str=None, # a key of `RIVALS`, or None
+):
+    "What a rival changes in the learner: its loss, or a callback."
+    rows = learn.dls.train_ds.items
+    prior = positive(rows).mean()
+    if rival == "class-weights":
+        weight = tensor([.5/(1 - prior), .5/prior]).to(learn.dls.device) # mean 1 over the training rows
+        learn.loss_func = CrossEntropyLossFlat(weight=weight)
+    if rival == "focal": learn.loss_func = FocalLossFlat(gamma=2.)
+    if rival == "logit-adjust": learn.loss_func = LogitAdjusted(prior)
+    if rival == "mixup": learn.add_cb(RowMixUp(.4))
+    return learn
+
+def train_prior(
+    rows:pd.DataFrame, # all rows of the arm, duplicated and synthetic ones too
+    rival:str=None,    # a key of `RIVALS`, or None
+) -> float:            # 0 to 1
+    "The share of positives that the training in effect saw: half, where the loss or the batches weigh classes alike."
+    if rival in ("class-weights", "oversample", "logit-adjust"): return .5
+    return float(positive(rows[rows["split"] == "train"]).mean())
