@@ -49,8 +49,8 @@ class Arm(NamedTuple):
 def _dose(word):
     "A share of full balance: '1/8' or '1'; None for another word."
     try: dose = Fraction(word)
-    except ValueError: return
-    if 0 <= dose <= 1: return dose
+    except (ValueError, ZeroDivisionError): return
+    if 0 < dose <= 1: return dose
 
 def parse_arm(
     name:str, # as in this module's docstring
@@ -64,7 +64,7 @@ def parse_arm(
         value = _dose(word) if kind == "dose" else word
         if value is None:
             raise ValueError(f"The arm {name!r}: {word!r} is no rival ({', '.join(RIVALS)}), metadata policy "
-                             f"({', '.join(POLICIES)}), fusion ({', '.join(FUSION_NAMES)}) or dose (0 to 1, as 1/8).")
+                             f"({', '.join(POLICIES)}), fusion ({', '.join(FUSION_NAMES)}) or dose (above 0, up to 1, as 1/8).")
         if getattr(arm, kind) is not None: raise ValueError(f"The arm {name!r} names two kinds of {kind}.")
         arm = arm._replace(**{kind: value})
     return _sensible(name, arm)
@@ -76,6 +76,7 @@ def _sensible(name, arm):
         (arm.policy and not arm.synth, "a metadata policy is for synthetic rows, and it has none"),
         (arm.policy and arm.use == "image", "a metadata policy changes nothing where no metadata is read"),
         (arm.fusion and arm.use != "both", "a fusion needs image and metadata"),
+        (arm.rival == "mixup" and arm.policy == "image-only", "rows mixed with image-only ones lose their partner's metadata"),
         (arm.rival == "duplicate" and arm.synth, "duplicates are the control for synthetic rows; take one of both"),
         (arm.dose is not None and not arm.more, "a dose is of synthetic or duplicated rows, and it has none")):
         if wrong: raise ValueError(f"The arm {name!r} makes no sense: {why}.")
@@ -97,7 +98,7 @@ def expand_arms(
 ) -> list:       # names, each once, in this order
     "The arms of a study from the lists of its flags. ValueError for a name that isn't known."
     names = [*arms, *(f"{base}+{o}" for o in rivals for base in ("real", "real-meta")),
-             *("real-meta" if _dose(str(o)) == 0 else f"real-synth-meta+{o}" for o in doses),
+             *("real-meta" if str(o) == "0" else f"real-synth-meta+{o}" for o in doses),
              *(f"real-synth-meta+{o}" for o in policies), *(f"real-meta+{o}" for o in fusions)]
     for o in names: parse_arm(o)
     return list(dict.fromkeys(names))

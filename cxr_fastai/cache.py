@@ -126,6 +126,13 @@ class RadiographCache:
         "The perceptual hashes of `files`, made when they were decoded (`leaks.perceptual_hash`)."
         return self.rows["hash"][self._slots(files)]
 
+    def crcs(
+        self,
+        files,       # as for `get`
+    ) -> np.ndarray: # uint32 [n]
+        "A checksum of the pixels of each of `files`."
+        return self.rows["crc"][self._slots(files)]
+
     def _load(self):
         "The index's rows whose pixels are there; none where it is missing, or damaged, which is said."
         try:

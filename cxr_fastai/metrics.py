@@ -3,7 +3,7 @@
 All but fastai's own `accuracy` are classes, of which fastai makes an instance a learner, so that two learners never
 share counts. A tie is negative for all of them, as for fastai's argmax (bf16 logits tie often)."""
 from .basics import *
-from .tables import METRICS
+from .scoring import METRICS
 
 __all__ = ["precision", "recall", "rocauc", "specificity", "pr_auc", "balanced_accuracy", "f1", "brier",
            "paper_metrics", "all_metrics"]

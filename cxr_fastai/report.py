@@ -1,63 +1,250 @@
-"""Figures of a run folder: training curves, the arms' ROC on the test rows, synthetic radiographs beside real ones.
+"""A study's folder as one html page that needs no network, and its figures one by one as png and svg.
 Reads files, trains nothing."""
-import json
+import base64, json, re
+from functools import partial
+from html import escape
 from pathlib import Path
-
+from types import SimpleNamespace
+import matplotlib as mpl, pandas as pd
 import matplotlib.pyplot as plt
-import pandas as pd
-from sklearn.metrics import RocCurveDisplay
-
-from .files import atomic
+from PIL import Image
+from .arms import *
+from .claim import characteristics, checklist
+from .compare import verdict
+from .figures import *
+from .files import atomic, few
 from .quality import plot_memorised
 from .readers import read_rows
 from .synthesis import plot_synthetic, read_manifest
 
-__all__ = ["plot_run", "plot_gan", "plot_curves", "plot_roc"]
+__all__ = ["plot_gan", "report"]
 
-def plot_curves(
-    history:pd.DataFrame, # an arm's history.csv
-):                        # the figure
-    "Losses on the left, the paper's metrics on the right, over epochs."
-    fig, (losses, rest) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    epochs = history.set_axis(range(1, len(history) + 1))
-    epochs[["train_loss", "valid_loss"]].plot(ax=losses, xlabel="epoch", ylabel="loss", marker=".")
-    epochs.drop(columns=["train_loss", "valid_loss"]).plot(ax=rest, xlabel="epoch", ylim=(0, 1), marker=".")
-    return fig
+TABLES = "flow", "cells", "predictions", "table1", "metrics", "comparisons", "subgroups"
+WORDS = dict.fromkeys(("image", "patient_id", "backbone", "arm", "error", "gan", "folder", "group"), str)
+HEADS = {"rocauc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1", "recall_at_90": "recall at 90% specificity"}
+DRAWN = "These films are drawn: the absolute scores of this study say nothing about pneumonia."
+LEAKY = ("Protocol 'paper' is leaky on purpose: patients and synthetic images stand on several sides of its split, as "
+         "the paper's figures imply, so that its scores flatter.")
+STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59636e;--page:#fff;--tint:#f3f5f7;--line:#d5dbe1;
+--warn:#fff4dc}@media(prefers-color-scheme:dark){:root{--ink:#e3e7eb;--soft:#a3adb8;--page:#16191d;--tint:#20252b;
+--line:#3a424b;--warn:#43350f}}*{box-sizing:border-box}body{margin:0 auto;max-width:68rem;padding:1rem;
+background:var(--page);color:var(--ink);font:1rem/1.55 system-ui,sans-serif;overflow-wrap:anywhere}h1{font-size:1.6rem;
+line-height:1.2}h2{margin-top:3rem;font-size:1.25rem;border-bottom:1px solid var(--line)}p,figcaption{max-width:44rem}
+a{color:inherit}nav ol{columns:15rem;padding-left:1.5rem;font-size:.9rem}.warn{background:var(--warn);
+padding:.5rem .8rem}.verdict{border-left:.25rem solid;padding-left:.8rem}figure{margin:1.2rem 0;min-width:0}figcaption{
+color:var(--soft);font-size:.88rem;margin-bottom:.3rem}.figures{display:grid;gap:0 1.2rem;
+grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr))}img{max-width:100%;height:auto;background:#fff}
+.scroll{width:fit-content;max-width:100%;overflow-x:auto;border:1px solid var(--line)}table{border-collapse:collapse;
+font-size:.83rem;font-variant-numeric:tabular-nums}th,td{padding:.25rem .6rem;text-align:left;vertical-align:top;
+white-space:nowrap;border-top:1px solid var(--line)}thead th{border:0;background:var(--tint)}th[scope=row]{
+position:sticky;left:0;min-width:7rem;max-width:12rem;white-space:normal;background:var(--page);font-weight:normal}
+th[scope=rowgroup]{background:var(--tint)}.words :is(td,th){white-space:normal;min-width:6rem}.words td:last-child{
+min-width:16rem}@media(min-width:48rem){.wide{grid-column:span 2}}"""
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<link rel="icon" href="data:,"><title>{title}</title><style>{style}</style></head><body><h1>{title}</h1>
+<nav aria-label="Contents"><ol>{contents}</ol></nav><main>{main}</section></main></body></html>
+"""
 
-def plot_roc(
-    predictions:dict, # arm -> its test_predictions.csv as a DataFrame
-    positive:str,     # the label that counts as positive
-):                    # the figure
-    "The arms' ROC curves on the same test rows, with their area."
-    fig, ax = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
-    for arm, table in predictions.items():
-        RocCurveDisplay.from_predictions(table["label"] == positive, table["probability"], name=arm, ax=ax)
-    ax.plot([0, 1], [0, 1], ls=":", color="gray")
-    ax.set(xlabel="1 - specificity", ylabel="recall (sensitivity)")
-    return fig
+def _text(value, name=""):
+    "A table's value in words, ready for html."
+    if isinstance(value, float) and pd.isna(value): return "–"
+    if not isinstance(value, float): return escape(str(value))
+    if name.startswith(("p_", "holm_")) and value < .001: return "&lt;.001"
+    return f"{value:,.3f}"
 
-def _save(fig, file):
-    with atomic(file) as tmp: fig.savefig(tmp, dpi=120)
+def _together(table):
+    "A copy with `x x_low x_high` as one column of text, and arms by their titles."
+    table = table.copy()
+    for o in [o for o in table if {f"{o}_low", f"{o}_high"} <= set(table)]:
+        ends = zip(table[o], table.pop(f"{o}_low"), table.pop(f"{o}_high"))
+        table[o] = [f"{_text(a)} [{_text(b)}, {_text(c)}]" if b == b else _text(a) for a, b, c in ends]
+    title = lambda o: arm_title(o) if o.split("+")[0] in ARMS else o
+    return table.assign(**{o: table[o].map(title) for o in ("arm", "before", "after") if o in table})
+
+def _save(fig, file, **kwargs):
+    "Write a figure, the same bits each time; a png with 256 colours is a third as large, and a page holds many."
+    with atomic(file) as tmp, mpl.rc_context({"svg.hashsalt": "cxr_fastai"}):
+        fig.savefig(tmp, **kwargs)
+        if tmp.suffix == ".png": Image.open(tmp).convert("RGB").quantize(256).save(tmp, optimize=True)
     plt.close(fig)
 
-def plot_run(
-    folder, # a run folder of `study.run_backbone`
-):
-    "Write `curves.png` beside each arm's history, and `roc.png` for all arms."
-    arms = {o.parent.name: o.parent for o in sorted(Path(folder).glob("*/scores.json"))}
-    for arm in arms.values(): _save(plot_curves(pd.read_csv(arm/"history.csv")), arm/"curves.png")
-    tables = {name: pd.read_csv(arm/"test_predictions.csv") for name, arm in arms.items()}
-    positive = json.loads((Path(folder)/"settings.json").read_text())["positive"]
-    if tables: _save(plot_roc(tables, positive), Path(folder)/"roc.png")
+class _Page:
+    "Html as it grows, and the folder of its figures."
+    def __init__(self, folder, warnings): self.folder, self.warnings, self.heads, self.parts = folder, warnings, [], []
+
+    def section(self, title, scores=False):
+        "Begin a section; where it holds absolute `scores`, the warnings stand in it again."
+        if self.heads: self.parts.append("</section>")
+        name = re.sub(r"\W+", "-", title.lower())
+        self.heads.append(f'<li><a href="#{name}">{escape(title)}</a></li>')
+        self.parts.append(f'<section id="{name}"><h2>{escape(title)}</h2>')
+        for o in self.warnings * scores: self.text(o, "warn")
+        return self
+
+    def text(self, text, kind="said"): self.parts.append(f'<p class="{kind}">{escape(text)}</p>')
+
+    def table(self, table, caption, by="backbone", kind="numbers"):
+        "A table that scrolls in a box of its own, with a body for each value of the column `by`."
+        if table.empty: return self.text(f"{caption}: none.")
+        table, mark, cell = _together(table), f"table-{len(self.parts)}", '<th scope="{}"{}>{}</th>'
+        apart = by in table and table[by].nunique() < len(table)
+        shown, lines = [o for o in table if o != by or not apart], []
+        for group, part in table.groupby(by, sort=False) if apart else [("", table)]:
+            title = cell.format("rowgroup", f' colspan="{len(shown)}"', escape(str(group)))
+            lines.append(f"<tbody>{f'<tr>{title}</tr>' * apart}")
+            for line in part[shown].itertuples(index=False):
+                first, *rest = (_text(value, str(name)) for name, value in zip(shown, line))
+                lines.append(f"<tr>{cell.format('row', '', first)}{''.join(f'<td>{o}</td>' for o in rest)}</tr>")
+            lines.append("</tbody>")
+        heads = "".join(cell.format("col", "", escape(HEADS.get(o, str(o).replace("_", " ")))) for o in shown)
+        self.parts += [f'<figure><figcaption id="{mark}">{escape(caption)}</figcaption>',
+                       f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{mark}">',
+                       f'<table class="{kind}"><thead><tr>{heads}</tr></thead>', *lines, "</table></div></figure>"]
+
+    def figures(self, drawn):
+        "Save each (name, figure, caption) as png and svg; they stand side by side where there is room."
+        self.parts.append('<div class="figures">')
+        for name, fig, caption in drawn:
+            stem = self.folder/re.sub(r"[^\w.+-]+", "-", name)
+            _save(fig, f"{stem}.svg", metadata={"Date": None})
+            _save(fig, f"{stem}.png", dpi=170)
+            data = base64.b64encode(Path(f"{stem}.png").read_bytes()).decode()
+            wide, said = "wide" * bool(fig.get_figwidth() > 5), escape(caption)
+            self.parts.append(f'<figure class="{wide}"><figcaption>{said}</figcaption>'
+                              f'<img alt="{said}" src="data:image/png;base64,{data}"></figure>')
+        self.parts.append("</div>")
+
+    def html(self, title):
+        return PAGE.format(title=escape(title), style=STYLE, contents="".join(self.heads), main="".join(self.parts))
+
+def _read(folder):
+    "A study's files by name. FileNotFoundError for a folder that isn't a study's."
+    if lost := [o for o in ("settings.json", "rows.csv", *(f"{o}.csv" for o in TABLES)) if not (folder/o).exists()]:
+        raise FileNotFoundError(f"{folder} holds no {few(lost)}: report takes the folder that run_study gives.")
+    read = lambda file: pd.read_csv(file, dtype=WORDS) if file.stat().st_size > 1 else pd.DataFrame()
+    settings, rows = json.loads((folder/"settings.json").read_text()), read_rows(folder/"rows.csv")
+    return SimpleNamespace(settings=settings, rows=rows, out=folder.parent, **{o: read(folder/f"{o}.csv") for o in TABLES})
+
+def _what(study):
+    "What was run, from the settings."
+    s, done = study.settings, study.cells["error"].isna().sum()
+    clean = ("One split by patient was made before anything else, the CycleGAN saw its training rows only, and every "
+             "arm is scored on the same real test rows.")
+    return (f"{s['positive']} against {s['negative']} in {s['data']}. Backbones: {', '.join(s['backbones'])}; arms: "
+            f"{', '.join(map(arm_title, s['arms']))}; seeds: {', '.join(map(str, s['seeds']))}. {done} of "
+            f"{len(study.cells)} cells are finished. Films of {s['size']} x {s['size']} pixels, {s['epochs']} epochs, "
+            f"batches of {s['bs']}, base rate {s['lr']:g}; the {s['epoch_rule']} epoch is scored, at a threshold of .5 "
+            f"where nothing else is said. {clean if s['protocol'] == 'clean' else LEAKY}")
+
+def _families(arms):
+    "Arms that belong in one figure: the plain ones; and variants, beside the plain ones that they are compared with."
+    plain, res = [o for o in arms if "+" not in o], {}
+    kinds = dict(rival="rivals of synthesis", dose="by synthetic films", policy="by their metadata", fusion="fusions")
+    for name in (o for o in arms if "+" in o):
+        arm = parse_arm(name)
+        kind = next(k for k in kinds if getattr(arm, k) is not None)
+        pair = ("real-meta", "real-synth-meta") if arm.use == "both" else ("real", "real-synth")
+        title = kinds[kind] + (kind == "rival") * (" without metadata" if arm.use == "image" else " with metadata")
+        res.setdefault(title, [o for o in pair if o in plain]).append(name)
+    return ({"plain arms": plain} if plain else {}) | res
+
+def _each(study, plot, name, caption):
+    "(name, figure, caption) of each backbone and family of arms."
+    for backbone, rows in study.predictions.groupby("backbone", sort=False):
+        for i, (family, arms) in enumerate(_families(rows["arm"].unique()).items()):
+            fig = plot(rows[rows["arm"].isin(arms)])
+            yield f"{name}-{backbone}" + f"-{family}" * (i > 0), fig, f"{caption}; {backbone}, {family}."
+
+def _epochs(study):
+    "(name, figure, caption) of each backbone and arm, from the histories of its cells."
+    for (backbone, arm), cells in study.cells[study.cells["error"].isna()].groupby(["backbone", "arm"], sort=False):
+        files = {o.seed: study.out/o.folder/"history.csv" for o in cells.itertuples()}
+        tables = [pd.read_csv(file).assign(seed=seed) for seed, file in files.items() if file.exists()]
+        title = f"{backbone}, {arm_title(arm)}"
+        if tables: yield f"epochs-{backbone}-{arm}", plot_curves(pd.concat(tables), title=title), f"Epochs of {title}."
+
+def _gan_figures(study, made, page):
+    "(name, figure, caption) of the CycleGAN that made a folder of synthetic films."
+    gan = made.parent
+    try:
+        fig = plot_synthetic(study.rows, read_manifest(made), n=2)
+        yield f"fig2-{gan.name}", fig, f"Real and synthetic films of {gan.name}/{made.name}, as the paper's Fig. 2."
+        if (near := made/"memorised.csv").exists():
+            fig = plot_memorised(pd.read_csv(near))
+            yield f"memorised-{gan.name}", fig, f"Synthetic films of {gan.name}/{made.name} nearest to training films."
+    except (OSError, ValueError) as e: page.text(f"The films of {gan.name} can't be shown: {e}", "warn")
+    for file in gan.glob("history.csv"):
+        fig = plot_curves(o := pd.read_csv(file), [name for name in o if not name.startswith("acc")], gan.name)
+        yield f"epochs-{gan.name}", fig, f"Losses of {gan.name}, and how often its discriminators are right."
+
+def _gans(study, page):
+    "The figures of each CycleGAN, and every quality.csv."
+    folders = [study.out/o for o in study.cells["gan"].dropna().unique()]
+    for made in {o.parent: o for o in reversed(folders)}.values(): page.figures(_gan_figures(study, made, page))
+    judged = [o for o in folders if (o/"quality.csv").exists()]
+    for o in sorted({*folders} - {*judged}): page.text(f"{o.parent.name}/{o.name} holds too few films to judge by.")
+    ends = dict(low="value_low", high="value_high")
+    tables = [pd.read_csv(o/"quality.csv").rename(columns=ends).assign(of=f"{o.parent.name}/{o.name}") for o in judged]
+    caption = "Synthetic films against real ones that their CycleGAN never saw; floor: real ones against one another"
+    page.table(pd.concat([pd.DataFrame(), *tables]), caption, "of")
+
+def report(
+    folder, # that `run_study` gave
+) -> Path:  # report.html in it
+    "Write a study's page, and its figures under figures/ as png and svg. FileNotFoundError for any other folder."
+    folder = Path(folder)
+    study = _read(folder)
+    s, cells, rows, predictions = study.settings, study.cells, study.rows, study.predictions
+    names = [*s.get("cat_names", ("sex", "view")), *s.get("cont_names", ("age",))]
+    warnings = [DRAWN] * (s["data"].split(" ")[0] == "phantom") + [LEAKY] * (s["protocol"] == "paper")
+    page = _Page(folder/"figures", warnings)
+    page.section("What was run", scores=True).text(_what(study))
+    said = verdict(study.comparisons) or "This study doesn't compare Real-Meta with Ensemble."
+    for o in said.splitlines(): page.text(o, "verdict")
+    page.section("Cohort").table(study.flow, "Rows left at each step, and on each side")
+    page.table(characteristics(rows, names), "Who is on which side")
+    page.section("Table 1", scores=True).table(study.table1, "Recall on the test rows at .5 [95% interval], and gains")
+    page.section("Comparisons").table(study.comparisons, "Differences on the same test rows [95% interval]")
+    page.section("All metrics", scores=True).table(study.metrics, "Every arm on the test rows")
+    if doses_of(predictions["arm"].unique()):
+        caption = "Scores over the number of synthetic films, with 95% intervals; 0 is Real-Meta."
+        page.section("Dose and response", scores=True).figures([("dose", plot_dose(predictions), caption)])
+    calibrated = partial(plot_calibration, cells=cells)
+    called = partial(plot_confusion, names=(s["negative"], s["positive"]))
+    for title, name, plot, caption in (
+        ("ROC curves", "roc", plot_roc, "ROC, mean over seeds and 95% bootstrap band"),
+        ("Precision and recall", "pr", plot_pr, "Precision over recall, mean over seeds and 95% bootstrap band"),
+        ("Calibration", "calibration", calibrated, "Calibration, mean over seeds and 95% bootstrap band"),
+        ("Confusion matrices", "confusion", called, "Called at .5, mean over seeds")):
+        page.section(title, scores=True).figures(_each(study, plot, name, caption))
+    page.section("Epochs").figures(_epochs(study))
+    _gans(study, page.section("Synthetic films"))
+    page.section("Subgroups", scores=True).text(
+        "An arm that takes a group for the illness (AP films are of sicker patients) calls more of its negatives "
+        "positive, too. Meta, which sees no film, shows how far such a shortcut goes.")
+    page.figures((f"groups-{o}", plot_groups(part, rows, names), f"Called positive at .5 by {o}, with 95% intervals.")
+                 for o, part in predictions.groupby("backbone", sort=False))
+    groups = study.subgroups.sort_values([o for o in ("column", "group") if o in study.subgroups], kind="stable")
+    page.table(groups, "Scores by group, arms beside one another")
+    failed = cells.loc[cells["error"].notna(), ["backbone", "arm", "seed", "error"]]
+    page.section("Failed cells").table(failed, "Failed cells", kind="words")
+    words = {k: ", ".join(map(str, o)) if isinstance(o, list) else str(o) for k, o in (s | s["versions"]).items()}
+    settings = pd.Series(words, name="value").drop("versions").rename_axis("of").reset_index()
+    page.section("Settings and versions").table(settings, "settings.json", kind="words")
+    asked = checklist(s, rows, study.flow, cells)
+    page.section("Checklist").table(asked, "CLAIM 2024 and TRIPOD+AI, in our own words", "checklist", kind="words")
+    with atomic(folder/"report.html") as tmp: tmp.write_text(page.html(folder.name), encoding="utf-8")
+    return folder/"report.html"
 
 def plot_gan(
-    folder, # a run folder of `study.run_gan`
+    folder, # a run folder of `run_gan`
 ):
     "Write `fig2.png` (real and synthetic of each class), and the nearest training images beside each synthesis."
     folder, made = Path(folder), {}
-    for o in sorted(Path(folder).glob("*/quality.csv")):
+    for o in sorted(folder.glob("*/quality.csv")):
         made[o.parent.name[:3]] = read_manifest(o.parent)
-        _save(plot_memorised(pd.read_csv(o.parent/"memorised.csv")), o.parent/"memorised.png")
+        _save(plot_memorised(pd.read_csv(o.parent/"memorised.csv")), o.parent/"memorised.png", dpi=120)
     if not made: return
-    fig = plot_synthetic(read_rows(folder/"rows.csv"), made["a2b"], made.get("b2a"), n=4)
-    _save(fig, folder/"fig2.png")
+    _save(plot_synthetic(read_rows(folder/"rows.csv"), made["a2b"], made.get("b2a"), n=4), folder/"fig2.png", dpi=120)

@@ -1,127 +1,151 @@
-"""Metrics, intervals and tables in the paper's form (Table 1, Figs 3-5; recall is eq. 3). No torch.
+"""A study's tables: the paper's Table 1, every metric of every arm, subgroups. No torch.
 
-Every metric takes `label` (0/1, `[n]`) and `prob` (probability of the positive class, `[n]`); above
-.5 is called positive."""
+They are made of `predictions`, a line a test or valid row of each cell, and `cells`, a line a cell (`grid.Study.collect`)."""
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
-from sklearn import metrics as skm
+from .arms import ARMS, arm_title
+from .calibration import *
+from .intervals import *
+from .scoring import wilson
 
-__all__ = ["PAPER_METRICS", "METRICS", "scores", "wilson", "gain", "gain_interval", "table1_row", "arms_table",
-           "to_markdown"]
+__all__ = ["metrics_table", "score_table", "subgroups", "table1"]
 
-def _decided(score, **kwargs): return lambda label, prob: score(label, np.asarray(prob) > .5, **kwargs)
+GAINS = ("real", "real-meta"), ("real-meta", "real-synth-meta") # of the paper's Table 1: one source more at a time
+RESTS_ON = ["n", "positives", "seeds", "epoch", "weights", "protocol"] # what stands beside every result
 
-def _ranked(score):
-    "`score` needs both classes; nan otherwise, as it is undefined then."
-    return lambda label, prob: score(label, prob) if len(np.unique(label)) == 2 else float("nan")
+def _in_words(mean, low, high, sd=float("nan")):
+    "A value, its 95% interval and its sd over seeds."
+    if np.isnan(mean): return "-"
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]" + ("" if np.isnan(sd) else f" sd {sd:.3f}")
 
-PAPER_METRICS = { # the columns of the paper's Figs 3-5
-    "accuracy" : _decided(skm.accuracy_score),
-    "precision": _decided(skm.precision_score, zero_division=0),
-    "recall"   : _decided(skm.recall_score, zero_division=0),
-    "rocauc"   : _ranked(skm.roc_auc_score),
-}
-METRICS = PAPER_METRICS | { # and those that go beyond
-    "specificity"      : _decided(skm.recall_score, pos_label=0, zero_division=0),
-    "pr_auc"           : _ranked(skm.average_precision_score),
-    "balanced_accuracy": _decided(skm.recall_score, average="macro", labels=[0, 1], zero_division=0),
-    "f1"               : _decided(skm.f1_score, zero_division=0),
-    "brier"            : lambda label, prob: skm.brier_score_loss(label, prob, pos_label=1),
-}
+def _with_wilson(table, label):
+    """A ratio of counts that no resample changes (all found, or none) has no percentile interval: Wilson's stands in."""
+    for name, n in ("recall", label.sum()), ("specificity", (1 - label).sum()):
+        o = table.loc[name]
+        if o["low"] == o["high"]: table.loc[name, ["low", "high"]] = wilson(round(o["mean"]*n), int(n))
+    return table
 
-def scores(
-    label, # 0/1, `[n]`
-    prob,  # probability of the positive class, `[n]`
-) -> dict: # every metric of `METRICS`, the counts n, positives, tp, fp, tn, fn, and the recall's interval
-    "All metrics of one set of predictions, at the paper's threshold of .5."
-    label = np.asarray(label).astype(int)
-    tn, fp, fn, tp = (int(o) for o in skm.confusion_matrix(label, np.asarray(prob) > .5, labels=[0, 1]).ravel())
-    counts = dict(n=len(label), positives=tp + fn, tp=tp, fp=fp, tn=tn, fn=fn)
-    low, high = wilson(tp, tp + fn)
-    return {k: float(f(label, prob)) for k, f in METRICS.items()} | counts | dict(recall_low=low, recall_high=high)
+def _at_valid(valid, test, label, draws, specificity):
+    "Recall at the threshold that has this specificity on valid, and the specificity it has on test."
+    found = spread(label, test, draws, [threshold_at(o["label"], o["probability"], specificity) for o in valid])
+    name = f"at_{specificity:.0%}".rstrip("%")
+    return found.loc[["recall", "specificity"]].rename(index=lambda o: f"{o}_{name}")
 
-def wilson(
-    k:int,          # successes
-    n:int,          # trials
-    level:float=.95 # confidence
-) -> tuple[float, float]: # lower and upper bound, in 0..1; (0, 1) when there were no trials
-    "Wilson's score interval of a ratio of counts (Wilson 1927), by scipy."
-    if n == 0: return 0., 1.
-    ci = binomtest(k, n).proportion_ci(level, method="wilson")
-    return float(ci.low), float(ci.high)
+def _paper_counts(own):
+    "By the 'paper' protocol: recall over all positives, synthetic ones too, and how many of them are."
+    test = own[own["side"] == "test"]
+    hit = test[test["label"] == 1]
+    each = hit.groupby("seed")["probability"].apply(lambda o: (o > .5).mean())
+    value = lambda v, sd=np.nan: dict(mean=v, low=np.nan, high=np.nan, sd=sd)
+    made = hit.groupby("seed")["synthetic"].sum().mean()
+    return pd.DataFrame([value(each.mean(), each.std(ddof=1)), value(hit.groupby("seed").size().mean()), value(made)],
+                        index=["recall_with_synthetic", "positives_with_synthetic", "positives_synthetic"])
 
-def gain(
-    before:float, # recall without
-    after:float,  # recall with
-) -> float:       # relative change, .12 = 12% more; nan when `before` is 0
-    "The paper's gain: the relative change in recall from one arm to another (Table 1)."
-    return (after - before) / before if before else float("nan")
+def _score(own, cells, draws, protocol):
+    "Every metric of one backbone and arm: its real test rows, as trained and after the prior shift."
+    real = own[~own["synthetic"]]
+    valid, test = (list(dict(list(real[real["side"] == o].groupby("seed"))).values()) for o in ("valid", "test"))
+    label, prob = test[0]["label"].to_numpy(), np.stack([o["probability"] for o in test])
+    draws = draws(test[0]["patient_id"].to_numpy(), label)
+    parts = [_with_wilson(spread(label, prob, draws), label)]
+    parts += [_at_valid(valid, prob, label, draws, o) for o in (.9, .95)]
+    shifts = cells.set_index("seed")[["train_prior", "prior"]].loc[[o["seed"].iloc[0] for o in test]].to_numpy()
+    moved = np.stack([prior_shift(p, *shift) for p, shift in zip(prob, shifts)])
+    parts.append(_with_wilson(spread(label, moved, draws), label).drop(index=["rocauc", "pr_auc"]).rename(index=lambda o: f"{o}_corrected"))
+    if protocol == "paper": parts.append(_paper_counts(own))
+    return pd.concat(parts), len(label), int(label.sum())
 
-def gain_interval(
-    label,          # 0/1, `[n]`
-    before,         # probability of the positive class without, `[n]`
-    after,          # and with, for the same rows
-    patients,       # whose rows they are, `[n]`
-    n:int=2000,     # resamples
-    level:float=.95,# confidence
-    seed:int=0,     # of the resamples
-) -> dict:          # `difference` of the recalls and `gain`, each (value, low, high); a gain from 0 is nan or inf
-    """Recall with against without, on the same rows: percentile intervals of a bootstrap that draws patients. Not in
-    the paper, whose arms were scored on different rows. They cover the luck of the test patients, not of seed and
-    split."""
-    who = pd.factorize(np.asarray(patients))[0]
-    label, before, after = (np.asarray(o) for o in (label, before, after))
-    hits = np.stack([np.bincount(who, label.astype(bool) & o) for o in (label > 0, before > .5, after > .5)], 1)
-    draws = np.random.default_rng(seed).multinomial(len(hits), np.full(len(hits), 1/len(hits)), n)
-    ends = [(1 - level)/2, (1 + level)/2]
-    def both(counts):
-        "Difference and relative change of recall, for counts `[n, (positives, before, after)]`."
-        positives, b, a = counts.astype(float).T
-        with np.errstate(divide="ignore", invalid="ignore"): return (a - b)/positives, np.where(a == b, 0, (a - b)/b)
-    spread = lambda o: np.nanquantile(o, ends, method="inverted_cdf") # a value that occurs: infinities have no mean
-    positives, b, a = hits.sum(0)
-    values = (a - b)/positives, gain(b/positives, a/positives)
-    return {k: (float(v), *spread(o).tolist()) for k, v, o in zip(("difference", "gain"), values, both(draws @ hits))}
+def score_table(
+    predictions:pd.DataFrame, # long: `backbone arm seed side patient_id label probability synthetic`
+    cells:pd.DataFrame,       # a line a cell: `backbone arm seed weights train_prior prior`
+    epoch_rule:str="last",    # for the record
+    protocol:str="clean",     # for the record, and 'paper' counts synthetic positives too
+    n:int=2000,               # resamples
+    seed:int=0,               # of them
+) -> pd.DataFrame:            # a line a backbone, arm and metric: `mean low high sd`, and what it rests on
+    """Every metric of every arm on the real test rows, its 95% interval (patients) and its sd over seeds; `_at_90` and
+    `_at_95` at the threshold fixed on valid for that specificity; `_corrected` after the prior shift to the real training
+    rows' share of positives; AUCs don't change by it."""
+    rows, known = [], {}
+    def draws(patients, label):
+        "Of the same rows, the same: every arm is drawn alike."
+        key = hash((patients.tobytes() if patients.dtype != object else tuple(patients), label.tobytes()))
+        if key not in known: known[key] = resample(patients, label, n, seed)
+        return known[key]
+    done = cells[cells["train_prior"].notna()]
+    for (backbone, arm), own in predictions.groupby(["backbone", "arm"], sort=False):
+        about = done[(done["backbone"] == backbone) & (done["arm"] == arm)]
+        table, rows_, positives = _score(own, about, draws, protocol)
+        weights = ", ".join(dict.fromkeys(about["weights"]))
+        rows.append(table.rename_axis("metric").reset_index().assign(
+            backbone=backbone, arm=arm, n=rows_, positives=positives, seeds=len(about), epoch=epoch_rule, weights=weights,
+            protocol=protocol))
+    table = pd.concat(rows, ignore_index=True)
+    return table[["backbone", "arm", *table.columns.drop(["backbone", "arm"])]]
 
-ARM_TITLES = {"real": "Real", "meta": "Meta", "real-meta": "Real-Meta", "real-synth": "Real-Synth",
-              "real-synth-meta": "Ensemble"} # the paper's column heads; Meta is its MLP-meta, Real-Synth is not in it
-STEPS = ("real", "real-meta"), ("real-meta", "real-synth-meta") # what is added, one source at a time
+def metrics_table(
+    table:pd.DataFrame, # of `score_table`
+) -> pd.DataFrame:      # a line a backbone and arm, a column a metric
+    "The same in words: mean [95% interval] sd over seeds."
+    words = [_in_words(*o) for o in table[["mean", "low", "high", "sd"]].itertuples(index=False)]
+    wide = table.assign(words=words, arm=table["arm"].map(arm_title)).pivot_table(
+        index=["backbone", "arm"], columns="metric", values="words", aggfunc="first", sort=False)
+    rest = table.assign(arm=table["arm"].map(arm_title)).groupby(["backbone", "arm"], sort=False)[RESTS_ON].first()
+    return wide.join(rest).reset_index().fillna("-")
 
-def _recall(s): return f"{s['recall']:.4f} [{s['recall_low']:.2f}, {s['recall_high']:.2f}]"
+def table1(
+    table:pd.DataFrame,       # of `score_table`
+    comparisons:pd.DataFrame, # of `compare.compare_arms`, for the gains
+) -> pd.DataFrame:            # a line a backbone
+    """The paper's Table 1: recall at .5 by its arms, mean over seeds with its interval, and the relative gains, with what they
+    rest on. A gain from a recall of 0 is undefined."""
+    recall, lines = table[(table["metric"] == "recall") & table["arm"].isin(ARMS)], []
+    for backbone, own in recall.groupby("backbone", sort=False):
+        line = {"Model": backbone} | {arm_title(o.arm): _in_words(o.mean_, o.low, o.high) for o in own.rename(columns=dict(mean="mean_")).itertuples()}
+        for o in comparisons[comparisons["backbone"] == backbone].itertuples():
+            if (o.before, o.after) not in GAINS: continue
+            line[f"Gain {arm_title(o.before)} to {arm_title(o.after)}"] = _gain(o.gain, o.gain_low, o.gain_high)
+        several = {k: ", ".join(map(str, dict.fromkeys(own[k]))) for k in RESTS_ON}
+        used = [o for o in dict.fromkeys(own["weights"][own["arm"] != "meta"])]
+        lines.append(line | several | dict(weights=", ".join(used) or "none"))
+    return pd.DataFrame(lines)
 
 def _gain(value, low, high):
     text = f"{value:+.1%}" if np.isfinite(value) else "undefined"
-    return f"{text} [{low:+.0%}, {high:+.0%}]".replace("inf%", "inf")
+    return f"{text} [{low:+.0%}, {high:+.0%}]".replace("inf%", "inf").replace("nan%", "-")
 
-def table1_row(
-    model:str,         # backbone, as the row's name
-    arms:dict,         # arm -> its `scores`
-    predictions:dict,  # arm -> DataFrame of `patient_id label probability`, in one order; `label` is 0/1
-    **about,           # what else must stand beside a result: seed, weights, epoch rule, protocol
-) -> pd.DataFrame:     # one row
-    """One row of the paper's Table 1: recall by arm with its 95% Wilson interval, gains with that of a bootstrap over
-    patients, and what it rests on. A gain from a recall of 0 is undefined."""
-    row = {"Model": model} | {ARM_TITLES.get(k, k): _recall(s) for k, s in arms.items()}
-    for before, after in STEPS:
-        if not {before, after} <= set(arms): continue
-        b, a = predictions[before], predictions[after]
-        found = gain_interval(b["label"], b["probability"], a["probability"], b["patient_id"])
-        row[f"Gain {ARM_TITLES[before]} to {ARM_TITLES[after]}"] = _gain(*found["gain"])
-    first = next(iter(arms.values()))
-    return pd.DataFrame([row | dict(n=first["n"], positives=first["positives"]) | about])
+def _bands(numbers, width=20):
+    "Numbers in bands, as words: '20-39'."
+    low = (pd.to_numeric(numbers) // width * width)
+    return low.map(lambda o: f"{o:.0f}-{o + width - 1:.0f}", na_action="ignore")
 
-def arms_table(
-    arms:dict, # arm -> its `scores`
-) -> pd.DataFrame:
-    "Every metric of every arm on the same test rows, at the paper's threshold of .5."
-    return pd.DataFrame([{"arm": ARM_TITLES.get(k, k)} | {m: s[m] for m in METRICS} for k, s in arms.items()])
+def subgroups(
+    predictions:pd.DataFrame, # as for `score_table`
+    rows:pd.DataFrame,        # the study's table, for the metadata
+    names=("sex", "view", "age"), # columns; numbers in bands of twenty
+    n:int=1000,               # resamples
+    seed:int=0,               # of them
+) -> pd.DataFrame:            # a line a backbone, arm, column and group
+    """Recall, specificity and AUC by group, mean over seeds with their intervals, and how many there are: where a group's
+    share of positives decides, as with AP films, an arm of metadata alone shows it too. '-' where a class is missing."""
+    names = [o for o in names if o in rows]
+    about = rows.drop_duplicates("image").assign(image=rows["image"].astype(str)).set_index("image")[names]
+    words = about.assign(**{o: _bands(about[o]) for o in names if pd.api.types.is_numeric_dtype(about[o])}).fillna("missing")
+    test, lines = predictions[(predictions["side"] == "test") & ~predictions["synthetic"]], []
+    for (backbone, arm), own in test.groupby(["backbone", "arm"], sort=False):
+        by_seed = [o for _, o in own.groupby("seed")]
+        first, prob = by_seed[0], np.stack([o["probability"] for o in by_seed])
+        groups = words.loc[first["image"].astype(str)]
+        for name in names:
+            for group in sorted(groups[name].unique()):
+                at = (groups[name] == group).to_numpy()
+                lines.append(dict(backbone=backbone, arm=arm_title(arm), column=name, group=group)
+                             | _of_group(first[at], prob[:, at], n, seed))
+    return pd.DataFrame(lines)
 
-def to_markdown(
-    table:pd.DataFrame, # any table
-) -> str:
-    "The table as aligned markdown text, floats with six decimals."
-    text = {c: [f"{o:.6f}" if isinstance(o, float) else str(o) for o in table[c]] for c in table}
-    width = {c: max(map(len, [str(c), *text[c]])) for c in text}
-    line = lambda cells: "| " + " | ".join(f"{o:<{n}}" for o, n in zip(cells, width.values())) + " |"
-    return "\n".join(map(line, [map(str, text), ["-" * n for n in width.values()], *zip(*text.values())]))
+def _of_group(rows, prob, n, seed):
+    label = rows["label"].to_numpy()
+    counts = dict(n=len(label), positives=int(label.sum()))
+    if not 0 < label.sum() < len(label): return counts | dict.fromkeys(("recall", "specificity", "rocauc"), "-")
+    found = _with_wilson(spread(label, prob, resample(rows["patient_id"], label, n, seed)), label)
+    return counts | {o: _in_words(*found.loc[o, ["mean", "low", "high"]]) for o in ("recall", "specificity", "rocauc")}

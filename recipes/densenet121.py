@@ -2,7 +2,7 @@
 from cxr_fastai.all import *
 
 @call_parse
-@delegates(run_backbone, but="arch")
+@delegates(run_study, but="backbones")
 def main(**kwargs):
-    "Train the paper's arms with DenseNet121, print their epoch tables and Table 1's row, save everything in a folder."
-    plot_run(run_backbone("densenet121", **kwargs))
+    "Train the paper's arms with DenseNet121, print their epoch tables and Table 1's row, write the report."
+    print(f"The report is {report(run_study('densenet121', **kwargs))}")

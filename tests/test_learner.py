@@ -10,7 +10,7 @@ from cxr_fastai.data import RadiographDataLoaders, RadiographTransform
 from cxr_fastai.fusion import FUSIONS, parameter_groups
 from cxr_fastai.leaks import LeakError
 from cxr_fastai.learner import *
-from cxr_fastai.tables import METRICS
+from cxr_fastai.scoring import METRICS
 from conftest import SIDE
 
 ROOT = Path(__file__).parents[1]

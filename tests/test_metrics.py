@@ -4,7 +4,7 @@ from sklearn import metrics as skm
 from cxr_fastai import metrics
 from cxr_fastai.basics import accuracy, mk_metric, to_detach
 from cxr_fastai.metrics import *
-from cxr_fastai.tables import METRICS
+from cxr_fastai.scoring import METRICS
 
 def batch(pred, y): # what a metric reads of a learner
     return SimpleNamespace(pred=pred, y=y, yb=(y,), to_detach=to_detach)

@@ -10,7 +10,7 @@ from cxr_fastai.readers import read_rows
 from cxr_fastai.report import plot_gan, plot_roc, plot_run
 from cxr_fastai.study import load_cohort, run_backbone, run_gan, train_gan
 from cxr_fastai.synthesis import read_manifest, resynthesise
-from cxr_fastai.tables import scores
+from cxr_fastai.scoring import scores
 
 ROOT = Path(__file__).parents[1]
 TINY = dict(size=32, epochs=1, bs=16, weights="none", normals=60, arms=",".join(ARMS), gan_epochs=1)

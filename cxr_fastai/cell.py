@@ -1,0 +1,158 @@
+"""One cell of a study: a backbone, an arm and a seed in a folder that is named by all that determines it.
+
+`scores.json` is written last, with checksums of the files beside it: a folder without one is begun anew, one whose files
+have other checksums is refused, and one whose lock is held is left to its process."""
+import contextlib, hashlib, shutil, traceback
+from filelock import FileLock, Timeout
+from .arms import *
+from .basics import *
+from .cohort import *
+from .data import RadiographDataLoaders
+from .distributed import *
+from .learner import *
+from .minority import *
+from .rivals import *
+from .runs import *
+from .synthesis import *
+from .scoring import scores
+
+__all__ = ["Cell", "CellError", "arm_rows", "predict_rows", "read_cell", "run_cell"]
+
+LEARNERS = {"image": image_learner, "metadata": metadata_learner, "both": fusion_learner}
+RESULTS = "predictions.csv", "history.csv"
+
+class CellError(RuntimeError):
+    "A cell can't be run or read: one sentence says which, and what to do."
+
+class Cell:
+    "What one folder of a study is of. `rows` are the real ones; `settings` are all that determines the result."
+    def __init__(self, folder, rows, settings, gan=None, loud=False):
+        self.folder, self.rows, self.settings, self.gan, self.loud = Path(folder), rows, settings, gan, loud
+    def __repr__(self): return self.folder.name
+    @property
+    def arm(self): return parse_arm(self.settings["arm"])
+
+def arm_rows(
+    cell:Cell,
+) -> pd.DataFrame: # real rows, and what the arm adds to them
+    "The table an arm is trained on. By the 'paper' protocol, what is synthetic is then split among all sides."
+    s, rows = cell.settings, cell.rows
+    if cell.arm.synth:
+        synth = synthetic_minority(rows, seed=s["seed"], n=s["n"], metadata=s["policy"], **cell.gan)
+        rows = add_synthetic(rows, synth)
+    if s["protocol"] == "paper": rows = split_paper(rows, s["split_seed"])
+    if cell.arm.rival == "duplicate": rows = duplicated(rows, s["n"], s["seed"])
+    return rows
+
+def _learner(cell, rows):
+    s, use = cell.settings, cell.arm.use
+    dls = RadiographDataLoaders.from_df(rows, cell.folder, size=s.get("size", 32), bs=s["bs"], seed=s["seed"], use=use,
+                                        protocol=s["protocol"], **s["columns"], **rival_dls(cell.arm.rival))
+    kwargs = {o: s[o] for o in ("arch", "weights", "precision", "fusion") if o in s}
+    learn = LEARNERS[use](dls, seed=s["seed"], cbs=HistoryWriter(cell.folder/"history.csv"), **kwargs)
+    if s["epoch_rule"] == "best": learn.add_cb(SaveModelCallback("rocauc", fname="best"))
+    return rival_learner(learn, cell.arm.rival)
+
+def predict_rows(
+    learn,             # a classifier
+    rows:pd.DataFrame, # with `label`; those of valid and test are taken
+) -> pd.DataFrame:     # `side image patient_id label probability synthetic`, label 0 or 1
+    "What a model says of its valid and test rows, real ones first."
+    rows = rows[rows["split"] != "train"]
+    made = rows["synthetic"].eq(True) if "synthetic" in rows else pd.Series(False, rows.index)
+    rows = rows.assign(synthetic=made).sort_values(["split", "synthetic"], ascending=[False, True], kind="stable")
+    with learn.no_bar(): prob, label = learn.get_preds(dl=learn.dls.test_dl(rows, with_labels=True))
+    res = rows[["image", "patient_id"]].assign(label=label.numpy(), probability=prob[:, 1].numpy(), synthetic=rows["synthetic"])
+    res.insert(0, "side", rows["split"])
+    return res
+
+def _sha(file): return hashlib.sha256(file.read_bytes()).hexdigest()
+
+def _export(learn, file):
+    "fastai's export; OSError where it can't be written, for which torch has a sentence about inline containers."
+    with atomic(file) as tmp:
+        try: learn.export(tmp.absolute())
+        except RuntimeError as e: raise OSError(f"{file.name} can't be written; is the disk full? ({e})") from None
+
+def _train(cell):
+    "Train, predict and write; gives what `scores.json` holds."
+    start, s, folder = time.time(), cell.settings, cell.folder
+    rows = agreed(lambda: arm_rows(cell))
+    before = data_digest(rows, s.get("size"))
+    learn = _learner(cell, rows)
+    begin = time.time()
+    with together(learn): learn.fine_tune(s["epochs"], s["lr"])
+    training = time.time() - begin
+    if not is_first(): return
+    with alone(): table = predict_rows(learn, rows)
+    with atomic(folder/"predictions.csv") as tmp: table.to_csv(tmp, index=False, float_format="%.9g")
+    shutil.rmtree(folder/learn.model_dir, ignore_errors=True)
+    _export(learn, folder/"model.pkl")
+    if data_digest(rows, s.get("size")) != before: raise CellError("its radiographs changed while it was trained")
+    real = table[(table["side"] == "test") & ~table["synthetic"]]
+    train = cell.rows if s["protocol"] == "clean" else split_paper(cell.rows, s["split_seed"])
+    return scores(real["label"], real["probability"]) | dict(
+        weights=learn.weights, prior=train_prior(train), train_prior=train_prior(rows, cell.arm.rival),
+        seconds=round(time.time() - start, 2), training=round(training, 2), threads=torch.get_num_threads(),
+        processes=max(1, num_distrib()), files={o: _sha(folder/o) for o in RESULTS})
+
+def _quiet(cell):
+    "Where what a cell prints goes: its log, or here."
+    if cell.loud: return contextlib.nullcontext()
+    stack = contextlib.ExitStack()
+    log = stack.enter_context(open(cell.folder/"log.txt" if is_first() else os.devnull, "a"))
+    for o in contextlib.redirect_stdout, contextlib.redirect_stderr: stack.enter_context(o(log))
+    return stack
+
+def _clear(folder):
+    for o in folder.iterdir():
+        if o.is_dir(): shutil.rmtree(o)
+        elif o.name != ".lock": o.unlink()
+
+def _attempt(cell):
+    "Run the cell, whose lock is held; an error is its outcome and never its study's end."
+    try:
+        if is_first():
+            _clear(cell.folder)
+            write_json(cell.folder/"settings.json", cell.settings)
+        with _quiet(cell): result = _train(cell)
+        if is_first(): write_json(cell.folder/"scores.json", result)
+        return dict(status="done")
+    except Exception as e:
+        first_line = (str(e).splitlines() or ["no message"])[0]
+        with contextlib.suppress(OSError): (cell.folder/"error.txt").write_text(traceback.format_exc())
+        return dict(status="failed", error=f"{cell}: {type(e).__name__}: {first_line}")
+
+def run_cell(
+    cell:Cell,
+) -> dict: # status: 'done' (now or before), 'busy' (another process has it) or 'failed', with `error`, one sentence
+    "Run one cell, unless it is done or another process runs it."
+    def begin():
+        "The lock, and whether there is something to do."
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cell.folder/".lock")
+        try: lock.acquire(timeout=0)
+        except Timeout: return "busy"
+        held.append(lock)
+        return "done" if (cell.folder/"scores.json").exists() else "begin"
+    held = []
+    try:
+        status = agreed(begin)
+        if status == "begin": return _attempt(cell)
+        return dict(status=status)
+    except OSError as e: return dict(status="failed", error=f"{cell}: {e}")
+    finally:
+        for lock in held: lock.release()
+
+def read_cell(
+    cell:Cell,
+) -> tuple: # its scores, and its predictions
+    "What a finished cell left. CellError where its files aren't those that were written."
+    def damaged(why): return CellError(f"{cell.folder} is damaged ({why}): delete it, and the same command runs it again.")
+    try: result = json.loads((cell.folder/"scores.json").read_text())
+    except (OSError, ValueError) as e: raise damaged(f"scores.json can't be read: {type(e).__name__}") from None
+    for name in RESULTS:
+        file = cell.folder/name
+        if not file.exists(): raise damaged(f"{name} is missing")
+        if _sha(file) != result.get("files", {}).get(name): raise damaged(f"{name} isn't what was written")
+    return result, pd.read_csv(cell.folder/"predictions.csv", dtype=dict(image=str, patient_id=str))

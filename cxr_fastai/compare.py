@@ -1,0 +1,161 @@
+"""Two arms on the same test rows: paired intervals, McNemar's and DeLong's tests, Holm's correction, and a plain verdict.
+
+With seeds, what is compared is the mean over the seeds that both arms have. No torch."""
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata, t as student
+from .arms import arm_title
+from .calibration import threshold_at
+from .intervals import *
+from .intervals import percentiles
+
+__all__ = ["compare_arms", "delong", "mcnemar", "sides", "verdict"]
+
+COMPARED = "recall", "specificity", "rocauc", "pr_auc", "brier" # and recall at 90% specificity, and the gain
+
+def _placements(label, prob):
+    "How each positive stands among the negatives, and each negative among the positives, 0 to 1 (their means: the AUC)."
+    pos, neg = prob[label], prob[~label]
+    ranks, m, n = rankdata(np.concatenate([pos, neg])), len(pos), len(neg)
+    return (ranks[:m] - rankdata(pos)) / n, 1 - (ranks[m:] - rankdata(neg)) / m
+
+def _patient_variance(x, y, who_x, who_y):
+    "Of mean(x) + what y adds to it, patients being drawn: DeLong's, and Obuchowski's (1997) where a patient has several."
+    m, n, k = len(x), len(y), max(who_x.max(), who_y.max()) + 1
+    gx, gy = np.bincount(who_x, x - x.mean(), k), np.bincount(who_y, y - y.mean(), k)
+    kx, ky = len(np.unique(who_x)), len(np.unique(who_y))
+    every = len(np.unique(np.r_[who_x, who_y]))
+    if min(kx, ky) < 2: return np.nan
+    return kx/(kx - 1)*(gx @ gx)/m**2 + ky/(ky - 1)*(gy @ gy)/n**2 + 2*every/(every - 1)*(gx @ gy)/(m*n)
+
+def delong(
+    label,         # 0/1, `[n]`
+    a,             # probabilities of one arm, `[n]` or `[seeds, n]`
+    b=None,        # of another, for the same rows and seeds; None: `a` against .5
+    patients=None, # whose rows they are; None: each row is another's
+    level:float=.95,# confidence
+) -> dict:         # auc_a, auc_b, difference, low, high, se, p
+    """DeLong et al. (1988) for two correlated areas under the ROC curve, b minus a. With two seeds or more the areas are
+    means over them, the variance of the difference over seeds joins that over patients, and the t distribution has
+    Satterthwaite's degrees of freedom: the luck of training is covered, too."""
+    label = np.asarray(label).astype(bool)
+    who = np.arange(len(label)) if patients is None else pd.factorize(np.asarray(patients))[0]
+    each = lambda prob: [_placements(label, o) for o in np.atleast_2d(np.asarray(prob, float))]
+    one, two = each(a), None if b is None else each(b)
+    area = lambda o: np.array([x.mean() for x, _ in o])
+    zero = [(np.full(label.sum(), .5), np.full((~label).sum(), .5))] * len(one)
+    x, y = (np.mean([q[i] - p[i] for p, q in zip(zero if two is None else one, one if two is None else two)], 0) for i in (0, 1))
+    by_seed = area(one) - .5 if two is None else area(two) - area(one)
+    luck = by_seed.var(ddof=1)/len(by_seed) if len(by_seed) > 1 else 0.
+    variance = _patient_variance(x, y, who[label], who[~label]) + luck
+    df = (len(by_seed) - 1) * variance**2 / luck**2 if luck else np.inf
+    difference, se = by_seed.mean(), np.sqrt(variance)
+    with np.errstate(all="ignore"): p = 2 * student.sf(abs(difference)/se, df) if se > 0 else float(difference == 0)
+    half = student.ppf((1 + level)/2, df) * se
+    return dict(auc_a=area(one).mean(), auc_b=np.nan if two is None else area(two).mean(), difference=difference,
+                low=max(-1., difference - half), high=min(1., difference + half), se=se, p=p)
+
+def mcnemar(
+    label, # 0/1, `[n]`
+    a,     # probabilities of one arm, `[n]` or `[seeds, n]`
+    b,     # of another
+) -> float: # exact, two-sided
+    """McNemar's test of recall: the decisions at .5 about the positives, by the mean probability over seeds. It takes
+    every positive image for a patient of its own."""
+    from statsmodels.stats.contingency_tables import mcnemar
+    hit = np.asarray(label).astype(bool)
+    x, y = (np.atleast_2d(o).mean(0)[hit] > .5 for o in (a, b))
+    return float(mcnemar([[(x & y).sum(), (x & ~y).sum()], [(~x & y).sum(), (~x & ~y).sum()]], exact=True).pvalue)
+
+def sides(
+    predictions:pd.DataFrame, # long, as `grid.Study.collect` gives them
+    backbone:str,
+    arm:str,
+) -> tuple: # by seed: its valid rows, and its real test rows
+    "An arm's predictions: two dicts, seed -> rows."
+    own = predictions[(predictions["backbone"] == backbone) & (predictions["arm"] == arm) & ~predictions["synthetic"]]
+    by = lambda side: dict(list(own[own["side"] == side].groupby("seed")))
+    return by("valid"), by("test")
+
+def _at_specificity(label, prob, valid, draws, specificity=.9):
+    "Recall of each seed `[b]` at its own threshold, fixed on its valid rows."
+    return [weighted_metrics(label, p, draws, threshold_at(v["label"], v["probability"], specificity))["recall"]
+            for p, v in zip(prob, valid)]
+
+def _drawn(label, prob, valid, draws):
+    "Metrics `[seeds, b]` of every resample."
+    each = [weighted_metrics(label, p, draws) for p in prob]
+    return {k: np.stack([o[k] for o in each]) for k in COMPARED} | dict(
+        recall_at_90=np.stack(_at_specificity(label, prob, valid, draws)))
+
+def _mean_over(values, chosen):
+    "Mean over the seeds `[b, seeds]` that each resample has drawn of `values` `[seeds, b]`."
+    return values[chosen.T, np.arange(values.shape[1])].mean(0)
+
+def _gain(before, after):
+    with np.errstate(all="ignore"): return np.where(before == after, 0, (after - before)/before)
+
+def _compare(label, patients, a, b, valid_a, valid_b, n, seed):
+    draws = resample(patients, label, n, seed)
+    many, rng = len(a), np.random.default_rng([seed, 1])
+    chosen = rng.integers(0, many, (n, many)) # both patients and seeds are drawn (Owen 2007); one seed is itself
+    ones = np.ones((1, len(label)))
+    now, drawn = ([_drawn(label, p, v, w) for p, v in ((a, valid_a), (b, valid_b))] for w in (ones, draws))
+    row = {}
+    for k in now[0]:
+        row[k] = float((now[1][k] - now[0][k]).mean())
+        row[f"{k}_low"], row[f"{k}_high"] = percentiles(_mean_over(drawn[1][k] - drawn[0][k], chosen))
+    row["gain"] = float(_gain(*(o["recall"].mean() for o in now)))
+    row["gain_low"], row["gain_high"] = percentiles(_gain(*(_mean_over(o["recall"], chosen) for o in drawn)))
+    test = delong(label, a, b, patients)
+    return row | dict(rocauc_low=test["low"], rocauc_high=test["high"], p_delong=test["p"], p_mcnemar=mcnemar(label, a, b))
+
+def _holm(table):
+    "Both tests of every line are one family."
+    from statsmodels.stats.multitest import multipletests
+    p = table[["p_delong", "p_mcnemar"]].to_numpy()
+    fixed, known = p.copy(), ~np.isnan(p)
+    if known.any(): fixed[known] = multipletests(p[known], method="holm")[1]
+    return table.assign(holm_delong=fixed[:, 0], holm_mcnemar=fixed[:, 1])
+
+def compare_arms(
+    predictions:pd.DataFrame, # long: `backbone arm seed side patient_id label probability synthetic`
+    pairs,                    # (before, after), as `arms.comparisons_of` gives them
+    n:int=2000,               # resamples
+    seed:int=0,               # of them
+) -> pd.DataFrame:            # a line a backbone and pair; differences are after minus before
+    """Differences of recall, specificity, areas, Brier score and recall at 90% specificity (each arm's and seed's threshold
+    fixed on its valid rows), and the relative gain of recall, with 95% intervals: DeLong's for the AUC, else of a paired
+    bootstrap of patients and, where there are several, of seeds. Real test rows alone; `holm_*` are corrected over the table."""
+    rows = []
+    for backbone in predictions["backbone"].unique():
+        for before, after in pairs:
+            (valid_a, a), (valid_b, b) = (sides(predictions, backbone, o) for o in (before, after))
+            seeds = sorted(set(a) & set(b))
+            if not seeds: continue
+            first = a[seeds[0]]
+            label, patients = first["label"].to_numpy(), first["patient_id"].to_numpy()
+            prob = [np.stack([o[s]["probability"].to_numpy() for s in seeds]) for o in (a, b)]
+            valid = [[o[s] for s in seeds] for o in (valid_a, valid_b)]
+            rows.append(dict(backbone=backbone, before=before, after=after, n=len(label), positives=int(label.sum()), seeds=len(seeds))
+                        | _compare(label, patients, *prob, *valid, n, seed))
+    return _holm(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=["backbone", "before", "after"])
+
+def verdict(
+    comparisons:pd.DataFrame,      # of `compare_arms`
+    before:str="real-meta",        # the comparison that was declared before the run
+    after:str="real-synth-meta",
+) -> str: # a sentence a backbone
+    """Whether the data support a gain: the ranking of patients must improve (AUC, DeLong, two-sided 5%). A gain of recall
+    at .5 that costs specificity is the threshold's, and is said to be."""
+    said = []
+    for o in comparisons[(comparisons["before"] == before) & (comparisons["after"] == after)].itertuples():
+        better = o.p_delong < .05 and o.rocauc > 0
+        worse = o.p_delong < .05 and o.rocauc < 0
+        what = "support a gain" if better else "show a loss" if worse else "do not support a gain"
+        luck = "" if o.seeds > 1 else "; one seed, so that the luck of training isn't covered"
+        said.append(f"{o.backbone}: the data {what} from {arm_title(before)} to {arm_title(after)}: AUC {o.rocauc:+.3f} "
+                    f"[{o.rocauc_low:+.3f}, {o.rocauc_high:+.3f}], p = {o.p_delong:.2g} (DeLong); recall at .5 {o.recall:+.3f} "
+                    f"[{o.recall_low:+.3f}, {o.recall_high:+.3f}] with specificity {o.specificity:+.3f} "
+                    f"[{o.specificity_low:+.3f}, {o.specificity_high:+.3f}]{luck}.")
+    return "\n".join(said)

@@ -1,0 +1,76 @@
+"""Where a grid's jobs run: in this process, in several on this machine (joblib), or on a Ray cluster.
+
+Each yields (number of the job, its outcome) as jobs end, in whatever order. A worker that dies takes its job with it: it is
+started once more, and a job whose worker dies twice is given up, while the others go on."""
+import os, tempfile
+from pathlib import Path
+
+__all__ = ["in_workers", "on_ray", "threads_of"]
+
+DIED = dict(status="failed", error="its process died twice: killed, or out of memory")
+THREADS = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
+
+def threads_of(
+    workers:int, # processes at a time
+) -> int:        # at least 1
+    "A worker's share of the cores that this process may use."
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, cores // workers)
+
+def _noted(f, job, note):
+    "Say by an empty file that the job began, then do it."
+    note.touch()
+    return f(job)
+
+def _pool(f, jobs, workers, threads):
+    "Outcomes of `jobs` (number: job) from a pool that a dying worker breaks: the started ones are then yielded with None."
+    from joblib.externals.loky import ProcessPoolExecutor, as_completed
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+    with tempfile.TemporaryDirectory() as notes:
+        with ProcessPoolExecutor(workers, env=dict.fromkeys(THREADS, str(threads))) as pool:
+            futures = {pool.submit(_noted, f, job, Path(notes)/str(i)): i for i, job in jobs.items()}
+            for o in as_completed(futures):
+                try: yield futures[o], o.result()
+                except BrokenProcessPool:
+                    if (Path(notes)/str(futures[o])).exists(): yield futures[o], None
+
+def in_workers(
+    f,         # called with a job
+    jobs:list, # what can be pickled
+    workers:int=1, # processes; 1: this one
+):
+    """Run `f(job)` of each job in worker processes of this machine, the cores' threads divided among them. Which of the
+    jobs under way killed its worker can't be seen: each of them is then tried alone."""
+    if workers == 1:
+        yield from ((i, f(job)) for i, job in enumerate(jobs))
+        return
+    left, threads = dict(enumerate(jobs)), threads_of(workers)
+    while left:
+        suspects = []
+        for i, outcome in _pool(f, left, workers, threads):
+            if outcome is None: suspects.append(i)
+            else: yield i, outcome
+            if outcome: del left[i]
+        for i in suspects: yield i, next(o or DIED for _, o in _pool(f, {i: left.pop(i)}, 1, threads))
+
+def _call(f, job): return f(job)
+
+def on_ray(
+    f,            # called with a job
+    jobs:list,    # what can be pickled
+    address:str,  # of a running cluster: 'auto', 'host:port'; 'local' starts one here
+    cpus:int=1,   # that each job asks for
+    gpus:float=0, # and of GPUs; a fraction shares one
+):
+    "Run `f(job)` of each job as a Ray task, on whatever machine of the cluster has room; all must see the same folders."
+    import ray
+    if not ray.is_initialized():
+        ray.init(None if address == "local" else address, log_to_driver=False, configure_logging=False)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)
+    left = {task.remote(f, job): i for i, job in enumerate(jobs)}
+    while left:
+        (done,), _ = ray.wait(list(left))
+        try: outcome = ray.get(done) # f itself raises nothing
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError): outcome = DIED
+        except ray.exceptions.RayError as e: outcome = dict(status="failed", error=str(e).strip().splitlines()[-1])
+        yield left.pop(done), outcome

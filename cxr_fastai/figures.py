@@ -1,0 +1,250 @@
+"""Figures of a study from its tables alone: the paper's Figs 3-5 as curves, and those that its reviewer would ask for.
+
+Each function takes DataFrames with the columns of a study's csv files and gives a narrow matplotlib figure that pyplot
+doesn't know: none stays open. Scores are of the real test rows: means over seeds, 95% bands by resampled patients."""
+from itertools import cycle
+from types import SimpleNamespace
+import matplotlib as mpl, numpy as np, pandas as pd
+from matplotlib.figure import Figure
+from sklearn.metrics import average_precision_score, roc_auc_score
+from .arms import *
+from .calibration import prior_shift
+from .intervals import resample, spread
+
+__all__ = ["doses_of", "plot_calibration", "plot_confusion", "plot_curves", "plot_dose", "plot_groups",
+           "plot_pr", "plot_roc"]
+
+STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+         "grid.alpha": .3, "legend.frameon": False, "text.parse_math": False} # a name may hold a $
+COLOURS = {"real": "#0072B2", "meta": "#7F7F7F", "real-meta": "#E69F00", "real-synth": "#56B4E9",
+           "real-synth-meta": "#D55E00"} # of Okabe and Ito, for the colour-blind too
+MORE = "#009E73", "#CC79A7", "#5B4B9A", "#8C564B", "#17A2B8", "#9A8700", "#2F4F4F"
+N, ENDS = 400, (.025, .975) # resamples behind a band, whose drawn edge needs no more, and its quantiles
+GRID = np.linspace(0, 1, 101)
+
+def _figure(width, height, *shape, **kwargs):
+    "A figure of so many inches, and its axes."
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.subplots(*shape, **kwargs)
+
+def _colours(arms): return dict(zip([o for o in arms if o not in COLOURS], cycle(MORE))) | COLOURS
+
+def _legend(fig, ax):
+    "The legend below everything, where it hides no line."
+    handles, names = ax.get_legend_handles_labels()
+    ncols = 2 if max(map(len, names)) < 22 else 1
+    fig.set_figheight(fig.get_figheight() + .19*-(-len(names) // ncols))
+    fig.legend(handles, names, loc="outside lower center", ncols=ncols, columnspacing=1.2, handlelength=1.5)
+
+def _blocks(predictions):
+    "{arm: label, patients, image [n], prob [S,n] and seeds [S]} of the real test rows. ValueError for two backbones."
+    if (several := predictions["backbone"].unique()).size > 1:
+        raise ValueError(f"These predictions are of {', '.join(several)}: a figure is of one backbone.")
+    real, res = predictions[(predictions["side"] == "test") & ~predictions["synthetic"].astype(bool)], {}
+    for arm, rows in real.groupby("arm", sort=False):
+        seeds = [o for _, o in rows.groupby("seed")]
+        res[arm] = SimpleNamespace(label=seeds[0]["label"].to_numpy(), patients=seeds[0]["patient_id"].to_numpy(),
+                                   image=seeds[0]["image"].to_numpy(), seeds=[o["seed"].iloc[0] for o in seeds],
+                                   prob=np.stack([o["probability"].to_numpy() for o in seeds]))
+    return res
+
+def _weights(o):
+    "`[1+N, rows]`: the rows as they are, then resamples of the patients."
+    return np.concatenate([np.ones((1, len(o.label)), np.float32), resample(o.patients, o.label, N)])
+
+def _counted(label, prob, weights):
+    "True and false positives `[B,k+1]` above each of k distinct probabilities, falling, and above all."
+    order = np.argsort(-prob, kind="stable")
+    ends = np.r_[np.flatnonzero(np.diff(prob[order])), len(prob) - 1]
+    sums = [np.cumsum(weights[:, order] * o[order], 1, dtype=float)[:, ends] for o in (label, 1 - label)]
+    return [np.pad(o, ((0, 0), (1, 0))) for o in sums]
+
+def _roc(label, prob, weights):
+    "Sensitivity `[B,101]` at each false positive rate of `GRID`."
+    tp, fp = (o / o[:, -1:] for o in _counted(label, prob, weights))
+    return np.stack([np.interp(GRID, x, y) for x, y in zip(fp, tp)])
+
+def _pr(label, prob, weights):
+    "Precision `[B,100]` where each recall of `GRID` above 0 is first reached: a step, as no line joins two of them."
+    tp, fp = _counted(label, prob, weights)
+    at = np.stack([np.searchsorted(o / o[-1], GRID[1:]) for o in tp])
+    return np.take_along_axis(tp, at, 1) / np.take_along_axis(tp + fp, at, 1)
+
+def _banded(ax, x, drawn, **kwargs):
+    "The first of the lines `[1+N,k]`, and a band around it from the others."
+    low, high = np.nanquantile(drawn[1:], ENDS, axis=0)
+    ax.fill_between(x, low, high, color=kwargs["color"], alpha=.12, lw=0)
+    ax.plot(x, drawn[0], **kwargs)
+
+def _each_arm(predictions, curve, score, x, xlabel, ylabel):
+    "A figure with a banded curve an arm, named by its mean score; its axes, and the labels."
+    fig, ax = _figure(4.4, 4.1)
+    blocks = _blocks(predictions)
+    colours, plain = _colours(blocks), all(o in COLOURS for o in blocks)
+    for arm, o in blocks.items():
+        w, value = _weights(o), np.mean([score(o.label, p) for p in o.prob])
+        _banded(ax, x, np.mean([curve(o.label, p, w) for p in o.prob], 0), color=colours[arm],
+                ls="-" if plain or arm not in COLOURS else "--", label=f"{arm_title(arm)}: {value:.3f}")
+    name = predictions["backbone"].iloc[0]
+    ax.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel=xlabel, ylabel=ylabel, title=name)
+    _legend(fig, ax)
+    return fig, ax, o.label
+
+@mpl.rc_context(STYLE)
+def plot_roc(
+    predictions:pd.DataFrame, # of one backbone
+):                            # the figure
+    "ROC curves of a backbone's arms with bands, and their area. ValueError for predictions of two backbones."
+    fig, ax, _ = _each_arm(predictions, _roc, roc_auc_score, GRID, "1 - specificity", "recall (sensitivity)")
+    ax.plot([0, 1], [0, 1], ls=":", color="gray", lw=1)
+    return fig
+
+@mpl.rc_context(STYLE)
+def plot_pr(
+    predictions:pd.DataFrame, # of one backbone
+):                            # the figure
+    "Precision over recall with bands, and its average; the dotted line is guessing. ValueError as `plot_roc`."
+    fig, ax, label = _each_arm(predictions, _pr, average_precision_score, GRID[1:], "recall (sensitivity)", "precision")
+    ax.axhline(label.mean(), ls=":", color="gray", lw=1)
+    return fig
+
+def _reliability(label, prob, weights):
+    "Mean prediction `[k]` and share of positives `[B,k]` in 3 to 10 bins of equally many rows."
+    order, k = np.argsort(prob, kind="stable"), int(np.clip(len(prob) // 15, 3, 10))
+    starts = np.arange(k) * len(prob) // k
+    bins = lambda o: np.add.reduceat(o[..., order], starts, axis=-1)
+    with np.errstate(invalid="ignore"): # no row of a bin in a resample
+        return bins(prob) / bins(np.ones(len(prob))), bins(weights * label) / bins(weights)
+
+@mpl.rc_context(STYLE)
+def plot_calibration(
+    predictions:pd.DataFrame, # of one backbone
+    cells:pd.DataFrame,       # with `backbone arm seed train_prior prior`
+):                            # the figure
+    "Share of positives over predicted probability, before and after `prior_shift` to the real training rows' share."
+    fig, axs = _figure(5.6, 3, 1, 2, sharey=True)
+    blocks, backbone = _blocks(predictions), predictions["backbone"].iloc[0]
+    priors = cells[cells["backbone"] == backbone].set_index(["arm", "seed"])[["train_prior", "prior"]]
+    for arm, o in blocks.items():
+        shifted = np.stack([prior_shift(p, *priors.loc[(arm, seed)]) for p, seed in zip(o.prob, o.seeds)])
+        w = _weights(o)
+        for ax, prob in zip(axs, (o.prob, shifted)):
+            x, y = (np.mean(part, 0) for part in zip(*(_reliability(o.label, p, w) for p in prob)))
+            _banded(ax, x, y, color=_colours(blocks)[arm], marker=".", label=arm_title(arm))
+    for ax, title, ylabel in zip(axs, ("as predicted", "prior-shift corrected"), ("share of positives", None)):
+        ax.plot([0, 1], [0, 1], ls=":", color="gray", lw=1)
+        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel=ylabel, title=f"{backbone}, {title}")
+    _legend(fig, axs[0])
+    return fig
+
+@mpl.rc_context(STYLE)
+def plot_confusion(
+    predictions:pd.DataFrame,       # of one backbone
+    names=("negative", "positive"), # of the classes
+):                                  # the figure
+    "Confusion matrices of a backbone's arms at .5: rows by mean over seeds, and their share of the row."
+    blocks = _blocks(predictions)
+    fig, axs = _figure(4.4, 2.1*((len(blocks) + 1)//2), (len(blocks) + 1)//2, 2, squeeze=False)
+    for ax in axs.flat[len(blocks):]: ax.axis("off")
+    for ax, (arm, o) in zip(axs.flat, blocks.items()):
+        called = np.mean([np.bincount(2*o.label + (p > .5), minlength=4) for p in o.prob], 0).reshape(2, 2)
+        share = called / called.sum(1, keepdims=True)
+        ax.imshow(share, cmap="Blues", vmin=0, vmax=1.2)
+        for (i, j), s in np.ndenumerate(share):
+            count = f"{called[i, j]:,.1f}".removesuffix(".0")
+            ax.text(j, i, f"{count}\n{s:.0%}", ha="center", va="center", color="kw"[int(s > .65)])
+        ax.set_yticks([0, 1], names, rotation=90, va="center")
+        ax.set(xticks=[0, 1], xticklabels=names, title=arm_title(arm))
+        ax.grid(False)
+    fig.supxlabel("across: called; down: is", fontsize="medium")
+    return fig
+
+def doses_of(
+    arms, # names of a study
+) -> dict: # those of the dose-response curve -> their share of the synthetic rows that would balance the classes
+    "Real-Meta as 0, then Ensembles by number of synthetic rows, rising; empty where no arm has a dose."
+    doses = [(arm.dose, o) for o in arms if (arm := parse_arm(o)).dose and arm == Arm("real-synth-meta", dose=arm.dose)]
+    return {o: 0 for o in arms if o == "real-meta" and doses} | {o: dose for dose, o in sorted(doses)}
+
+@mpl.rc_context(STYLE)
+def plot_dose(
+    predictions:pd.DataFrame, # of any backbones
+):                            # the figure
+    "AUC, recall and specificity at .5 over the number of synthetic rows, a line a backbone. ValueError without doses."
+    doses = doses_of(predictions["arm"].unique())
+    if not doses: raise ValueError("No arm is an Ensemble with a dose, as real-synth-meta+1/8.")
+    shown = dict(rocauc="AUC", recall="recall at .5", specificity="specificity at .5")
+    fig, axs = _figure(4.4, 5.6, 3, 1, sharex=True)
+    for i, (backbone, rows) in enumerate(predictions.groupby("backbone", sort=False)):
+        blocks = _blocks(rows[rows["arm"].isin(doses)])
+        found = {arm: spread(o.label, o.prob, resample(o.patients, o.label)) for arm, o in blocks.items()}
+        arms = [o for o in doses if o in found]
+        for ax, (metric, title) in zip(axs, shown.items()):
+            mean, low, high = np.array([found[o].loc[metric, ["mean", "low", "high"]] for o in arms], float).T
+            x, ends = np.array([float(doses[o]) for o in arms]) + .008*i, np.clip([mean - low, high - mean], 0, None)
+            ax.errorbar(x, mean, ends, marker="o", ms=4, capsize=2, color=MORE[i % len(MORE)], label=backbone)
+            ax.set(ylabel=title)
+    axs[-1].set_xticks([float(o) for o in doses.values()], map(str, doses.values()))
+    axs[-1].set_xlabel("synthetic films, share of full balance")
+    _legend(fig, axs[0])
+    return fig
+
+def _masks(rows, names):
+    "{'view AP': which rows}; numbers, such as age, in bands of 20."
+    res = {}
+    for name in (o for o in names if o in rows):
+        values = rows[name]
+        if pd.api.types.is_numeric_dtype(values): values = values // 20 * 20
+        for o in sorted(values.dropna().unique()):
+            band = f"{o:.0f}-{o + 19:.0f}" if isinstance(o, float) else o
+            res[f"{name} {band}"] = (values == o).to_numpy(bool)
+    return res
+
+@mpl.rc_context(STYLE)
+def plot_groups(
+    predictions:pd.DataFrame,    # of one backbone
+    rows:pd.DataFrame,           # with `image` and the columns `names`
+    names=("sex", "age", "view"),# what makes a group; those that `rows` lacks are left out
+):                               # the figure
+    """Whom each plain arm (each, where none is plain) calls positive at .5, by group, of the negatives and of the
+    positives. An arm that takes a group for the illness calls more of both there."""
+    blocks = _blocks(predictions)
+    if set(blocks) & set(COLOURS): blocks = {k: o for k, o in blocks.items() if k in COLOURS}
+    one, colours = next(iter(blocks.values())), _colours(blocks)
+    masks = _masks(rows.drop_duplicates("image").set_index("image").reindex(one.image), names)
+    fig, axs = _figure(5.6, 1 + .5*len(masks), 1, 2, sharey=True, sharex=True)
+    for i, (arm, o) in enumerate(blocks.items()):
+        w, called = _weights(o), (o.prob > .5).mean(0)
+        for ax, label in zip(axs, (0, 1)):
+            who = np.stack([m & (o.label == label) for m in masks.values()], 1).astype(float)
+            at = np.flatnonzero(who.any(0)) # groups that hold such rows
+            with np.errstate(invalid="ignore"): share = (w * called) @ who[:, at] / (w @ who[:, at])
+            ends, y = np.abs(np.nanquantile(share[1:], ENDS, axis=0) - share[0]), at + (i - len(blocks)/2) * .13
+            ax.errorbar(share[0], y, xerr=ends, fmt="o", ms=3.5, lw=.9, color=colours[arm], label=arm_title(arm))
+    axs[0].set_yticks(range(len(masks)), [f"{k}\n{one.label[m].sum()} of {m.sum()} positive" for k, m in masks.items()])
+    axs[0].set(xlim=(-.02, 1.02), xlabel="negatives called positive", ylim=(len(masks) - .5, -.6))
+    axs[1].set(xlabel="positives called positive")
+    fig.suptitle(predictions["backbone"].iloc[0], fontsize="medium")
+    _legend(fig, axs[0])
+    return fig
+
+@mpl.rc_context(STYLE)
+def plot_curves(
+    history:pd.DataFrame,                # an arm's history.csv, or several with a column `seed`
+    losses=("train_loss", "valid_loss"), # what the upper panel shows; the lower one shows all else, from 0 to 1
+    title:str="",                        # of the figure
+):                                       # the figure
+    "Losses, and below them the paper's metrics, over epochs: thin lines a seed, thick their mean."
+    runs = [o for _, o in history.groupby("seed")] if "seed" in history else [history]
+    runs, names = [o.reset_index(drop=True) for o in runs], [o for o in history if o != "seed"]
+    fig, axs = _figure(4.4, 4.6, 2, 1, sharex=True)
+    for ax, shown in zip(axs, ([o for o in names if o in losses], [o for o in names if o not in losses])):
+        for name, colour in zip(shown, cycle([*COLOURS.values(), *MORE])):
+            table = pd.concat([o[name] for o in runs], axis=1).set_axis(range(len(runs)), axis=1)
+            if len(runs) > 1: ax.plot(table.index + 1, table, lw=.6, alpha=.45, color=colour)
+            ax.plot(table.index + 1, table.mean(axis=1), marker=".", color=colour, label=name.replace("_", " "))
+        ax.legend(ncols=2, fontsize="small")
+    axs[1].set(ylim=(0, 1.01), xlabel="epoch")
+    axs[1].xaxis.get_major_locator().set_params(integer=True)
+    fig.suptitle(title, fontsize="medium")
+    return fig

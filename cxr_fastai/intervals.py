@@ -1,0 +1,91 @@
+"""Metrics of weighted rows for all resamples of a bootstrap at once, and the intervals they give. No torch.
+
+Patients are drawn, not images, with replacement, within two strata (those with a positive image, and the others), so that
+every resample has both classes."""
+import numpy as np
+import pandas as pd
+from .calibration import *
+
+__all__ = ["resample", "spread", "weighted_metrics"]
+
+BLOCK = 2**22 # weights at a time: some 30 MB an array
+
+def resample(
+    patients,   # whose each row is, `[n]`
+    label,      # 0/1, `[n]`
+    n:int=2000, # resamples
+    seed:int=0, # of them
+) -> np.ndarray: # float32 `[n, rows]`: how often each row is in each resample
+    "A stratified bootstrap over patients."
+    who, names = pd.factorize(np.asarray(patients))
+    ill = np.bincount(who, np.asarray(label)) > 0
+    times, rng = np.zeros((n, len(names)), np.float32), np.random.default_rng(seed)
+    for stratum in np.flatnonzero(ill), np.flatnonzero(~ill):
+        k = len(stratum)
+        if k: times[:, stratum] = rng.multinomial(k, np.full(k, 1/k), n)
+    return times[:, who]
+
+def _ranked(label, prob, w):
+    "Area under the ROC curve, ties half, and average precision, `[b]` each."
+    order = np.argsort(-prob, kind="stable")
+    starts = np.flatnonzero(np.diff(prob[order], prepend=np.inf))
+    pos, neg = (np.add.reduceat(w[:, order] * o[order], starts, axis=1) for o in (label, ~label))
+    tp, fp = pos.cumsum(1), neg.cumsum(1)
+    with np.errstate(all="ignore"):
+        area = (neg * (tp - pos/2)).sum(1) / (tp[:, -1] * fp[:, -1])
+        precision = np.where(tp + fp > 0, tp / (tp + fp), 0)
+        return area, (pos * precision).sum(1) / tp[:, -1]
+
+def _decided(label, prob, w, threshold):
+    called = prob > threshold
+    tp, fp, fn, tn = (w @ np.stack([label & called, ~label & called, label & ~called, ~label & ~called], 1)).T
+    ratio = lambda a, b: np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+    recall, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
+    return dict(accuracy=(tp + tn)/(tp + fp + fn + tn), precision=ratio(tp, tp + fp), recall=recall,
+                specificity=specificity, balanced_accuracy=(recall + specificity)/2, f1=ratio(2*tp, 2*tp + fp + fn))
+
+def _block(label, prob, w, threshold):
+    area, average = _ranked(label, prob, w)
+    slope, intercept = recalibration(label, prob, w)
+    return _decided(label, prob, w, threshold) | dict(
+        rocauc=area, pr_auc=average, brier=w @ (prob - label)**2 / w.sum(1), calibration_slope=slope,
+        calibration_intercept=intercept, calibration_error=calibration_error(label, prob, w))
+
+def weighted_metrics(
+    label,             # 0/1, `[n]`
+    prob,              # probability of the positive class, `[n]`
+    weights=None,      # `[b,n]`; None: one line of ones
+    threshold:float=.5,# above it is called positive
+) -> dict:             # metric -> `[b]`
+    "The metrics of `tables.METRICS`, and calibration slope, intercept and error, of every line of weights."
+    label, prob = np.asarray(label).astype(bool), np.asarray(prob, float)
+    weights = np.ones((1, len(label))) if weights is None else weights
+    parts = [_block(label, prob, w.astype(float), threshold)
+             for w in np.array_split(weights, 1 + weights.size // BLOCK)]
+    return {k: np.concatenate([o[k] for o in parts]) for k in parts[0]}
+
+def spread(
+    label,          # 0/1, `[n]`
+    prob,           # `[n]`, or `[seeds, n]`
+    draws,          # of `resample`, for the same rows
+    thresholds=.5,  # one, or one a seed
+    level:float=.95,# confidence
+) -> pd.DataFrame:  # a line a metric: `mean low high sd`
+    """The mean over seeds of every metric, the percentile interval that `draws` give for it (the luck of the test
+    patients, for these trained models), and the standard deviation over seeds (the luck of training; nan for one)."""
+    prob = np.atleast_2d(prob)
+    thresholds = np.broadcast_to(thresholds, len(prob))
+    each = pd.DataFrame([{k: v[0] for k, v in weighted_metrics(label, p, None, t).items()} for p, t in zip(prob, thresholds)])
+    drawn = [weighted_metrics(label, p, draws, t) for p, t in zip(prob, thresholds)]
+    ends = {k: percentiles(np.mean([o[k] for o in drawn], 0), level) for k in each}
+    low, high = np.array(list(ends.values())).T
+    return pd.DataFrame(dict(mean=each.mean(), low=low, high=high, sd=each.std(ddof=1)), index=list(each))
+
+def percentiles(
+    values,         # of resamples, `[b]`; nan: undefined in that one
+    level:float=.95,# confidence
+) -> tuple:         # low, high; nan where none is defined
+    "A percentile interval of values that occur: infinities have no mean."
+    values = np.sort(values[~np.isnan(values)])
+    if not len(values): return np.nan, np.nan
+    return tuple(np.quantile(values, [(1 - level)/2, (1 + level)/2], method="inverted_cdf").tolist())

@@ -1,0 +1,142 @@
+"""The CycleGAN of a study and its synthetic minority rows (paper section 3.3): trained once per cohort, split, seed and
+settings, translated once per number and metadata policy, judged once; whoever asks again is given what is there."""
+from filelock import FileLock
+from .arms import POLICIES
+from .basics import *
+from .checkpoint import Checkpoint
+from .cohort import *
+from .cyclegan import *
+from .quality import *
+from .runs import *
+from .synthesis import *
+from .formats import to_markdown
+from .unpaired import UnpairedDataLoaders
+
+__all__ = ["GANS", "gan_folder", "run_gan", "synthetic_folder", "synthetic_minority", "train_gan"]
+
+GANS = { # settings by name: what small compute was measured to do best with, and the reference's own (and the paper's)
+    "fast": dict(epochs=30, bs=4, ngf=32, ndf=32, residual=True, upsample="resize", lam=2., identity=0.),
+    "reference": dict(epochs=200, bs=1)}
+
+def _settings(gan, size, epochs, seed, precision):
+    if gan not in GANS: raise ValueError(f"gan={gan!r} is not known; use {' or '.join(GANS)}.")
+    preset = GANS[gan] | dict(size=size, seed=seed, precision=precision)
+    return preset | dict(epochs=ifnone(epochs, preset["epochs"]))
+
+def gan_folder(
+    rows:pd.DataFrame,    # after `split_patients`
+    out,                  # folder of the runs
+    gan:str="fast",       # a key of `GANS`
+    size:int=128,         # side of the square images, pixels
+    epochs:int=None,      # None: as many as `gan` has
+    seed:int=0,           # of everything
+    precision:str="auto", # as in `use_bf16`
+) -> Path:
+    "Where the CycleGAN of these rows and settings is, or will be."
+    about = _settings(gan, size, epochs, seed, precision) | dict(data=data_digest(rows, size=size))
+    return Path(out)/f"cyclegan-{settings_digest(about)}"
+
+def train_gan(
+    rows:pd.DataFrame,    # after `split_patients`
+    out,                  # folder of the runs
+    gan:str="fast",       # a key of `GANS`
+    size:int=128,         # side of the square images, pixels
+    epochs:int=None,      # half of them flat, half falling; None: as many as `gan` has
+    seed:int=0,           # of initialisation, pools, augmentation and pairs
+    precision:str="auto", # as in `use_bf16`
+) -> tuple:               # the learner, and its folder with checkpoints, grids and history
+    "Train the CycleGAN of a cohort, split, seed and settings, or go on where it was; finished, it is only loaded."
+    folder, preset = gan_folder(rows, out, gan, size, epochs, seed, precision), _settings(gan, size, epochs, seed, precision)
+    epochs, bs, size = map(preset.pop, ("epochs", "bs", "size"))
+    learn = cyclegan_learner(UnpairedDataLoaders.from_df(rows, folder, size=size, bs=bs, seed=seed), **preset)
+    save_rows(rows, folder/"rows.csv")
+    write_json(folder/"settings.json", learn.settings | dict(gan=gan, epochs=epochs, bs=bs, versions=versions()))
+    every = max(1, epochs // 10)
+    cbs = Checkpoint(folder/"checkpoints", every), SaveGrids(folder/"grids", every), HistoryWriter(folder/"history.csv")
+    learn.fit_flat_lin(epochs - epochs//2, epochs//2, cbs=cbs)
+    return learn, folder
+
+def _by_heart(near):
+    "How many synthetic images are nearer to a training image than two real patients ever are, as rows of a table."
+    return pd.DataFrame([dict(figure=f"nearer to {who} than two real patients ever are, by {o}", floor=0., n=len(near),
+                              value=near[f"{flag}_{o}"].mean(), features=near["features"].iloc[0])
+                         for flag, who in (("closer", "a stranger"), ("copied", "its source"))
+                         for o in ("features", "pixels")])
+
+def _judge(rows, synth, folder, weights):
+    "Write how good `synth` is beside it, and print it. The real rows are of patients that the GAN never saw."
+    real = rows[(rows["split"] != "train") & rows["label"].isin(synth["label"].unique())]
+    if min(o["patient_id"].nunique() for o in (synth, real)) < FEWEST:
+        return print(f"{len(synth)} synthetic and {len(real)} held-out real rows are too few to judge by.")
+    file = folder/"quality.csv"
+    if not file.exists():
+        kwargs = dict(weights="none" if weights == "none" else "auto", size=int(synth["size"].iloc[0]))
+        near = memorisation(rows[rows["split"] == "train"], synth, **kwargs)
+        with atomic(folder/"memorised.csv") as tmp: near.to_csv(tmp, index=False)
+        table = pd.concat([quality(real, synth, **kwargs), told_apart(real, synth, **kwargs), _by_heart(near)])
+        with atomic(file) as tmp: table.to_csv(tmp, index=False)
+    label = synth["label"].iloc[0]
+    print(f"\nSynthetic against real {label} that the GAN never saw\n{to_markdown(pd.read_csv(file))}\n")
+
+def _number(rows, n, direction):
+    "Synthetic rows: half the majority's training rows, as the paper, where not said; at most one a minority row."
+    neg, pos = ((rows["label"] == o) & (rows["split"] == "train") for o in classes(rows))
+    n = ifnone(n, int(neg.sum()) // 2)
+    return n if direction == "a2b" else min(n, int(pos.sum()))
+
+def synthetic_folder(
+    rows:pd.DataFrame,      # after `split_patients`
+    out,                    # folder of the runs
+    n:int=None,             # rows; None: half the majority's training rows, as the paper
+    direction:str="a2b",    # 'b2a': of the majority, at most one a minority row
+    metadata:str="matched", # a key of `POLICIES`
+    **kwargs,               # of `gan_folder`
+) -> Path:
+    "Where these synthetic rows are, or will be."
+    if metadata not in POLICIES: raise ValueError(f"metadata={metadata!r} is not known; use {', '.join(POLICIES)}.")
+    return gan_folder(rows, out, **kwargs)/f"{direction}-{_number(rows, n, direction)}-{metadata}"
+
+def synthetic_minority(
+    rows:pd.DataFrame,      # after `split_patients`
+    out,                    # folder of the runs
+    n:int=None,             # rows; None: half the majority's training rows, as the paper
+    direction:str="a2b",    # 'b2a': of the majority, at most one a minority row
+    metadata:str="matched", # a key of `POLICIES`
+    weights:str="auto",     # of the network that judges them: 'none', anything else is 'auto'
+    seed:int=0,             # of everything
+    **kwargs,               # of `train_gan`
+) -> pd.DataFrame:          # for `add_synthetic`
+    "Synthetic rows of this cohort and split, made by one process while the others wait."
+    made = synthetic_folder(rows, out, n, direction, metadata, seed=seed, **kwargs)
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(made.parent/".lock"):
+        if not made.exists():
+            learn, _ = train_gan(rows, out, seed=seed, **kwargs)
+            synthesise(learn, rows, _number(rows, n, direction), direction, made, metadata, seed)
+        synth = read_manifest(made)
+        _judge(rows, synth, made, weights)
+    return synth
+
+def run_gan(
+    data:str="phantom",     # 'phantom' (the drawn demo set, not patients) or a folder with NIH's csv and images
+    gan:str="fast",         # 'fast' (for small compute) or 'reference' (as the paper's source: 9 blocks, 200 epochs)
+    size:int=256,           # side of the square images, pixels
+    epochs:int=None,        # half of them at 2e-4, half falling to zero; None: as many as `gan` has
+    synthetic:int=None,     # synthetic minority rows; None: half the majority's training rows
+    metadata:str="matched", # of synthetic rows: 'matched', 'source', 'donor', 'missing' or 'image-only'
+    seed:int=0,             # of cohort, split, initialisation, augmentation and pairs
+    weights:str="auto",     # of the network that judges: 'auto' (imagenet if it can be had) or 'none'
+    normals:int=700,        # normals drawn (the paper's 700); all there are where fewer
+    followups:bool=False,   # take follow-up visits too, not only the first as the paper does
+    precision:str="auto",   # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
+    out:str="runs",         # folder for the runs; each run makes one of its own inside
+) -> Path:                  # the run's folder
+    "Train the CycleGAN, or go on with it; translate training radiographs both ways; say how good they are."
+    rows = load_cohort(data, normals, not followups, seed)
+    print(f"\n{rows.groupby(['split', 'label'], observed=True).size().unstack()}\n")
+    kwargs = dict(n=synthetic, metadata=metadata, weights=weights, gan=gan, size=size, epochs=epochs, seed=seed,
+                  precision=precision)
+    both = [synthetic_minority(rows, out, direction=o, **kwargs) for o in DIRECTIONS]
+    folder = Path(both[0]["file"].iloc[0]).parents[1]
+    print(f"Everything is in {folder}")
+    return folder

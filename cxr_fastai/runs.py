@@ -1,0 +1,77 @@
+"""What a run works on, and what names its folder: the cohort of a data folder, and digests of rows, pixels and settings."""
+import hashlib, platform
+from importlib.metadata import version
+
+from . import __version__
+from .basics import *
+from .cache import RadiographCache, cache_root
+from .cohort import *
+from .phantom import make_phantom
+
+__all__ = ["data_digest", "flow_table", "load_cohort", "settings_digest", "versions"]
+
+PACKAGES = "torch", "fastai", "timm", "pandas", "scikit-learn", "pillow", "numpy"
+
+def _phantom():
+    "The drawn demo set: beside the package in a checkout, else drawn once into the user's cache."
+    here, drawn = Path(__file__).parents[1]/"data"/"phantom", cache_root()/"phantom"
+    if here.exists(): return here
+    if not drawn.exists(): make_phantom(drawn)
+    return drawn
+
+def _step(step, rows):
+    return dict(step=step, rows=len(rows), patients=rows["patient_id"].nunique(), positives=int(positive(rows).sum()))
+
+def load_cohort(
+    data:str="phantom",     # 'phantom' (drawn, not patients) or a folder with NIH's csv and images
+    n_normal:int=700,       # normals drawn; all there are where fewer
+    first_visit:bool=True,  # follow-up 0 only, as the paper
+    seed:int=0,             # of the draw and of the split
+) -> pd.DataFrame:          # the paper's cohort, split by patient 56:14:30 into train, valid and test
+    """Read a folder in NIH's layout, take the paper's cohort and split it; how many rows were left at each step stands
+    in `rows.attrs["flow"]`. FileNotFoundError without a Data_Entry csv."""
+    folder = _phantom() if data == "phantom" else Path(data)
+    tables = sorted(folder.glob("Data_Entry*.csv*"))
+    if not tables:
+        raise FileNotFoundError(f"{folder} holds no Data_Entry*.csv(.gz); --data takes 'phantom' or NIH's folder.")
+    rows = read_nih(tables[-1], images=folder, missing="drop")
+    labelled = rows[rows["label"].notna()]
+    first = labelled[labelled["follow_up"] == 0] if first_visit else labelled
+    n_normal = min(n_normal, (~positive(first)).sum())
+    cohort = paper_cohort(rows, n_normal=n_normal, first_visit=first_visit, seed=seed)
+    flow = [_step("with an image", rows), _step(f"{' or '.join(classes(rows))}", labelled)]
+    flow += [_step("at the first visit", first)] * first_visit + [_step("drawn for the cohort", cohort)]
+    cohort = split_patients(cohort, seed=seed)
+    cohort.attrs["flow"] = flow
+    return cohort
+
+def flow_table(
+    rows:pd.DataFrame, # after `split_patients`, or of `load_cohort`
+) -> pd.DataFrame:     # `step rows patients positives`
+    "How many rows were left at each step, and are on each side."
+    sides = [_step(o, rows[rows["split"] == o]) for o in ("train", "valid", "test")]
+    return pd.DataFrame(rows.attrs.get("flow", [_step("in the table", rows)]) + sides)
+
+def data_digest(
+    rows:pd.DataFrame, # after `split_patients`
+    size:int=None,     # side of the square images in pixels; None: the pixels don't matter
+) -> str:              # 16 hex letters
+    "What a table says, on which side each row is, and the pixels of its images, wherever they lie."
+    table = rows.drop(columns="file")
+    numbers = {o: table[o].astype(float) for o in table if pd.api.types.is_numeric_dtype(table[o])}
+    table = table.astype(str).assign(**numbers)[sorted(table)]
+    digest = hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+    if size: digest.update(RadiographCache(rows["file"].unique().tolist(), size).crcs(rows["file"]).tobytes())
+    return digest.hexdigest()[:16]
+
+def settings_digest(
+    settings:dict, # anything with a text
+) -> str:          # eight hex letters
+    "What names a folder: every setting that determines what is in it."
+    return hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]
+
+def versions(
+    packages=PACKAGES, # beside this package
+) -> dict:
+    "Versions by package."
+    return dict(cxr_fastai=__version__, python=platform.python_version()) | {o: version(o) for o in packages}
