@@ -79,12 +79,13 @@ def sides(
 
 def _at_specificity(label, prob, valid, draws, specificity=.9):
     "Recall of each seed `[b]` at its own threshold, fixed on its valid rows."
-    return [weighted_metrics(label, p, draws, threshold_at(v["label"], v["probability"], specificity))["recall"]
+    return [weighted_metrics(label, p, draws, threshold_at(v["label"], v["probability"], specificity),
+                             calibration=False)["recall"]
             for p, v in zip(prob, valid)]
 
 def _drawn(label, prob, valid, draws):
     "Metrics `[seeds, b]` of every resample."
-    each = [weighted_metrics(label, p, draws) for p in prob]
+    each = [weighted_metrics(label, p, draws, calibration=False) for p in prob]
     return {k: np.stack([o[k] for o in each]) for k in COMPARED} | dict(
         recall_at_90=np.stack(_at_specificity(label, prob, valid, draws)))
 

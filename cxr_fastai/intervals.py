@@ -44,23 +44,27 @@ def _decided(label, prob, w, threshold):
     return dict(accuracy=(tp + tn)/(tp + fp + fn + tn), precision=ratio(tp, tp + fp), recall=recall,
                 specificity=specificity, balanced_accuracy=(recall + specificity)/2, f1=ratio(2*tp, 2*tp + fp + fn))
 
-def _block(label, prob, w, threshold):
-    area, average = _ranked(label, prob, w)
+def _calibrated(label, prob, w):
     slope, intercept = recalibration(label, prob, w)
-    return _decided(label, prob, w, threshold) | dict(
-        rocauc=area, pr_auc=average, brier=w @ (prob - label)**2 / w.sum(1), calibration_slope=slope,
-        calibration_intercept=intercept, calibration_error=calibration_error(label, prob, w))
+    error = calibration_error(label, prob, w)
+    return dict(calibration_slope=slope, calibration_intercept=intercept, calibration_error=error)
+
+def _block(label, prob, w, threshold, calibration):
+    area, average = _ranked(label, prob, w)
+    scored = dict(rocauc=area, pr_auc=average, brier=w @ (prob - label)**2 / w.sum(1))
+    return _decided(label, prob, w, threshold) | scored | (_calibrated(label, prob, w) if calibration else {})
 
 def weighted_metrics(
     label,             # 0/1, `[n]`
     prob,              # probability of the positive class, `[n]`
     weights=None,      # `[b,n]`; None: one line of ones
     threshold:float=.5,# above it is called positive
+    calibration:bool=True, # its slope, intercept and error too, which take longest
 ) -> dict:             # metric -> `[b]`
-    "The metrics of `tables.METRICS`, and calibration slope, intercept and error, of every line of weights."
+    "The metrics of `scoring.METRICS`, and of calibration, of every line of weights."
     label, prob = np.asarray(label).astype(bool), np.asarray(prob, float)
     weights = np.ones((1, len(label))) if weights is None else weights
-    parts = [_block(label, prob, w.astype(float), threshold)
+    parts = [_block(label, prob, w.astype(float), threshold, calibration)
              for w in np.array_split(weights, 1 + weights.size // BLOCK)]
     return {k: np.concatenate([o[k] for o in parts]) for k in parts[0]}
 
@@ -70,13 +74,14 @@ def spread(
     draws,          # of `resample`, for the same rows
     thresholds=.5,  # one, or one a seed
     level:float=.95,# confidence
+    calibration:bool=True, # its metrics too
 ) -> pd.DataFrame:  # a line a metric: `mean low high sd`
     """The mean over seeds of every metric, the percentile interval that `draws` give for it (the luck of the test
     patients, for these trained models), and the standard deviation over seeds (the luck of training; nan for one)."""
     prob = np.atleast_2d(prob)
     thresholds = np.broadcast_to(thresholds, len(prob))
-    each = pd.DataFrame([{k: v[0] for k, v in weighted_metrics(label, p, None, t).items()} for p, t in zip(prob, thresholds)])
-    drawn = [weighted_metrics(label, p, draws, t) for p, t in zip(prob, thresholds)]
+    each = pd.DataFrame([{k: v[0] for k, v in weighted_metrics(label, p, None, t, calibration).items()} for p, t in zip(prob, thresholds)])
+    drawn = [weighted_metrics(label, p, draws, t, calibration) for p, t in zip(prob, thresholds)]
     ends = {k: percentiles(np.mean([o[k] for o in drawn], 0), level) for k in each}
     low, high = np.array(list(ends.values())).T
     return pd.DataFrame(dict(mean=each.mean(), low=low, high=high, sd=each.std(ddof=1)), index=list(each))

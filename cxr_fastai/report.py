@@ -21,7 +21,7 @@ __all__ = ["plot_gan", "report"]
 
 TABLES = "flow", "cells", "predictions", "table1", "metrics", "comparisons", "subgroups"
 WORDS = dict.fromkeys(("image", "patient_id", "backbone", "arm", "error", "gan", "folder", "group"), str)
-HEADS = {"rocauc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1", "recall_at_90": "recall at 90% specificity"}
+HEADS = {"rocauc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1", "before": "comparison"}
 DRAWN = "These films are drawn: the absolute scores of this study say nothing about pneumonia."
 LEAKY = ("Protocol 'paper' is leaky on purpose: patients and synthetic images stand on several sides of its split, as "
          "the paper's figures imply, so that its scores flatter.")
@@ -44,12 +44,11 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <link rel="icon" href="data:,"><title>{title}</title><style>{style}</style></head><body><h1>{title}</h1>
-<nav aria-label="Contents"><ol>{contents}</ol></nav><main>{main}</section></main></body></html>
-"""
+<nav aria-label="Contents"><ol>{contents}</ol></nav><main>{main}</section></main></body></html>"""
 
 def _text(value, name=""):
     "A table's value in words, ready for html."
-    if isinstance(value, float) and pd.isna(value): return "–"
+    if value != value: return "–"
     if not isinstance(value, float): return escape(str(value))
     if name.startswith(("p_", "holm_")) and value < .001: return "&lt;.001"
     return f"{value:,.3f}"
@@ -58,16 +57,18 @@ def _together(table):
     "A copy with `x x_low x_high` as one column of text, and arms by their titles."
     table = table.copy()
     for o in [o for o in table if {f"{o}_low", f"{o}_high"} <= set(table)]:
-        ends = zip(table[o], table.pop(f"{o}_low"), table.pop(f"{o}_high"))
-        table[o] = [f"{_text(a)} [{_text(b)}, {_text(c)}]" if b == b else _text(a) for a, b, c in ends]
+        three = zip(table[o], table.pop(f"{o}_low"), table.pop(f"{o}_high"))
+        table[o] = [f"{_text(a)} [{_text(b)}, {_text(c)}]" if b == b else _text(a) for a, b, c in three]
     title = lambda o: arm_title(o) if o.split("+")[0] in ARMS else o
-    return table.assign(**{o: table[o].map(title) for o in ("arm", "before", "after") if o in table})
+    table = table.assign(**{o: table[o].map(title) for o in ("arm", "before", "after") if o in table})
+    if "after" in table: table["before"] += " to " + table.pop("after") # one head that stays in sight
+    return table
 
 def _save(fig, file, **kwargs):
     "Write a figure, the same bits each time; a png with 256 colours is a third as large, and a page holds many."
     with atomic(file) as tmp, mpl.rc_context({"svg.hashsalt": "cxr_fastai"}):
         fig.savefig(tmp, **kwargs)
-        if tmp.suffix == ".png": Image.open(tmp).convert("RGB").quantize(256).save(tmp, optimize=True)
+        if tmp.suffix == ".png": Image.open(tmp).convert("RGB").quantize(256).save(tmp)
     plt.close(fig)
 
 class _Page:
@@ -110,8 +111,8 @@ class _Page:
             stem = self.folder/re.sub(r"[^\w.+-]+", "-", name)
             _save(fig, f"{stem}.svg", metadata={"Date": None})
             _save(fig, f"{stem}.png", dpi=170)
-            data = base64.b64encode(Path(f"{stem}.png").read_bytes()).decode()
-            wide, said = "wide" * bool(fig.get_figwidth() > 5), escape(caption)
+            data, said = base64.b64encode(Path(f"{stem}.png").read_bytes()).decode(), escape(caption)
+            wide = "wide" if fig.get_figwidth() > 5 else "narrow"
             self.parts.append(f'<figure class="{wide}"><figcaption>{said}</figcaption>'
                               f'<img alt="{said}" src="data:image/png;base64,{data}"></figure>')
         self.parts.append("</div>")
@@ -124,8 +125,8 @@ def _read(folder):
     if lost := [o for o in ("settings.json", "rows.csv", *(f"{o}.csv" for o in TABLES)) if not (folder/o).exists()]:
         raise FileNotFoundError(f"{folder} holds no {few(lost)}: report takes the folder that run_study gives.")
     read = lambda file: pd.read_csv(file, dtype=WORDS) if file.stat().st_size > 1 else pd.DataFrame()
-    settings, rows = json.loads((folder/"settings.json").read_text()), read_rows(folder/"rows.csv")
-    return SimpleNamespace(settings=settings, rows=rows, out=folder.parent, **{o: read(folder/f"{o}.csv") for o in TABLES})
+    about = dict(settings=json.loads((folder/"settings.json").read_text()), rows=read_rows(folder/"rows.csv"))
+    return SimpleNamespace(out=folder.parent, **about, **{o: read(folder/f"{o}.csv") for o in TABLES})
 
 def _what(study):
     "What was run, from the settings."
@@ -194,23 +195,22 @@ def report(
     folder, # that `run_study` gave
 ) -> Path:  # report.html in it
     "Write a study's page, and its figures under figures/ as png and svg. FileNotFoundError for any other folder."
-    folder = Path(folder)
-    study = _read(folder)
+    study = _read(folder := Path(folder))
     s, cells, rows, predictions = study.settings, study.cells, study.rows, study.predictions
     names = [*s.get("cat_names", ("sex", "view")), *s.get("cont_names", ("age",))]
-    warnings = [DRAWN] * (s["data"].split(" ")[0] == "phantom") + [LEAKY] * (s["protocol"] == "paper")
-    page = _Page(folder/"figures", warnings)
+    drawn, leaky = s["data"].split(" ")[0] == "phantom", s["protocol"] == "paper"
+    page = _Page(folder/"figures", [DRAWN] * drawn + [LEAKY] * leaky)
     page.section("What was run", scores=True).text(_what(study))
-    said = verdict(study.comparisons) or "This study doesn't compare Real-Meta with Ensemble."
-    for o in said.splitlines(): page.text(o, "verdict")
+    for o in (verdict(study.comparisons) or "Real-Meta or Ensemble is missing.").splitlines(): page.text(o, "verdict")
     page.section("Cohort").table(study.flow, "Rows left at each step, and on each side")
     page.table(characteristics(rows, names), "Who is on which side")
     page.section("Table 1", scores=True).table(study.table1, "Recall on the test rows at .5 [95% interval], and gains")
-    page.section("Comparisons").table(study.comparisons, "Differences on the same test rows [95% interval]")
-    page.section("All metrics", scores=True).table(study.metrics, "Every arm on the test rows")
+    page.section("Comparisons").table(study.comparisons, "Differences [95% interval]; at 90: 90% specificity on valid")
+    caption = "Mean over seeds [95% interval] sd; at 90: 90% specificity on valid; corrected: after the prior shift"
+    page.section("All metrics", scores=True).table(study.metrics, caption)
     if doses_of(predictions["arm"].unique()):
-        caption = "Scores over the number of synthetic films, with 95% intervals; 0 is Real-Meta."
-        page.section("Dose and response", scores=True).figures([("dose", plot_dose(predictions), caption)])
+        dose = "dose", plot_dose(predictions), "Scores over the number of synthetic films; 0 is Real-Meta."
+        page.section("Dose and response", scores=True).figures([dose])
     calibrated = partial(plot_calibration, cells=cells)
     called = partial(plot_confusion, names=(s["negative"], s["positive"]))
     for title, name, plot, caption in (

@@ -101,7 +101,7 @@ def table1(
     rest on. A gain from a recall of 0 is undefined."""
     recall, lines = table[(table["metric"] == "recall") & table["arm"].isin(ARMS)], []
     for backbone, own in recall.groupby("backbone", sort=False):
-        line = {"Model": backbone} | {arm_title(o.arm): _in_words(o.mean_, o.low, o.high) for o in own.rename(columns=dict(mean="mean_")).itertuples()}
+        line = {"Model": backbone} | {arm_title(o["arm"]): _recall(o) for o in own.to_dict("records")}
         for o in comparisons[comparisons["backbone"] == backbone].itertuples():
             if (o.before, o.after) not in GAINS: continue
             line[f"Gain {arm_title(o.before)} to {arm_title(o.after)}"] = _gain(o.gain, o.gain_low, o.gain_high)
@@ -109,6 +109,11 @@ def table1(
         used = [o for o in dict.fromkeys(own["weights"][own["arm"] != "meta"])]
         lines.append(line | several | dict(weights=", ".join(used) or "none"))
     return pd.DataFrame(lines)
+
+def _recall(o):
+    "As the paper prints it, with an interval, and the sd over seeds where there are several."
+    sd = "" if np.isnan(o["sd"]) else f" sd {o['sd']:.2f}"
+    return f"{o['mean']:.4f} [{o['low']:.2f}, {o['high']:.2f}]{sd}"
 
 def _gain(value, low, high):
     text = f"{value:+.1%}" if np.isfinite(value) else "undefined"

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn import metrics as skm
 from cxr_fastai.audit import Audit, audit_table
-from cxr_fastai.tables import METRICS, scores, table1_row
+from cxr_fastai.arms import comparisons_of
+from cxr_fastai.compare import compare_arms
+from cxr_fastai.scoring import METRICS, scores
+from cxr_fastai.tables import score_table, table1
 
 ROOT = Path(__file__).parents[1]
 FIGURES, TABLE1 = ROOT/"data"/"paper_figures.csv", ROOT/"data"/"paper_table1.csv"
@@ -218,12 +221,16 @@ def test_our_own_epoch_table_passes(tmp_path):
 @pytest.mark.parametrize("n, positives", [(183, 43), (2400, 600)])
 def test_our_own_table_1_passes(tmp_path, n, positives):
     rng = np.random.default_rng(0)
-    about = dict(data="phantom (drawn)", seed=0, weights="none", epoch="last", protocol="clean")
-    def row(model):
-        made = {k: predictions(n, positives, rng) for k in ("real", "meta", "real-meta", "real-synth-meta")}
-        tables = {k: pd.DataFrame(dict(patient_id=range(n), label=o, probability=p)) for k, (o, p) in made.items()}
-        return table1_row(model, {k: scores(*o) for k, o in made.items()}, tables, **about)
-    found = audit(pd.concat([row("resnet50"), row("vgg16")]), tmp_path)
+    arms, made = ("real", "meta", "real-meta", "real-synth-meta"), []
+    for model in "resnet50", "vgg16":
+        for arm in arms:
+            label, prob = predictions(n, positives, rng)
+            both = pd.DataFrame(dict(backbone=model, arm=arm, seed=0, patient_id=range(n), label=label, probability=prob, synthetic=False))
+            made += [both.assign(side="test"), both.assign(side="valid")]
+    predicted = pd.concat(made)
+    cells = predicted[["backbone", "arm", "seed"]].drop_duplicates().assign(weights="none", train_prior=.3, prior=.3)
+    compared = compare_arms(predicted, comparisons_of(arms), n=20)
+    found = audit(table1(score_table(predicted, cells, n=20), compared), tmp_path)
     assert list(found.columns) == ["Real", "Meta", "Real-Meta", "Ensemble"]
     assert not found.clash and found.positives == positives
 

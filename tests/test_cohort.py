@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from pandas.testing import assert_frame_equal
-from cxr_fastai.cohort import ARMS, classes, paper_cohort, positive, read_nih, split_patients
+from cxr_fastai.cohort import classes, paper_cohort, positive, read_nih, split_paper, split_patients
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2]/"shared"/"data"
@@ -166,9 +166,6 @@ def test_paper_cohort_needs_both_classes_and_visits():
     with pytest.raises(ValueError, match="needs the column 'follow_up'"):
         paper_cohort(crowd(60).drop(columns="follow_up"))
 
-def test_arms_name_what_they_use():
-    assert ARMS == {"real": "image", "meta": "metadata", "real-meta": "both", "real-synth": "image", "real-synth-meta": "both"}
-
 def test_no_torch_and_no_fastai_are_imported():
     code = ("import sys, cxr_fastai.cohort, cxr_fastai.leaks, cxr_fastai.readers; "
             "assert not {'torch', 'fastai', 'timm', 'PIL'} & set(sys.modules)")
@@ -192,3 +189,23 @@ def test_the_samples_patients_with_both_classes_stay_whole():
     for seed in range(20):
         res = split_patients(rows, seed=seed)
         assert (res.groupby("patient_id")["split"].nunique() == 1).all()
+
+def test_the_papers_split_is_what_its_figures_imply():
+    "912 real rows and 350 synthetic ones: 201 or so are scored, some 84 of them positive, some 52 of these synthetic."
+    label = pd.Categorical(["Pneumonia"]*212 + ["Normal"]*700 + ["Pneumonia"]*350, ["Normal", "Pneumonia"], ordered=True)
+    rows = pd.DataFrame(dict(image=range(1262), label=label, synthetic=[False]*912 + [True]*350))
+    scored, hits, made = [], [], []
+    for seed in range(60):
+        test = split_paper(rows, seed).query("split == 'test'")
+        scored.append(len(test))
+        hits.append((test.label == "Pneumonia").sum())
+        made.append(test.synthetic.sum())
+    assert set(scored) == {202} and abs(np.mean(hits) - 88.5) < 3 and set(made) == {56}
+    counts = split_paper(rows).split.value_counts()
+    assert counts["valid"] == 252 and counts["train"] == 808
+
+def test_real_rows_keep_their_sides_whatever_synthetic_rows_join_them():
+    rows = pd.DataFrame(dict(image=range(100), synthetic=[False]*60 + [True]*40))
+    one, two = split_paper(rows, 3), split_paper(rows[:70], 3)
+    assert list(one.split[:60]) == list(two.split[:60]) == list(split_paper(rows[:60].drop(columns="synthetic"), 3).split)
+    assert list(one.split[:60]) != list(split_paper(rows, 4).split[:60])

@@ -1,0 +1,36 @@
+import numpy as np, pandas as pd
+from cxr_fastai.formats import save_table, to_latex, to_markdown, to_text
+
+def test_markdown_by_hand():
+    table = pd.DataFrame({"Model": ["resnet50", "vgg16"], "recall": [.5, 1/3], "n": [7, 1234]})
+    assert to_markdown(table) == ("| Model    | recall   | n    |\n"
+                                  "| -------- | -------- | ---- |\n"
+                                  "| resnet50 | 0.500000 | 7    |\n"
+                                  "| vgg16    | 0.333333 | 1234 |")
+
+def test_markdown_of_missing_cells_and_mixed_columns():
+    table = pd.DataFrame({"a": ["x", None], "b": [np.nan, 1], "c": [.25, "z"]})
+    assert [o.split() for o in to_markdown(table).split("\n")[2:]] == [["|", "x", "|", "nan", "|", "0.250000", "|"],
+                                                                       ["|", "nan", "|", "1.000000", "|", "z", "|"]]
+
+def test_markdown_of_no_rows_is_its_head():
+    assert to_markdown(pd.DataFrame({"a": [], "bc": []})) == "| a | bc |\n| - | -- |"
+
+def test_plain_text_is_aligned():
+    table = pd.DataFrame({"Model": ["resnet50", "vgg16"], "recall": [.5, 1/3]})
+    assert to_text(table) == "Model     recall\nresnet50  0.5000\nvgg16     0.3333"
+
+def test_latex_escapes_what_would_break_it():
+    table = pd.DataFrame({"Gain %": ["+12.0% [a_b]", "50 & {x} ~ ^ # $ \\"]})
+    body = to_latex(table).splitlines()
+    assert body[0] == r"\begin{tabular}{l}" and body[2] == r"Gain \% \\"
+    assert body[4] == r"+12.0\% [a\_b] \\"
+    assert body[5] == r"50 \& \{x\} \textasciitilde{} \textasciicircum{} \# \$ \textbackslash{} \\"
+    assert body[-1] == r"\end{tabular}"
+
+def test_a_table_is_saved_four_times(tmp_path):
+    table = pd.DataFrame({"Model": ["resnet50"], "recall": [.5]})
+    save_table(table, tmp_path/"table1")
+    assert {o.name for o in tmp_path.iterdir()} == {"table1.csv", "table1.md", "table1.txt", "table1.tex"}
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path/"table1.csv"), table)
+    assert (tmp_path/"table1.md").read_text() == to_markdown(table) + "\n"
