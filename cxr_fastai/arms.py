@@ -87,7 +87,7 @@ def arm_title(
 ) -> str:     # for a table's head: 'Real-Meta + focal'
     "The paper's name of an arm, and what it adds."
     base, *words = name.split("+")
-    return " + ".join([TITLES[base], *words])
+    return " + ".join([TITLES[base], *(f"dose {o}" if _dose(o) else o for o in words)])
 
 def expand_arms(
     arms,        # names to begin with

@@ -36,16 +36,19 @@ def threshold_at(
 def _newton(x, y, w, a, b, slope):
     "Intercept and slope `[b]` of a weighted logistic regression on one number; nan where none is finite."
     a, b = (np.repeat(o, len(w)) for o in (a, b))
+    with np.errstate(all="ignore"): return _climb(x, y, w, a, b, slope) # separated classes overflow, and are nan at the end
+
+def _climb(x, y, w, a, b, slope):
     for _ in range(60):
         p = sigmoid(a[:, None] + b[:, None]*x)
         g, h = w*(y - p), w*p*(1 - p)
         ga, haa = g.sum(1), h.sum(1)
         if slope:
             hab, hbb, gb = h @ x, h @ (x*x), g @ x
-            with np.errstate(all="ignore"): det = haa*hbb - hab*hab
-            with np.errstate(all="ignore"): da, db = (hbb*ga - hab*gb)/det, (haa*gb - hab*ga)/det
+            det = haa*hbb - hab*hab
+            da, db = (hbb*ga - hab*gb)/det, (haa*gb - hab*ga)/det
         else:
-            with np.errstate(all="ignore"): da, db = ga/haa, 0*ga
+            da, db = ga/haa, 0*ga
         step = np.minimum(1, 5/np.maximum(np.abs(da) + np.abs(db), 1e-12)) # far from the optimum, no leap
         a, b = a + step*da, b + step*db
         if not (np.abs(da) + np.abs(db) > 1e-10).any(): break

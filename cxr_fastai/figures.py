@@ -219,7 +219,7 @@ def plot_groups(
             who = np.stack([m & (o.label == label) for m in masks.values()], 1).astype(float)
             at = np.flatnonzero(who.any(0)) # groups that hold such rows
             with np.errstate(invalid="ignore"): share = (w * called) @ who[:, at] / (w @ who[:, at])
-            ends, y = np.abs(np.nanquantile(share[1:], ENDS, axis=0) - share[0]), at + (i - len(blocks)/2) * .13
+            ends, y = np.abs(np.nanquantile(share[1:], ENDS, axis=0) - share[0]), at + (i - (len(blocks) - 1)/2) * .13
             ax.errorbar(share[0], y, xerr=ends, fmt="o", ms=3.5, lw=.9, color=colours[arm], label=arm_title(arm))
     axs[0].set_yticks(range(len(masks)), [f"{k}\n{one.label[m].sum()} of {m.sum()} positive" for k, m in masks.items()])
     axs[0].set(xlim=(-.02, 1.02), xlabel="negatives called positive", ylim=(len(masks) - .5, -.6))

@@ -37,7 +37,7 @@ grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr))}img{max-widt
 .scroll{width:fit-content;max-width:100%;overflow-x:auto;border:1px solid var(--line)}table{border-collapse:collapse;
 font-size:.83rem;font-variant-numeric:tabular-nums}th,td{padding:.25rem .6rem;text-align:left;vertical-align:top;
 white-space:nowrap;border-top:1px solid var(--line)}thead th{border:0;background:var(--tint)}th[scope=row]{
-position:sticky;left:0;min-width:7rem;max-width:12rem;white-space:normal;background:var(--page);font-weight:normal}
+position:sticky;left:0;min-width:8.5rem;max-width:12rem;white-space:normal;background:var(--page);font-weight:normal}
 th[scope=rowgroup]{background:var(--tint)}.words :is(td,th){white-space:normal;min-width:6rem}.words td:last-child{
 min-width:16rem}@media(min-width:48rem){.wide{grid-column:span 2}}"""
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
@@ -117,9 +117,6 @@ class _Page:
                               f'<img alt="{said}" src="data:image/png;base64,{data}"></figure>')
         self.parts.append("</div>")
 
-    def html(self, title):
-        return PAGE.format(title=escape(title), style=STYLE, contents="".join(self.heads), main="".join(self.parts))
-
 def _read(folder):
     "A study's files by name. FileNotFoundError for a folder that isn't a study's."
     if lost := [o for o in ("settings.json", "rows.csv", *(f"{o}.csv" for o in TABLES)) if not (folder/o).exists()]:
@@ -137,7 +134,7 @@ def _what(study):
             f"{', '.join(map(arm_title, s['arms']))}; seeds: {', '.join(map(str, s['seeds']))}. {done} of "
             f"{len(study.cells)} cells are finished. Films of {s['size']} x {s['size']} pixels, {s['epochs']} epochs, "
             f"batches of {s['bs']}, base rate {s['lr']:g}; the {s['epoch_rule']} epoch is scored, at a threshold of .5 "
-            f"where nothing else is said. {clean if s['protocol'] == 'clean' else LEAKY}")
+            f"where nothing else is said. {clean * (s['protocol'] == 'clean')}")
 
 def _families(arms):
     "Arms that belong in one figure: the plain ones; and variants, beside the plain ones that they are compared with."
@@ -168,14 +165,16 @@ def _epochs(study):
 
 def _gan_figures(study, made, page):
     "(name, figure, caption) of the CycleGAN that made a folder of synthetic films."
-    gan = made.parent
+    gan, others = made.parent, {*plt.get_fignums()}
     try:
         fig = plot_synthetic(study.rows, read_manifest(made), n=2)
         yield f"fig2-{gan.name}", fig, f"Real and synthetic films of {gan.name}/{made.name}, as the paper's Fig. 2."
         if (near := made/"memorised.csv").exists():
             fig = plot_memorised(pd.read_csv(near))
             yield f"memorised-{gan.name}", fig, f"Synthetic films of {gan.name}/{made.name} nearest to training films."
-    except (OSError, ValueError) as e: page.text(f"The films of {gan.name} can't be shown: {e}", "warn")
+    except (OSError, ValueError) as e:
+        for o in {*plt.get_fignums()} - others: plt.close(o) # begun, then left at a film that has gone
+        page.text(f"The films of {gan.name} can't be shown: {e}", "warn")
     for file in gan.glob("history.csv"):
         fig = plot_curves(o := pd.read_csv(file), [name for name in o if not name.startswith("acc")], gan.name)
         yield f"epochs-{gan.name}", fig, f"Losses of {gan.name}, and how often its discriminators are right."
@@ -235,7 +234,8 @@ def report(
     page.section("Settings and versions").table(settings, "settings.json", kind="words")
     asked = checklist(s, rows, study.flow, cells)
     page.section("Checklist").table(asked, "CLAIM 2024 and TRIPOD+AI, in our own words", "checklist", kind="words")
-    with atomic(folder/"report.html") as tmp: tmp.write_text(page.html(folder.name), encoding="utf-8")
+    html = PAGE.format(title=escape(folder.name), style=STYLE, contents="".join(page.heads), main="".join(page.parts))
+    with atomic(folder/"report.html") as tmp: tmp.write_text(html, encoding="utf-8")
     return folder/"report.html"
 
 def plot_gan(

@@ -40,6 +40,11 @@ def save_study(
 
 def _listed(text): return [o.strip() for o in text.split(",") if o.strip()]
 
+def _numbers(text):
+    if wrong := [o for o in _listed(text) if not o.isdecimal()]:
+        raise ValueError(f"--seeds: {few(wrong)} is no whole number; write them as 0,1,2.")
+    return [int(o) for o in _listed(text)]
+
 def run_study(
     backbones:str="resnet50,densenet121,vgg16", # timm names; resnet50=FILE has weights of its own
     data:str="phantom",    # 'phantom' (the drawn demo set, not patients) or a folder with NIH's csv and images
@@ -76,7 +81,7 @@ def run_study(
     start = time.time()
     rows = load_cohort(data, normals, not followups, split_seed)
     names = expand_arms(_listed(arms), _listed(rivals), _listed(doses), _listed(policies), _listed(fusions))
-    study = Study(rows, _listed(backbones), names, [int(o) for o in _listed(seeds)], protocol, out, size, epochs, bs, lr, weights,
+    study = Study(rows, _listed(backbones), names, _numbers(seeds), protocol, out, size, epochs, bs, lr, weights,
                   precision, epoch_rule, fusion, synthetic, metadata, gan, gan_epochs, gan_size, split_seed=split_seed,
                   data="phantom (drawn)" if data == "phantom" else data)
     print(f"\n{flow_table(rows).to_string(index=False)}\n\n{len(study.cells)} cells; protocol '{protocol}', "
@@ -89,7 +94,8 @@ def run_study(
     print(f"\n{time.time() - start:.0f} s. Everything is in {folder}")
     return folder
 
-HEADLINES = ["recall", "specificity", "rocauc", "brier", "recall_at_90"] # of the many metrics, what is printed
+HEADLINES = ["recall", "specificity", "rocauc", "brier", "recall_at_90", # of the many metrics, what is printed
+             "recall_with_synthetic", "positives_with_synthetic", "positives_synthetic"] # the last by protocol 'paper'
 
 def print_study(
     folder, # of a study
@@ -98,6 +104,10 @@ def print_study(
     table = {o: pd.read_csv(Path(folder)/f"{o}.csv") for o in ("table1", "metrics", "comparisons", "cells")}
     print(f"\nTable 1: recall on the test rows at .5 [95% interval]\n{to_markdown(table['table1'])}")
     print(f"\nTest rows, mean over seeds [95% interval]; all else is in {folder}/metrics.md")
-    print(to_markdown(table["metrics"][["backbone", "arm", *HEADLINES, "weights"]]) + "\n")
+    shown = [o for o in HEADLINES if o in table["metrics"]]
+    print(to_markdown(table["metrics"][["backbone", "arm", *shown, "weights"]]) + "\n")
+    if "positives_synthetic" in shown:
+        print("Protocol 'paper': patients on two sides, and synthetic films among those that are scored. Recall is over the real "
+              "positives alone, recall_with_synthetic over all.")
     print(verdict(table["comparisons"]))
     for o in table["cells"]["error"].dropna().unique(): print(f"MISSING {o}")

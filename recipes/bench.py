@@ -1,9 +1,10 @@
 """What the toolkit costs on this machine: medians of alternating runs as a table. Run by hand; nothing asserts a time.
 
 `python recipes/bench.py` draws its inputs; `--originals FOLDER` (png files of 1024 px) adds a comparison with stock
-fastai, `--part` measures only the classifiers or only the CycleGAN."""
+fastai, `--part` measures only the classifiers, only the CycleGAN or only the study."""
 import resource, subprocess
 from copy import deepcopy
+from tempfile import TemporaryDirectory
 from cxr_fastai.all import *
 
 class TrainTimer(Callback):
@@ -165,24 +166,59 @@ def synthesis(rows, size, runs, folder, n=350):
     against = f"{b/a:.2f} of the generator's {1/b:.1f}"
     return [(f"(g) synthesis of {n} images, {size} px", f"{1/a:.1f} images/s", against)]
 
+def study_of(rows, folder, seeds, arch, size=32, epochs=1, bs=16, arms=("real-meta",)):
+    return Study(rows, [arch], arms, seeds, out=folder, size=size, epochs=epochs, bs=bs, weights="none")
+
+def cell_overhead(rows, arch, size, bs, runs, folder):
+    "(h) A whole cell, its model written and its rows predicted, over its training alone; the first isn't counted."
+    study, share = study_of(rows, f"{folder}/cells", range(runs + 1), arch, size, 10, bs), []
+    for c in study.cells.values():
+        run_cell(c)
+        found, _ = read_cell(c)
+        share.append(found["seconds"]/found["training"] - 1)
+    return [(f"(h) a cell of {arch}, {size} px, 10 epochs, {len(rows)} rows", f"{np.median(share[1:]):.1%}", "more than its training")]
+
+def two_workers(rows, arch, size, bs, runs, folder):
+    "(i) Four cells by one process with every thread, and by two that share them, workers' start included."
+    def seconds(workers):
+        start = time.perf_counter()
+        with TemporaryDirectory(dir=folder) as out: study_of(rows, out, range(4), arch, size, 4, bs).run(workers)
+        return time.perf_counter() - start
+    a, b = alternate(runs, lambda: seconds(1), lambda: seconds(2))
+    return [(f"(i) 4 cells of {arch}, {size} px, 4 epochs, two workers", f"{b:.1f} s", f"{a/b:.2f}x the throughput of one ({a:.1f} s)")]
+
+def resuming(rows, folder, cells):
+    "(j) A finished grid of cells, asked for again: found, read, its tables kept."
+    def again():
+        start = time.perf_counter()
+        save_study(study_of(rows, f"{folder}/grid", range(cells//2), "test_resnet", arms=["real", "real-meta"]).run())
+        return time.perf_counter() - start
+    again()
+    return [(f"(j) resuming a finished grid of {cells} cells", f"{np.median([again() for _ in range(5)]):.2f} s", "")]
+
 @call_parse
 def main(
-    part:str="all",       # 'classifiers', 'gan' or 'all'
+    part:str="all",       # 'classifiers', 'gan', 'study' or 'all'
     arch:str="resnet50",  # backbone
     size:int=128,         # side of the square images, pixels
     bs:int=32,            # images a batch of the classifiers
     runs:int=5,           # counted rounds of each comparison
     images:int=200,       # drawn images
+    cells:int=100,        # of the grid that is resumed
     originals:str=None,   # folder of 1024 px png files, for (b)
     folder:str="runs/bench", # where the images are drawn
 ):
     "Measure training, construction, memory and synthesis; print a table."
     rows, table = drawn_rows(images, f"{folder}/{images}-{size}", size), []
-    if part != "gan":
+    if part in ("classifiers", "all"):
         table += construction() + overhead(rows, arch, size, bs, runs)
         if originals: table += against_stock(originals, arch, size, min(bs, 16), runs)
-    if part != "classifiers":
+    if part in ("gan", "all"):
         for side in size // 2, size:
             for n in 1, 4: table += gan_steps(rows, side, n, runs)
         table += gan_switches(rows, size, runs) + synthesis(rows, size, runs, folder)
+    if part in ("study", "all"):
+        rows = split_patients(rows)
+        table += cell_overhead(rows, arch, size, bs, runs, folder) + two_workers(rows, arch, size, bs, runs, folder)
+        table += resuming(rows, folder, cells)
     print(to_markdown(pd.DataFrame(table, columns=["what", "measured", "against"])))

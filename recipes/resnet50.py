@@ -5,4 +5,5 @@ from cxr_fastai.all import *
 @delegates(run_study, but="backbones")
 def main(**kwargs):
     "Train the paper's arms with ResNet50, print their epoch tables and Table 1's row, write the report."
-    print(f"The report is {report(run_study('resnet50', **kwargs))}")
+    folder = run_study("resnet50", **kwargs)
+    if is_first(): print(f"The report is {report(folder)}")

@@ -2,6 +2,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1") # nets this small only wait for a second thread; subprocesses inherit it
 import matplotlib
 matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from cxr_fastai.cohort import split_patients
@@ -39,6 +40,12 @@ def cache_folder(tmp_path_factory):
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("CXR_FASTAI_CACHE", str(folder))
         yield folder
+
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    "Figures that a test leaves open are not the next one's."
+    yield
+    plt.close("all")
 
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory):

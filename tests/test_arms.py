@@ -21,7 +21,8 @@ def test_fusions_are_those_that_can_be_built(): assert set(FUSION_NAMES) == set(
 def test_a_name_says_what_differs(name, arm):
     assert parse_arm(name) == arm
 
-def test_titles_say_it_too(): assert arm_title("real-meta+focal") == "Real-Meta + focal"
+def test_titles_say_it_too():
+    assert arm_title("real-meta+focal") == "Real-Meta + focal" and arm_title("real-synth-meta+1/8+donor") == "Ensemble + dose 1/8 + donor"
 
 def test_what_an_arm_reads_and_whether_rows_join_it():
     assert parse_arm("real-meta+film").use == "both" and not parse_arm("real-meta+film").more

@@ -3,7 +3,8 @@ from pathlib import Path
 import cxr_fastai
 from fastcore.docments import docments
 from cxr_fastai.metadata import MetadataTransform
-from cxr_fastai.study import run_backbone, run_gan
+from cxr_fastai.minority import run_gan
+from cxr_fastai.study import run_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT/"README.md").read_text()
@@ -31,7 +32,7 @@ def test_every_flag_in_a_command_is_a_flag():
     takes = dict(cyclegan=run_gan)
     for command in (o for kind, o in BLOCKS if kind == "sh"):
         for name, flags in re.findall(r"recipes/(\w+)\.py(.*)", command):
-            known = set(docments(takes.get(name, run_backbone)))
+            known = set(docments(takes.get(name, run_study)))
             assert {o.replace("-", "_") for o in re.findall(r"--([\w-]+)", flags)} <= known
 
 def test_every_module_stands_in_the_readmes_plan():

@@ -1,6 +1,6 @@
 import runpy, sys
 from pathlib import Path
-import pytest
+import pandas as pd, pytest
 import cxr_fastai.all
 
 RECIPES = Path(__file__).parents[1]/"recipes"
@@ -12,31 +12,43 @@ def recipe(name, *args):
         patch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
         return runpy.run_path(str(RECIPES/f"{name}.py"), run_name="__main__")
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", [*BACKBONES, "table1"])
 def test_help_explains_every_flag(name, capsys):
     with pytest.raises(SystemExit): recipe(name, "--help")
     text = capsys.readouterr().out
-    for flag in "data size epochs bs seed arms weights out lr precision synthetic gan gan-epochs gan-size metadata".split():
+    for flag in "data size epochs bs seeds arms weights out lr precision synthetic gan gan-epochs gan-size metadata rivals doses policies fusions protocol epoch-rule workers ray".split():
         line = text.split(f"--{flag} ")[2] # after the usage line
         assert len(line.split("--")[0].split()) > 4, f"--{flag} is not explained"
 
 def test_recipes_are_thin():
     for file in RECIPES.glob("*.py"):
-        if file.stem != "bench": assert len(file.read_text().splitlines()) < 40
+        if file.stem not in ("bench", "calibrate_study"): assert len(file.read_text().splitlines()) < 40
 
 def test_resnet50_prints_the_papers_tables_and_where_everything_is(tmp_path, capsys):
     recipe("resnet50", "--size", 32, "--epochs", 1, "--bs", 16, "--weights", "none", "--normals", 60,
            "--gan-epochs", 1, "--synthetic", 12, "--out", tmp_path)
-    out, folder = capsys.readouterr().out, next(tmp_path.glob("resnet50-*"))
+    out, folder = capsys.readouterr().out, next(tmp_path.glob("study-*"))
     assert out.count("train_loss  valid_loss  accuracy    precision   recall      rocauc") == 4
     assert "Gain Real-Meta to Ensemble" in out and len(list(tmp_path.glob("cyclegan-*/a2b-12-matched/*.png"))) == 12
-    assert "| resnet50 |" in out and "phantom (drawn)" in out and out.rstrip().endswith(str(folder))
-    assert (folder/"roc.png").exists() and (folder/"real"/"curves.png").exists()
+    assert "| resnet50 |" in out and "a gain from Real-Meta to Ensemble" in out
+    assert out.rstrip().endswith(f"The report is {folder}/report.html") and (folder/"report.html").stat().st_size > 100_000
 
 @pytest.mark.parametrize("name", BACKBONES[1:])
 def test_the_other_backbones_run_their_own_name(name, tmp_path):
     recipe(name, "--arms", "meta", "--epochs", 1, "--bs", 16, "--normals", 60, "--out", tmp_path)
-    assert next(tmp_path.iterdir()).name.startswith(f"{name}-")
+    assert pd.read_csv(next(tmp_path.glob("study-*"))/"table1.csv").Model.tolist() == [name]
+
+def test_table1_is_quiet_and_its_flags_are_run_studys(tmp_path, capsys):
+    args = "--backbones test_resnet,resnet10t --seeds 0,1 --arms real,meta --size 32 --epochs 1 --bs 16 --weights none --normals 60"
+    recipe("table1", *args.split(), "--out", tmp_path)
+    out = capsys.readouterr().out
+    assert "train_loss" not in out and "| resnet10t" in out and "The report is" in out
+    assert len(list(tmp_path.glob("cells/*/scores.json"))) == 6
+
+def test_calibrate_study_prints_what_was_promised_and_what_is_kept(capsys):
+    recipe("calibrate_study", "--sets", 8, "--draws", 40, "--positives", 20, "--negatives", 40)
+    out = capsys.readouterr().out
+    assert out.count("95% interval of") == 10 and "any false alarm" in out and "+.05 AUC planted: found" in out and ">= 80%" in out
 
 def test_cyclegan_trains_translates_and_judges(tmp_path, capsys):
     recipe("cyclegan", "--size", 32, "--epochs", 1, "--weights", "none", "--normals", 60, "--out", tmp_path)
@@ -59,3 +71,9 @@ def test_bench_measures_the_gan(tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.count("| (e) CycleGAN step") == 8 and out.count("| (f) ") == 5 and "| (g) synthesis of 350 images" in out
     assert "x faster than fp32" in out and "upsample=resize" in out and "residual=True" in out
+
+def test_bench_measures_the_study(tmp_path, capsys):
+    recipe("bench", "--part", "study", "--arch", "test_resnet", "--size", 48, "--bs", 8, "--runs", 1, "--images", 60, "--cells", 10, "--folder", tmp_path)
+    out = capsys.readouterr().out
+    assert "| (h) a cell of test_resnet" in out and "more than its training" in out and "the throughput of one" in out
+    assert "| (j) resuming a finished grid of 10 cells" in out and len(list(tmp_path.glob("grid/cells/*/scores.json"))) == 10
