@@ -194,7 +194,7 @@ def test_every_section_says_what_it_should(study, html):
     assert f"{first.rocauc:.3f} [{first.rocauc_low:.3f}, {first.rocauc_high:.3f}]" in text["comparisons"]
     assert "Real-Meta to Ensemble" in text["comparisons"] and "rocauc low" not in text["comparisons"]
     assert pd.read_csv(study/"metrics.csv")["recall"][0] in text["all-metrics"]
-    assert "Ensemble + 1/8" in text["all-metrics"] and "cyclegan-0a1b2c3d/a2b-8-matched" in text["synthetic-films"]
+    assert "Ensemble + dose 1/8" in text["all-metrics"] and "cyclegan-0a1b2c3d/a2b-8-matched" in text["synthetic-films"]
     assert "151.200 [130.000, 170.000]" in text["synthetic-films"]
     assert "RuntimeError: <b>no</b> memory" in text["failed-cells"] and "2.15" in text["settings-and-versions"]
     assert "TRIPOD+AI" in text["checklist"] and "the author's to fill" in text["checklist"]
