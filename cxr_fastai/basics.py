@@ -2,6 +2,7 @@
 
 Everything public in `fastai.vision.all` passes through here, so that one import line holds for the whole package."""
 import os, random, sys, time, warnings
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def in_precision(
         with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.bf16): out = forward(self, *inputs)
         return out.float() if self.bf16 else out
     return _forward
+
+@contextmanager
+def atomic_torch(
+    file, # the file's final name
+):
+    "`atomic` for what torch writes; OSError on a full disk, for which torch has a sentence about inline containers."
+    with atomic(file) as tmp:
+        try: yield tmp
+        except RuntimeError as e:
+            if "inline_container" not in str(e): raise
+            raise OSError(f"{Path(file).name} can't be written; is the disk full?") from None
 
 def fused_adamw(
     params,        # parameters, in groups or not

@@ -45,7 +45,8 @@ def progress(
         yield o
         now = time.monotonic()
         if now-start > 1 and (i == total or now-last > 1 and i*10//total > (i-1)*10//total):
-            print(f"{what}: {i:,} of {total:,} in {now-start:.0f} s", flush=True)
+            left = f", about {(now-start)*(total-i)/i:.0f} s left" if i < total else ""
+            print(f"{what}: {i:,} of {total:,} in {now-start:.0f} s{left}", flush=True)
             last = now
 
 def _key(file):

@@ -68,12 +68,6 @@ def predict_rows(
 
 def _sha(file): return hashlib.sha256(file.read_bytes()).hexdigest()
 
-def _export(learn, file):
-    "fastai's export; OSError where it can't be written, for which torch has a sentence about inline containers."
-    with atomic(file) as tmp:
-        try: learn.export(tmp.absolute())
-        except RuntimeError as e: raise OSError(f"{file.name} can't be written; is the disk full? ({e})") from None
-
 def _train(cell):
     "Train, predict and write; gives what `scores.json` holds."
     start, s, folder = time.time(), cell.settings, cell.folder
@@ -87,7 +81,7 @@ def _train(cell):
     with alone(): table = predict_rows(learn, rows)
     with atomic(folder/"predictions.csv") as tmp: table.to_csv(tmp, index=False, float_format="%.9g")
     shutil.rmtree(folder/learn.model_dir, ignore_errors=True)
-    _export(learn, folder/"model.pkl")
+    with atomic_torch(folder/"model.pkl") as tmp: learn.export(tmp.absolute())
     if data_digest(rows, s.get("size")) != before: raise CellError("its radiographs changed while it was trained")
     real = table[(table["side"] == "test") & ~table["synthetic"]]
     train = cell.rows if s["protocol"] == "clean" else split_paper(cell.rows, s["split_seed"])
@@ -119,9 +113,8 @@ def _attempt(cell):
         if is_first(): write_json(cell.folder/"scores.json", result)
         return dict(status="done")
     except Exception as e:
-        first_line = (str(e).splitlines() or ["no message"])[0]
         with contextlib.suppress(OSError): (cell.folder/"error.txt").write_text(traceback.format_exc())
-        return dict(status="failed", error=f"{cell}: {type(e).__name__}: {first_line}")
+        return dict(status="failed", error=f"{cell}: {one_line(e)}")
 
 def run_cell(
     cell:Cell,

@@ -51,7 +51,7 @@ class Checkpoint(Callback):
 
     def after_epoch(self):
         if (self.epoch + 1) % self.every and self.epoch + 1 < self.n_epoch: return
-        with atomic(self.folder/f"checkpoint-{self.epoch + 1:06}.pt") as tmp: torch.save(self._state(), tmp)
+        with atomic_torch(self.folder/f"checkpoint-{self.epoch + 1:06}.pt") as tmp: torch.save(self._state(), tmp)
         for old in self.files[:-2]: old.unlink()
 
     def _newest(self):

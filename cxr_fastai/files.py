@@ -3,7 +3,7 @@ import json, os
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic", "few", "write_json"]
+__all__ = ["atomic", "few", "one_line", "write_json"]
 
 @contextmanager
 def atomic(
@@ -33,3 +33,10 @@ def few(
     names = [str(o) for o in names]
     more = f" and {len(names)-n:,} more" if len(names) > n else ""
     return ", ".join(names[:n]) + more
+
+def one_line(
+    error:Exception, # what was raised
+) -> str:            # 'ValueError: what it says'
+    "An error as one line; what fastai puts before one that a callback raised is left out."
+    lines = [o.strip() for o in str(error).splitlines() if o.strip() and not o.startswith("Exception occured in")]
+    return f"{type(error).__name__}: {(lines or ['no message'])[0]}"

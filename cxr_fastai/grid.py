@@ -35,8 +35,7 @@ class Synthesis:
                 with contextlib.redirect_stdout(log) if log else contextlib.nullcontext():
                     for n, policy in self.sets: synthetic_minority(self.rows, n=n, metadata=policy, seed=self.seed, **self.gan)
             return dict(status="done")
-        except Exception as e:
-            return dict(status="failed", error=f"{self}: {type(e).__name__}: {(str(e).splitlines() or [''])[0]}")
+        except Exception as e: return dict(status="failed", error=f"{self}: {one_line(e)}")
 
 def _work(job): return run_cell(job) if isinstance(job, Cell) else agreed(job)
 

@@ -1,4 +1,4 @@
-import os, subprocess, sys, threading, time
+import os, resource, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
@@ -126,7 +126,7 @@ def test_changed_pixels_are_new_cells_beside_the_old(rows, tmp_path):
     assert new.cells["test_resnet", "real", 0].folder != old.cells["test_resnet", "real", 0].folder
     assert new.cells["test_resnet", "meta", 0].folder == old.cells["test_resnet", "meta", 0].folder # it sees no pixel
 
-def test_a_disk_that_is_full_for_the_gan_is_said_once(rows, tmp_path):
+def test_a_folder_that_cannot_be_written_is_said(rows, tmp_path):
     (tmp_path/"runs").mkdir()
     (tmp_path/"runs"/"cells").write_text("a file where a folder should be")
     study = grid(rows, tmp_path/"runs", arms=["meta"], seeds=[0]).run()
@@ -134,16 +134,18 @@ def test_a_disk_that_is_full_for_the_gan_is_said_once(rows, tmp_path):
     assert "metadata-meta-0" in error and "\n" not in error
 
 CODE = """
-import sys, pandas as pd
+import resource, signal, sys, pandas as pd
 from cxr_fastai.grid import Study
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 Study(pd.read_pickle({rows!r}), ["test_resnet"], {arms!r}, [0, 1], out={out!r}, size=32, epochs=3, bs=16, weights="none",
       gan_epochs=3).run({run})
 print("over")
 """
 
-def script(rows, folder, arms=("real", "real-synth-meta"), run=""):
+def script(rows, folder, arms=("real", "real-synth-meta"), run="", limit=resource.RLIM_INFINITY):
     rows.to_pickle(folder/"rows.pkl")
-    code = CODE.format(rows=str(folder/"rows.pkl"), out=str(folder/"runs"), arms=list(arms), run=run)
+    code = CODE.format(rows=str(folder/"rows.pkl"), out=str(folder/"runs"), arms=list(arms), run=run, limit=limit)
     return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
 
 def same_bits(a, b):
@@ -172,6 +174,13 @@ def test_killed_in_the_gan_and_in_a_cell_it_goes_on_with_the_same_bits(rows, tmp
     assert script(rows, tmp_path).communicate()[0].endswith("over\n")
     assert script(rows, tmp_path/"whole").communicate()[0].endswith("over\n")
     same_bits(grid(rows, tmp_path/"whole"/"runs", arms=["real", "real-synth-meta"], epochs=3, gan_epochs=3), study)
+
+def test_a_disk_that_is_full_when_the_gan_is_written_fails_what_needs_it(rows, tmp_path):
+    out = script(rows, tmp_path, limit=9_000_000).communicate()[0] # room for a classifier, not for a checkpoint
+    assert out.count("FAILED") == 2 and "CycleGAN of seed 0: OSError: checkpoint-000001.pt can't be written; is the disk full?" in out
+    study = grid(rows, tmp_path/"runs", arms=["real", "real-synth-meta"], epochs=3, gan_epochs=3)
+    assert {c.settings["arm"] for c in study.cells.values() if c.folder in finished(study)} == {"real"}
+    assert not list(study.out.glob("cyclegan-*/checkpoints/*"))
 
 def test_two_workers_give_the_bits_of_one(rows, tmp_path):
     for name, run in ("one", ""), ("two", "workers=2"):
