@@ -133,7 +133,8 @@ def plot_calibration(
             _banded(ax, x, y, color=_colours(blocks)[arm], marker=".", label=arm_title(arm))
     for ax, title, ylabel in zip(axs, ("as predicted", "prior-shift corrected"), ("share of positives", None)):
         ax.plot([0, 1], [0, 1], ls=":", color="gray", lw=1)
-        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel=ylabel, title=f"{backbone}, {title}")
+        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel=ylabel, title=title)
+    fig.suptitle(backbone, fontsize="medium")
     _legend(fig, axs[0])
     return fig
 
