@@ -5,7 +5,8 @@ A name is one of `ARMS`, and after a plus whatever differs from the defaults: `r
 from fractions import Fraction
 from typing import NamedTuple
 
-__all__ = ["ARMS", "Arm", "FUSION_NAMES", "POLICIES", "RIVALS", "arm_title", "comparisons_of", "expand_arms", "parse_arm"]
+__all__ = ["ARMS", "Arm", "FUSION_NAMES", "POLICIES", "RIVALS", "arm_title", "comparisons_of", "expand_arms",
+           "parse_arm"]
 
 ARMS = { # the inputs of each arm (section 5.3)
     "real": "image", "meta": "metadata", "real-meta": "both",      # the paper's Real, MLP-meta and Real-Meta
@@ -28,6 +29,7 @@ POLICIES = { # where the metadata of a synthetic row comes from
     "image-only": "nowhere; the row trains the image branch alone"}
 
 FUSION_NAMES = "concat", "logits", "gated", "film", "attention" # how image and metadata merge; `fusion` builds them
+KINDS = dict(rival=RIVALS, policy=POLICIES, fusion=FUSION_NAMES) # of words; any other is a dose
 TITLES = {"real": "Real", "meta": "Meta", "real-meta": "Real-Meta", "real-synth": "Real-Synth",
           "real-synth-meta": "Ensemble"} # the paper's column heads; Meta is its MLP-meta, Real-Synth is not in it
 
@@ -60,11 +62,12 @@ def parse_arm(
     if base not in ARMS: raise ValueError(f"The arm {name!r} is not known; there are {', '.join(ARMS)}.")
     arm = Arm(base)
     for word in words:
-        kind = next((k for k, o in (("rival", RIVALS), ("policy", POLICIES), ("fusion", FUSION_NAMES)) if word in o), "dose")
+        kind = next((k for k, o in KINDS.items() if word in o), "dose")
         value = _dose(word) if kind == "dose" else word
         if value is None:
             raise ValueError(f"The arm {name!r}: {word!r} is no rival ({', '.join(RIVALS)}), metadata policy "
-                             f"({', '.join(POLICIES)}), fusion ({', '.join(FUSION_NAMES)}) or dose (above 0, up to 1, as 1/8).")
+                             f"({', '.join(POLICIES)}), fusion ({', '.join(FUSION_NAMES)}) or dose (1/8; above 0, up "
+                             "to 1).")
         if getattr(arm, kind) is not None: raise ValueError(f"The arm {name!r} names two kinds of {kind}.")
         arm = arm._replace(**{kind: value})
     return _sensible(name, arm)
@@ -76,7 +79,8 @@ def _sensible(name, arm):
         (arm.policy and not arm.synth, "a metadata policy is for synthetic rows, and it has none"),
         (arm.policy and arm.use == "image", "a metadata policy changes nothing where no metadata is read"),
         (arm.fusion and arm.use != "both", "a fusion needs image and metadata"),
-        (arm.rival == "mixup" and arm.policy == "image-only", "rows mixed with image-only ones lose their partner's metadata"),
+        (arm.rival == "mixup" and arm.policy == "image-only",
+         "rows mixed with image-only ones lose their partner's metadata"),
         (arm.rival == "duplicate" and arm.synth, "duplicates are the control for synthetic rows; take one of both"),
         (arm.dose is not None and not arm.more, "a dose is of synthetic or duplicated rows, and it has none")):
         if wrong: raise ValueError(f"The arm {name!r} makes no sense: {why}.")

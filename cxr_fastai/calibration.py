@@ -36,7 +36,7 @@ def threshold_at(
 def _newton(x, y, w, a, b, slope):
     "Intercept and slope `[b]` of a weighted logistic regression on one number; nan where none is finite."
     a, b = (np.repeat(o, len(w)) for o in (a, b))
-    with np.errstate(all="ignore"): return _climb(x, y, w, a, b, slope) # separated classes overflow, and are nan at the end
+    with np.errstate(all="ignore"): return _climb(x, y, w, a, b, slope) # separated classes overflow: nan at the end
 
 def _climb(x, y, w, a, b, slope):
     for _ in range(60):

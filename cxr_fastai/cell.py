@@ -1,7 +1,7 @@
 """One cell of a study: a backbone, an arm and a seed in a folder that is named by all that determines it.
 
-`scores.json` is written last, with checksums of the files beside it: a folder without one is begun anew, one whose files
-have other checksums is refused, and one whose lock is held is left to its process."""
+`scores.json` is written last, with checksums of the files beside it: a folder without one is begun anew, one whose
+files have other checksums is refused, and one whose lock is held is left to its process."""
 import contextlib, hashlib, shutil, traceback
 from filelock import FileLock, Timeout
 from .arms import *
@@ -16,7 +16,7 @@ from .runs import *
 from .synthesis import *
 from .scoring import scores
 
-__all__ = ["Cell", "CellError", "arm_rows", "predict_rows", "read_cell", "run_cell"]
+__all__ = ["Cell", "CellError", "arm_rows", "logged", "predict_rows", "read_cell", "run_cell"]
 
 LEARNERS = {"image": image_learner, "metadata": metadata_learner, "both": fusion_learner}
 RESULTS = "predictions.csv", "history.csv"
@@ -62,9 +62,9 @@ def predict_rows(
     made = rows["synthetic"].eq(True) if "synthetic" in rows else pd.Series(False, rows.index)
     rows = rows.assign(synthetic=made).sort_values(["split", "synthetic"], ascending=[False, True], kind="stable")
     with learn.no_bar(): prob, label = learn.get_preds(dl=learn.dls.test_dl(rows, with_labels=True))
-    res = rows[["image", "patient_id"]].assign(label=label.numpy(), probability=prob[:, 1].numpy(), synthetic=rows["synthetic"])
-    res.insert(0, "side", rows["split"])
-    return res
+    said = dict(label=label.numpy(), probability=prob[:, 1].numpy())
+    res = rows[["split", "image", "patient_id"]].rename(columns=dict(split="side"))
+    return res.assign(**said, synthetic=rows["synthetic"])
 
 def _sha(file): return hashlib.sha256(file.read_bytes()).hexdigest()
 
@@ -90,11 +90,13 @@ def _train(cell):
         seconds=round(time.time() - start, 2), training=round(training, 2), threads=torch.get_num_threads(),
         processes=max(1, num_distrib()), files={o: _sha(folder/o) for o in RESULTS})
 
-def _quiet(cell):
-    "Where what a cell prints goes: its log, or here."
-    if cell.loud: return contextlib.nullcontext()
+def logged(
+    file, # what is printed within goes to its end; None: to where it would go
+):
+    "Context for a job of a grid, which would drown its progress."
     stack = contextlib.ExitStack()
-    log = stack.enter_context(open(cell.folder/"log.txt" if is_first() else os.devnull, "a"))
+    if file is None: return stack
+    log = stack.enter_context(open(file if is_first() else os.devnull, "a"))
     for o in contextlib.redirect_stdout, contextlib.redirect_stderr: stack.enter_context(o(log))
     return stack
 
@@ -109,7 +111,7 @@ def _attempt(cell):
         if is_first():
             _clear(cell.folder)
             write_json(cell.folder/"settings.json", cell.settings)
-        with _quiet(cell): result = _train(cell)
+        with logged(None if cell.loud else cell.folder/"log.txt"): result = _train(cell)
         if is_first(): write_json(cell.folder/"scores.json", result)
         return dict(status="done")
     except Exception as e:
@@ -141,7 +143,8 @@ def read_cell(
     cell:Cell,
 ) -> tuple: # its scores, and its predictions
     "What a finished cell left. CellError where its files aren't those that were written."
-    def damaged(why): return CellError(f"{cell.folder} is damaged ({why}): delete it, and the same command runs it again.")
+    def damaged(why):
+        return CellError(f"{cell.folder} is damaged ({why}): delete it, and the same command runs it again.")
     try: result = json.loads((cell.folder/"scores.json").read_text())
     except (OSError, ValueError) as e: raise damaged(f"scores.json can't be read: {type(e).__name__}") from None
     for name in RESULTS:

@@ -87,8 +87,8 @@ def split_paper(
     rows:pd.DataFrame, # the cohort, with synthetic rows or without
     seed:int=0,        # same seed, same sides of the real rows, whatever synthetic ones are there
 ) -> pd.DataFrame:     # with `split`: 64% train, 16% test, 20% valid
-    """The split that the paper's figures imply: by image, synthetic rows on every side. A fifth is held out, and a fifth
-    of the rest is what its tables are of (201 of 1,262): that is 'test' here; the part held out is 'valid'."""
+    """The split that the paper's figures imply: by image, synthetic rows on every side. A fifth is held out, and a
+    fifth of the rest is what its tables are of (201 of 1,262): that is 'test' here; the part held out is 'valid'."""
     made = rows["synthetic"].eq(True).to_numpy() if "synthetic" in rows else np.zeros(len(rows), bool)
     side = np.full(len(rows), "train", object)
     for kind, which in enumerate((~made, made)):

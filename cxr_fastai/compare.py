@@ -1,4 +1,4 @@
-"""Two arms on the same test rows: paired intervals, McNemar's and DeLong's tests, Holm's correction, and a plain verdict.
+"""Two arms on the same test rows: paired intervals, McNemar's and DeLong's tests, Holm's correction, a plain verdict.
 
 With seeds, what is compared is the mean over the seeds that both arms have. No torch."""
 import numpy as np
@@ -14,13 +14,13 @@ __all__ = ["compare_arms", "delong", "mcnemar", "sides", "verdict"]
 COMPARED = "recall", "specificity", "rocauc", "pr_auc", "brier" # and recall at 90% specificity, and the gain
 
 def _placements(label, prob):
-    "How each positive stands among the negatives, and each negative among the positives, 0 to 1 (their means: the AUC)."
+    "How each positive stands among the negatives, and each negative among the positives, 0 to 1; they mean the AUC."
     pos, neg = prob[label], prob[~label]
     ranks, m, n = rankdata(np.concatenate([pos, neg])), len(pos), len(neg)
     return (ranks[:m] - rankdata(pos)) / n, 1 - (ranks[m:] - rankdata(neg)) / m
 
 def _patient_variance(x, y, who_x, who_y):
-    "Of mean(x) + what y adds to it, patients being drawn: DeLong's, and Obuchowski's (1997) where a patient has several."
+    "Of an AUC of placements x and y, patients being drawn: DeLong's, and Obuchowski's (1997) where some have several."
     m, n, k = len(x), len(y), max(who_x.max(), who_y.max()) + 1
     gx, gy = np.bincount(who_x, x - x.mean(), k), np.bincount(who_y, y - y.mean(), k)
     kx, ky = len(np.unique(who_x)), len(np.unique(who_y))
@@ -35,17 +35,18 @@ def delong(
     patients=None, # whose rows they are; None: each row is another's
     level:float=.95,# confidence
 ) -> dict:         # auc_a, auc_b, difference, low, high, se, p
-    """DeLong et al. (1988) for two correlated areas under the ROC curve, b minus a. With two seeds or more the areas are
-    means over them, the variance of the difference over seeds joins that over patients, and the t distribution has
+    """DeLong et al. (1988) for two correlated areas under the ROC curve, b minus a. With two seeds or more the areas
+    are means over them, the variance of the difference over seeds joins that over patients, and the t distribution has
     Satterthwaite's degrees of freedom: the luck of training is covered, too."""
     label = np.asarray(label).astype(bool)
     who = np.arange(len(label)) if patients is None else pd.factorize(np.asarray(patients))[0]
     each = lambda prob: [_placements(label, o) for o in np.atleast_2d(np.asarray(prob, float))]
     one, two = each(a), None if b is None else each(b)
     area = lambda o: np.array([x.mean() for x, _ in o])
-    zero = [(np.full(label.sum(), .5), np.full((~label).sum(), .5))] * len(one)
-    x, y = (np.mean([q[i] - p[i] for p, q in zip(zero if two is None else one, one if two is None else two)], 0) for i in (0, 1))
-    by_seed = area(one) - .5 if two is None else area(two) - area(one)
+    chance = [(np.full(label.sum(), .5), np.full((~label).sum(), .5))] * len(one)
+    before, after = (chance, one) if two is None else (one, two)
+    x, y = (np.mean([q[i] - p[i] for p, q in zip(before, after)], 0) for i in (0, 1))
+    by_seed = area(after) - area(before)
     luck = by_seed.var(ddof=1)/len(by_seed) if len(by_seed) > 1 else 0.
     variance = _patient_variance(x, y, who[label], who[~label]) + luck
     df = (len(by_seed) - 1) * variance**2 / luck**2 if luck else np.inf
@@ -109,7 +110,8 @@ def _compare(label, patients, a, b, valid_a, valid_b, n, seed):
     row["gain"] = float(_gain(*(o["recall"].mean() for o in now)))
     row["gain_low"], row["gain_high"] = percentiles(_gain(*(_mean_over(o["recall"], chosen) for o in drawn)))
     test = delong(label, a, b, patients)
-    return row | dict(rocauc_low=test["low"], rocauc_high=test["high"], p_delong=test["p"], p_mcnemar=mcnemar(label, a, b))
+    row |= dict(rocauc_low=test["low"], rocauc_high=test["high"])
+    return row | dict(p_delong=test["p"], p_mcnemar=mcnemar(label, a, b))
 
 def _holm(table):
     "Both tests of every line are one family."
@@ -125,9 +127,10 @@ def compare_arms(
     n:int=2000,               # resamples
     seed:int=0,               # of them
 ) -> pd.DataFrame:            # a line a backbone and pair; differences are after minus before
-    """Differences of recall, specificity, areas, Brier score and recall at 90% specificity (each arm's and seed's threshold
-    fixed on its valid rows), and the relative gain of recall, with 95% intervals: DeLong's for the AUC, else of a paired
-    bootstrap of patients and, where there are several, of seeds. Real test rows alone; `holm_*` are corrected over the table."""
+    """Differences of recall, specificity, areas, Brier score and recall at 90% specificity (each arm's and seed's
+    threshold fixed on its valid rows), and the relative gain of recall, with 95% intervals: DeLong's for the AUC, else
+    of a paired bootstrap of patients and, where there are several, of seeds. Real test rows alone; `holm_*` are
+    corrected over the table."""
     rows = []
     for backbone in predictions["backbone"].unique():
         for before, after in pairs:
@@ -138,7 +141,8 @@ def compare_arms(
             label, patients = first["label"].to_numpy(), first["patient_id"].to_numpy()
             prob = [np.stack([o[s]["probability"].to_numpy() for s in seeds]) for o in (a, b)]
             valid = [[o[s] for s in seeds] for o in (valid_a, valid_b)]
-            rows.append(dict(backbone=backbone, before=before, after=after, n=len(label), positives=int(label.sum()), seeds=len(seeds))
+            rests_on = dict(n=len(label), positives=int(label.sum()), seeds=len(seeds))
+            rows.append(dict(backbone=backbone, before=before, after=after) | rests_on
                         | _compare(label, patients, *prob, *valid, n, seed))
     return _holm(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=["backbone", "before", "after"])
 
@@ -147,16 +151,16 @@ def verdict(
     before:str="real-meta",        # the comparison that was declared before the run
     after:str="real-synth-meta",
 ) -> str: # a sentence a backbone
-    """Whether the data support a gain: the ranking of patients must improve (AUC, DeLong, two-sided 5%). A gain of recall
-    at .5 that costs specificity is the threshold's, and is said to be."""
+    """Whether the data support a gain: the ranking of patients must improve (AUC, DeLong, two-sided 5%). Recall at .5
+    stands beside it with specificity, as both move with the threshold."""
     said = []
     for o in comparisons[(comparisons["before"] == before) & (comparisons["after"] == after)].itertuples():
         better = o.p_delong < .05 and o.rocauc > 0
         worse = o.p_delong < .05 and o.rocauc < 0
         what = "support a gain" if better else "show a loss" if worse else "do not support a gain"
         luck = "" if o.seeds > 1 else "; one seed, so that the luck of training isn't covered"
-        said.append(f"{o.backbone}: the data {what} from {arm_title(before)} to {arm_title(after)}: AUC {o.rocauc:+.3f} "
-                    f"[{o.rocauc_low:+.3f}, {o.rocauc_high:+.3f}], p = {o.p_delong:.2g} (DeLong); recall at .5 {o.recall:+.3f} "
-                    f"[{o.recall_low:+.3f}, {o.recall_high:+.3f}] with specificity {o.specificity:+.3f} "
-                    f"[{o.specificity_low:+.3f}, {o.specificity_high:+.3f}]{luck}.")
+        change = lambda k: f"{getattr(o, k):+.3f} [{getattr(o, f'{k}_low'):+.3f}, {getattr(o, f'{k}_high'):+.3f}]"
+        said.append(f"{o.backbone}: the data {what} from {arm_title(before)} to {arm_title(after)}: AUC "
+                    f"{change('rocauc')}, p = {o.p_delong:.2g} (DeLong); recall at .5 {change('recall')} with "
+                    f"specificity {change('specificity')}{luck}.")
     return "\n".join(said)

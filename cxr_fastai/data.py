@@ -176,7 +176,8 @@ class RadiographDatasets(Datasets):
         super().__init__(*args, **kwargs)
         self.rows, self.protocol = rows, protocol
     def subset(self, i):
-        return type(self)(tls=L(tl.subset(i) for tl in self.tls), n_inp=self.n_inp, rows=self.rows, protocol=self.protocol)
+        tls = L(tl.subset(i) for tl in self.tls)
+        return type(self)(tls=tls, n_inp=self.n_inp, rows=self.rows, protocol=self.protocol)
 
 class RadiographBlock(DataBlock):
     "A DataBlock over a table with a `split` column, which is checked, cached and fitted before anything is loaded."

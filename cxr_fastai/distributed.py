@@ -34,8 +34,8 @@ def begin_distributed():
 
 @contextmanager
 def alone():
-    """What the first process does without the others: fastai asks the environment how many processes there are, and would wait for the others'
-    tensors; what it gathers when predicting isn't in the rows' order."""
+    """What the first process does without the others: fastai asks the environment how many processes there are, and
+    would wait for the others' tensors; what it gathers when predicting isn't in the rows' order."""
     many = os.environ.get("WORLD_SIZE", "0")
     os.environ["WORLD_SIZE"] = "0"
     try: yield

@@ -1,7 +1,7 @@
 """Where a grid's jobs run: in this process, in several on this machine (joblib), or on a Ray cluster.
 
-Each yields (number of the job, its outcome) as jobs end, in whatever order. A worker that dies takes its job with it: it is
-started once more, and a job whose worker dies twice is given up, while the others go on."""
+Each yields (number of the job, its outcome) as jobs end, in whatever order. A worker that dies takes its job with it:
+it is started once more, and a job whose worker dies twice is given up, while the others go on."""
 import os, tempfile
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def _noted(f, job, note):
     return f(job)
 
 def _pool(f, jobs, workers, threads):
-    "Outcomes of `jobs` (number: job) from a pool that a dying worker breaks: the started ones are then yielded with None."
+    "Outcomes of `jobs` (number: job) from a pool that a dying worker breaks; then, None of the started ones."
     from joblib.externals.loky import ProcessPoolExecutor, as_completed
     from joblib.externals.loky.process_executor import BrokenProcessPool
     with tempfile.TemporaryDirectory() as notes:
@@ -62,15 +62,16 @@ def on_ray(
     cpus:int=1,   # that each job asks for
     gpus:float=0, # and of GPUs; a fraction shares one
 ):
-    "Run `f(job)` of each job as a Ray task, on whatever machine of the cluster has room; all must see the same folders."
+    "Run `f(job)` of each job as a Ray task, on whatever machine has room; all must see the same folders."
     import ray
     if not ray.is_initialized():
         ray.init(None if address == "local" else address, log_to_driver=False, configure_logging=False)
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)
+    gone = ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError
     left = {task.remote(f, job): i for i, job in enumerate(jobs)}
     while left:
         (done,), _ = ray.wait(list(left))
         try: outcome = ray.get(done) # f itself raises nothing
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError): outcome = DIED
+        except gone: outcome = DIED
         except ray.exceptions.RayError as e: outcome = dict(status="failed", error=str(e).strip().splitlines()[-1])
         yield left.pop(done), outcome

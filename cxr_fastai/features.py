@@ -1,4 +1,4 @@
-"""Radiographs to feature vectors, by any network, for the figures of `quality`. The features' name says whose they are."""
+"""Radiographs to feature vectors, by any network, for the figures of `quality`; their name says whose they are."""
 from contextlib import contextmanager
 
 from .backbone import create_backbone

@@ -1,9 +1,9 @@
 """A study: backbones x arms x seeds on one split, a cell a folder; killed, moved or enlarged, it runs what is missing.
 
-By the protocol 'clean', one patient-grouped split is made before anything else, the CycleGAN sees training rows only, and
-every arm is scored on the same real test rows. 'paper' is what the paper's figures imply (`cohort.split_paper`): a CycleGAN
-that saw every row, and synthetic images among those that are scored."""
-import contextlib, hashlib
+By the protocol 'clean', one patient-grouped split is made before anything else, the CycleGAN sees training rows only,
+and every arm is scored on the same real test rows. 'paper' is what the paper's figures imply (`cohort.split_paper`): a
+CycleGAN that saw every row, and synthetic images among those that are scored."""
+import hashlib
 from .arms import *
 from .basics import *
 from .cache import progress
@@ -16,6 +16,7 @@ from .runs import *
 
 __all__ = ["PAPER_ARMS", "Study", "Synthesis"]
 
+PROTOCOLS, EPOCH_RULES = ("clean", "paper"), ("last", "best")
 PAPER_ARMS = "real", "meta", "real-meta", "real-synth-meta"
 VERSIONS = "torch", "fastai", "timm" # another version is another cell
 FIGURES = ["weights", "train_prior", "prior", "seconds", "training"] # of a cell, beside its scores
@@ -26,14 +27,14 @@ def _named(weights):
 
 class Synthesis:
     "The job that comes before the cells of a seed: its CycleGAN, and each number and policy of synthetic rows."
-    def __init__(self, rows, seed, sets, gan, log): self.rows, self.seed, self.sets, self.gan, self.log = rows, seed, sets, gan, log
+    def __init__(self, rows, seed, sets, gan, log): store_attr()
     def __repr__(self): return f"CycleGAN of seed {self.seed}"
 
     def __call__(self):
+        kwargs = dict(seed=self.seed, **self.gan)
         try:
-            with contextlib.nullcontext() if self.log is None else open(self.log, "a") as log:
-                with contextlib.redirect_stdout(log) if log else contextlib.nullcontext():
-                    for n, policy in self.sets: synthetic_minority(self.rows, n=n, metadata=policy, seed=self.seed, **self.gan)
+            with logged(self.log):
+                for n, policy in self.sets: synthetic_minority(self.rows, n=n, metadata=policy, **kwargs)
             return dict(status="done")
         except Exception as e: return dict(status="failed", error=f"{self}: {one_line(e)}")
 
@@ -67,9 +68,10 @@ class Study:
         data:str="",               # what the rows are, for tables
     ):
         "ValueError for an arm, protocol, epoch rule or fusion that isn't known, and for a grid without cells."
-        if protocol not in ("clean", "paper"): raise ValueError(f"protocol={protocol!r} is neither 'clean' nor 'paper'.")
-        if epoch_rule not in ("last", "best"): raise ValueError(f"epoch_rule={epoch_rule!r} is neither 'last' nor 'best'.")
-        if fusion not in FUSION_NAMES: raise ValueError(f"fusion={fusion!r} is not known; use {', '.join(FUSION_NAMES)}.")
+        given = dict(protocol=protocol, epoch_rule=epoch_rule, fusion=fusion)
+        for name, known in dict(protocol=PROTOCOLS, epoch_rule=EPOCH_RULES, fusion=FUSION_NAMES).items():
+            if given[name] not in known:
+                raise ValueError(f"{name}={given[name]!r} is not known; use {' or '.join(known)}.")
         for o in arms: parse_arm(o)
         if not (backbones and arms and seeds): raise ValueError("A study needs at least a backbone, an arm and a seed.")
         if protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; `split_paper` comes after
@@ -88,8 +90,8 @@ class Study:
         "How many rows an arm adds to train. ValueError for a dose where the positives aren't fewer."
         if arm.dose is None: return ifnone(self.synthetic, self.half)
         n = round(arm.dose * self.balance)
-        if n < 1: raise ValueError(f"The dose {arm.dose} of the {self.balance} rows that would balance the classes is no row.")
-        return n
+        if n > 0: return n
+        raise ValueError(f"The dose {arm.dose} of the {self.balance} rows that would balance the classes is no row.")
 
     @property
     def _computing(self): return {k: v for k, v in versions(VERSIONS).items() if k != "python"}
@@ -103,11 +105,13 @@ class Study:
     def _cell(self, backbone, name, seed):
         arm = parse_arm(name)
         columns = dict(cat_names=list(self.cat_names), cont_names=list(self.cont_names))
-        s = dict(arm="+".join(filter(None, [arm.base, arm.rival])), seed=seed, epochs=self.epochs, lr=self.lr, bs=self.bs,
-                 epoch_rule=self.epoch_rule, protocol=self.protocol, columns=columns, versions=self._computing)
+        s = dict(arm="+".join(filter(None, [arm.base, arm.rival])), seed=seed, epochs=self.epochs, lr=self.lr,
+                 bs=self.bs, epoch_rule=self.epoch_rule, protocol=self.protocol, columns=columns,
+                 versions=self._computing)
         if num_distrib() > 1: s |= dict(processes=num_distrib()) # a step then sees that many batches
         if self.protocol == "paper": s |= dict(split_seed=self.split_seed)
-        if arm.use != "metadata": s |= dict(arch=backbone, weights=self.weights_of[backbone], size=self.size, precision=self.precision)
+        if arm.use != "metadata":
+            s |= dict(arch=backbone, weights=self.weights_of[backbone], size=self.size, precision=self.precision)
         if arm.use == "both": s |= dict(fusion=arm.fusion or self.fusion)
         if arm.more: s |= dict(n=self._added(arm))
         if arm.synth:
@@ -143,7 +147,8 @@ class Study:
                 for seed, o in sets.items()]
         engine = partial(on_ray, address=ray, cpus=cpus, gpus=gpus) if ray else partial(in_workers, workers=workers)
         self.errors = {}
-        self._all(engine, jobs + [c for c in todo if not c.arm.synth], "Synthesis, and cells without it" if jobs else "Cells")
+        plain = [c for c in todo if not c.arm.synth]
+        self._all(engine, jobs + plain, "Synthesis, and cells without it" if jobs else "Cells")
         failed = {int(str(o).split()[-1]): e for o, e in self.errors.items() if isinstance(o, Synthesis)}
         for c in synth:
             if e := failed.get(c.settings["seed"]): self.errors[c] = f"{c}: not run, as the {e}"
@@ -167,10 +172,11 @@ class Study:
         if is_first(): print(f"FAILED {self.errors[job]}", flush=True)
 
     def collect(self) -> tuple: # `predictions` and `cells`, as DataFrames
-        "What the finished cells left; a cell that failed, is damaged or wasn't run has an `error` in its line of `cells`."
+        "What the finished cells left; one that failed, is damaged or wasn't run has an `error` in its line of `cells`."
         said, lines, read = {c.folder: e for c, e in self.errors.items() if isinstance(c, Cell)}, [], {}
         for (backbone, arm, seed), c in self.cells.items():
-            line = dict(backbone=backbone, arm=arm, seed=seed, folder=c.folder.relative_to(self.out), gan=self._place(c))
+            line = dict(backbone=backbone, arm=arm, seed=seed)
+            line |= dict(folder=c.folder.relative_to(self.out), gan=self._place(c))
             try:
                 if c.folder in said: raise CellError(said[c.folder])
                 if not c.folder.exists(): raise CellError(f"{c} was not run.")
@@ -190,8 +196,8 @@ class Study:
     @property
     def about(self):
         "Every setting, for `settings.json`."
-        names = ("backbones arms seeds protocol size epochs bs lr weights weights_of precision epoch_rule fusion synthetic metadata "
-                 "cat_names cont_names split_seed data").split()
+        names = ("backbones arms seeds protocol size epochs bs lr weights weights_of precision epoch_rule fusion "
+                 "synthetic metadata cat_names cont_names split_seed data").split()
         neg, pos = classes(self.rows)
         gan = {f"gan_{k}" if k != "gan" else k: self.gan[k] for k in ("gan", "epochs", "size")}
         return {o: getattr(self, o) for o in names} | gan | dict(negative=neg, positive=pos, versions=versions())

@@ -1,7 +1,7 @@
 """Metrics of weighted rows for all resamples of a bootstrap at once, and the intervals they give. No torch.
 
-Patients are drawn, not images, with replacement, within two strata (those with a positive image, and the others), so that
-every resample has both classes."""
+Patients are drawn, not images, with replacement, within two strata (those with a positive image, and the others), so
+that every resample has both classes."""
 import numpy as np
 import pandas as pd
 from .calibration import *
@@ -80,8 +80,9 @@ def spread(
     patients, for these trained models), and the standard deviation over seeds (the luck of training; nan for one)."""
     prob = np.atleast_2d(prob)
     thresholds = np.broadcast_to(thresholds, len(prob))
-    each = pd.DataFrame([{k: v[0] for k, v in weighted_metrics(label, p, None, t, calibration).items()} for p, t in zip(prob, thresholds)])
-    drawn = [weighted_metrics(label, p, draws, t, calibration) for p, t in zip(prob, thresholds)]
+    of = lambda w: [weighted_metrics(label, p, w, t, calibration) for p, t in zip(prob, thresholds)]
+    once, drawn = of(None), of(draws)
+    each = pd.DataFrame([{k: v[0] for k, v in o.items()} for o in once])
     ends = {k: percentiles(np.mean([o[k] for o in drawn], 0), level) for k in each}
     low, high = np.array(list(ends.values())).T
     return pd.DataFrame(dict(mean=each.mean(), low=low, high=high, sd=each.std(ddof=1)), index=list(each))

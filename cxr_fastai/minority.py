@@ -46,7 +46,8 @@ def train_gan(
     precision:str="auto", # as in `use_bf16`
 ) -> tuple:               # the learner, and its folder with checkpoints, grids and history
     "Train the CycleGAN of a cohort, split, seed and settings, or go on where it was; finished, it is only loaded."
-    folder, preset = gan_folder(rows, out, gan, size, epochs, seed, precision), _settings(gan, size, epochs, seed, precision)
+    folder = gan_folder(rows, out, gan, size, epochs, seed, precision)
+    preset = _settings(gan, size, epochs, seed, precision)
     epochs, bs, size = map(preset.pop, ("epochs", "bs", "size"))
     learn = cyclegan_learner(UnpairedDataLoaders.from_df(rows, folder, size=size, bs=bs, seed=seed), **preset)
     save_rows(rows, folder/"rows.csv")

@@ -1,5 +1,5 @@
-"""The metadata of synthetic rows, of which the paper says nothing: policies that give it, and a probe that says how well
-it alone tells synthetic rows from real ones."""
+"""The metadata of synthetic rows, of which the paper says nothing: policies that give it, and a probe that says how
+well it alone tells synthetic rows from real ones."""
 from scipy.optimize import linear_sum_assignment
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score

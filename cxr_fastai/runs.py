@@ -1,4 +1,4 @@
-"""What a run works on, and what names its folder: the cohort of a data folder, and digests of rows, pixels and settings."""
+"""What a run works on, and what names its folder: the cohort of a data folder; digests of rows, pixels and settings."""
 import hashlib, platform
 from importlib.metadata import version
 

@@ -1,4 +1,4 @@
-"""A study from a folder of radiographs to its tables: the paper's Table 1, every metric, every comparison, subgroups."""
+"""A study from a folder of radiographs to its tables: the paper's Table 1, all metrics, comparisons, subgroups."""
 import hashlib
 from .arms import *
 from .basics import *
@@ -56,7 +56,7 @@ def run_study(
     arms:str="real,meta,real-meta,real-synth-meta", # which arms, in order; there is real-synth, too
     rivals:str="",         # of synthesis, without and with metadata: class-weights, oversample, focal, logit-adjust,
                            # mixup, augment, duplicate
-    doses:str="",          # Ensembles with that share of the synthetic rows that would balance the classes: '0,1/8,1/4,1/2,1'
+    doses:str="",          # Ensembles with that share of the rows that would balance the classes: '0,1/8,1/4,1/2,1'
     policies:str="",       # Ensembles with that metadata of synthetic rows: matched, source, donor, missing, image-only
     fusions:str="",        # Real-Metas that merge so: concat, logits, gated, film, attention
     protocol:str="clean",  # or 'paper': as its figures imply, leaks and all
@@ -86,7 +86,8 @@ def run_study(
                   data="phantom (drawn)" if data == "phantom" else data)
     print(f"\n{flow_table(rows).to_string(index=False)}\n\n{len(study.cells)} cells; protocol '{protocol}', "
           f"scored at the {epoch_rule} epoch\n", flush=True)
-    loud = workers == 1 and not ray and len(study.backbones) == len(study.seeds) == 1 # one run: its epochs are of interest
+    one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
+    loud = one and workers == 1 and not ray
     study.run(workers, ray, gpus=gpus, loud=loud)
     folder = agreed(lambda: save_study(study))
     if not is_first(): return folder
@@ -107,7 +108,7 @@ def print_study(
     shown = [o for o in HEADLINES if o in table["metrics"]]
     print(to_markdown(table["metrics"][["backbone", "arm", *shown, "weights"]]) + "\n")
     if "positives_synthetic" in shown:
-        print("Protocol 'paper': patients on two sides, and synthetic films among those that are scored. Recall is over the real "
-              "positives alone, recall_with_synthetic over all.")
+        print("Protocol 'paper': patients on two sides, and synthetic films among those that are scored. Recall is "
+              "over the real positives alone, recall_with_synthetic over all.")
     print(verdict(table["comparisons"]))
     for o in table["cells"]["error"].dropna().unique(): print(f"MISSING {o}")

@@ -1,6 +1,7 @@
 """A study's tables: the paper's Table 1, every metric of every arm, subgroups. No torch.
 
-They are made of `predictions`, a line a test or valid row of each cell, and `cells`, a line a cell (`grid.Study.collect`)."""
+They are made of `predictions`, a line a test or valid row of each cell, and `cells`, a line a cell, as
+`grid.Study.collect` gives them."""
 import numpy as np
 import pandas as pd
 from .arms import ARMS, arm_title
@@ -19,7 +20,7 @@ def _in_words(mean, low, high, sd=float("nan")):
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]" + ("" if np.isnan(sd) else f" sd {sd:.3f}")
 
 def _with_wilson(table, label):
-    """A ratio of counts that no resample changes (all found, or none) has no percentile interval: Wilson's stands in."""
+    "A ratio of counts that no resample changes (all found, or none) has no percentile interval: Wilson's stands in."
     for name, n in ("recall", label.sum()), ("specificity", (1 - label).sum()):
         o = table.loc[name]
         if o["low"] == o["high"]: table.loc[name, ["low", "high"]] = wilson(round(o["mean"]*n), int(n))
@@ -51,7 +52,8 @@ def _score(own, cells, draws, protocol):
     parts += [_at_valid(valid, prob, label, draws, o) for o in (.9, .95)]
     shifts = cells.set_index("seed")[["train_prior", "prior"]].loc[[o["seed"].iloc[0] for o in test]].to_numpy()
     moved = np.stack([prior_shift(p, *shift) for p, shift in zip(prob, shifts)])
-    parts.append(_with_wilson(spread(label, moved, draws), label).drop(index=["rocauc", "pr_auc"]).rename(index=lambda o: f"{o}_corrected"))
+    corrected = _with_wilson(spread(label, moved, draws), label).drop(index=["rocauc", "pr_auc"])
+    parts.append(corrected.rename(index=lambda o: f"{o}_corrected"))
     if protocol == "paper": parts.append(_paper_counts(own))
     return pd.concat(parts), len(label), int(label.sum())
 
@@ -64,8 +66,8 @@ def score_table(
     seed:int=0,               # of them
 ) -> pd.DataFrame:            # a line a backbone, arm and metric: `mean low high sd`, and what it rests on
     """Every metric of every arm on the real test rows, its 95% interval (patients) and its sd over seeds; `_at_90` and
-    `_at_95` at the threshold fixed on valid for that specificity; `_corrected` after the prior shift to the real training
-    rows' share of positives; AUCs don't change by it."""
+    `_at_95` at the threshold fixed on valid for that specificity; `_corrected` after the prior shift to the real
+    training rows' share of positives; AUCs don't change by it."""
     rows, known = [], {}
     def draws(patients, label):
         "Of the same rows, the same: every arm is drawn alike."
@@ -75,11 +77,11 @@ def score_table(
     done = cells[cells["train_prior"].notna()]
     for (backbone, arm), own in predictions.groupby(["backbone", "arm"], sort=False):
         about = done[(done["backbone"] == backbone) & (done["arm"] == arm)]
-        table, rows_, positives = _score(own, about, draws, protocol)
+        table, count, positives = _score(own, about, draws, protocol)
         weights = ", ".join(dict.fromkeys(about["weights"]))
         rows.append(table.rename_axis("metric").reset_index().assign(
-            backbone=backbone, arm=arm, n=rows_, positives=positives, seeds=len(about), epoch=epoch_rule, weights=weights,
-            protocol=protocol))
+            backbone=backbone, arm=arm, n=count, positives=positives, seeds=len(about), epoch=epoch_rule,
+            weights=weights, protocol=protocol))
     table = pd.concat(rows, ignore_index=True)
     return table[["backbone", "arm", *table.columns.drop(["backbone", "arm"])]]
 
@@ -97,8 +99,8 @@ def table1(
     table:pd.DataFrame,       # of `score_table`
     comparisons:pd.DataFrame, # of `compare.compare_arms`, for the gains
 ) -> pd.DataFrame:            # a line a backbone
-    """The paper's Table 1: recall at .5 by its arms, mean over seeds with its interval, and the relative gains, with what they
-    rest on. A gain from a recall of 0 is undefined."""
+    """The paper's Table 1: recall at .5 by its arms, mean over seeds with its interval, and the relative gains, with
+    what they rest on. A gain from a recall of 0 is undefined."""
     recall, lines = table[(table["metric"] == "recall") & table["arm"].isin(ARMS)], []
     for backbone, own in recall.groupby("backbone", sort=False):
         line = {"Model": backbone} | {arm_title(o["arm"]): _recall(o) for o in own.to_dict("records")}
@@ -131,11 +133,13 @@ def subgroups(
     n:int=1000,               # resamples
     seed:int=0,               # of them
 ) -> pd.DataFrame:            # a line a backbone, arm, column and group
-    """Recall, specificity and AUC by group, mean over seeds with their intervals, and how many there are: where a group's
-    share of positives decides, as with AP films, an arm of metadata alone shows it too. '-' where a class is missing."""
+    """Recall, specificity and AUC by group, mean over seeds with their intervals, and how many there are: where a
+    group's share of positives decides, as with AP films, an arm of metadata alone shows it too. '-' where a class is
+    missing."""
     names = [o for o in names if o in rows]
     about = rows.drop_duplicates("image").assign(image=rows["image"].astype(str)).set_index("image")[names]
-    words = about.assign(**{o: _bands(about[o]) for o in names if pd.api.types.is_numeric_dtype(about[o])}).fillna("missing")
+    numbers = [o for o in names if pd.api.types.is_numeric_dtype(about[o])]
+    words = about.assign(**{o: _bands(about[o]) for o in numbers}).fillna("missing")
     test, lines = predictions[(predictions["side"] == "test") & ~predictions["synthetic"]], []
     for (backbone, arm), own in test.groupby(["backbone", "arm"], sort=False):
         by_seed = [o for _, o in own.groupby("seed")]

@@ -176,7 +176,8 @@ def cell_overhead(rows, arch, size, bs, runs, folder):
         run_cell(c)
         found, _ = read_cell(c)
         share.append(found["seconds"]/found["training"] - 1)
-    return [(f"(h) a cell of {arch}, {size} px, 10 epochs, {len(rows)} rows", f"{np.median(share[1:]):.1%}", "more than its training")]
+    name = f"(h) a cell of {arch}, {size} px, 10 epochs, {len(rows)} rows"
+    return [(name, f"{np.median(share[1:]):.1%}", "more than its training")]
 
 def two_workers(rows, arch, size, bs, runs, folder):
     "(i) Four cells by one process with every thread, and by two that share them, workers' start included."
@@ -185,7 +186,8 @@ def two_workers(rows, arch, size, bs, runs, folder):
         with TemporaryDirectory(dir=folder) as out: study_of(rows, out, range(4), arch, size, 4, bs).run(workers)
         return time.perf_counter() - start
     a, b = alternate(runs, lambda: seconds(1), lambda: seconds(2))
-    return [(f"(i) 4 cells of {arch}, {size} px, 4 epochs, two workers", f"{b:.1f} s", f"{a/b:.2f}x the throughput of one ({a:.1f} s)")]
+    name = f"(i) 4 cells of {arch}, {size} px, 4 epochs, two workers"
+    return [(name, f"{b:.1f} s", f"{a/b:.2f}x the throughput of one ({a:.1f} s)")]
 
 def resuming(rows, folder, cells):
     "(j) A finished grid of cells, asked for again: found, read, its tables kept."

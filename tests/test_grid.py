@@ -212,8 +212,8 @@ def test_on_ray_a_machine_that_dies_while_it_works_loses_nothing(rows, tmp_path,
     same_bits(study, grid(rows, tmp_path/"here", arms=["real", "meta", "real-meta"], epochs=8).run())
 
 def test_bad_arguments_get_one_sentence(rows, tmp_path):
-    for wrong, why in ((dict(protocol="mine"), "neither 'clean' nor 'paper'"), (dict(epoch_rule="first"), "neither 'last' nor 'best'"),
-                       (dict(fusion="sum"), "use concat"), (dict(arms=["reel"]), "'reel' is not known"),
+    for wrong, why in ((dict(protocol="mine"), "protocol='mine' is not known; use clean or paper"), (dict(epoch_rule="first"), "use last or best"),
+                       (dict(fusion="sum"), "use concat or logits"), (dict(arms=["reel"]), "'reel' is not known"),
                        (dict(seeds=[]), "at least a backbone, an arm and a seed"), (dict(gan="big"), "gan='big' is not known"),
                        (dict(arms=["real-synth-meta+1/100"]), "is no row")):
         with pytest.raises(ValueError, match=why): grid(rows, tmp_path, **wrong)
