@@ -3,6 +3,7 @@
 `label` is 0/1, `[n]`; `prob` the probability of the positive class, `[n]`. `weights` `[b,n]` weigh rows, one line a
 resample: everything is computed for all of them at once."""
 import numpy as np
+from scipy.special import expit
 
 __all__ = ["calibration_error", "logits", "prior_shift", "recalibration", "threshold_at"]
 
@@ -13,15 +14,13 @@ def logits(
     prob = np.clip(np.asarray(prob, float), 1e-9, 1 - 1e-9)
     return np.log(prob) - np.log1p(-prob)
 
-def sigmoid(x): return .5 * (1 + np.tanh(.5 * x))
-
 def prior_shift(
     prob,         # probabilities of a model
     before:float, # share of positives that its training saw
     after:float,  # share where it is used
 ) -> np.ndarray:
     "Probabilities for another share of positives: the log odds move by the difference (Saerens et al. 2002, eq. 2.4)."
-    return sigmoid(logits(prob) + logits(after) - logits(before))
+    return expit(logits(prob) + logits(after) - logits(before))
 
 def threshold_at(
     label,                # of rows that are not the test's
@@ -39,19 +38,17 @@ def _newton(x, y, w, a, b, slope):
     with np.errstate(all="ignore"): return _climb(x, y, w, a, b, slope) # separated classes overflow: nan at the end
 
 def _climb(x, y, w, a, b, slope):
-    for _ in range(60):
-        p = sigmoid(a[:, None] + b[:, None]*x)
-        g, h = w*(y - p), w*p*(1 - p)
-        ga, haa = g.sum(1), h.sum(1)
+    one_x = np.stack([np.ones_like(x), x, x*x], 1)
+    for _ in range(25): # a handful do, where there is an optimum
+        p = expit(a[:, None] + b[:, None]*x)
+        (ga, gb), (haa, hab, hbb) = ((w*(y - p)) @ one_x[:, :2]).T, ((w*p*(1 - p)) @ one_x).T
         if slope:
-            hab, hbb, gb = h @ x, h @ (x*x), g @ x
             det = haa*hbb - hab*hab
             da, db = (hbb*ga - hab*gb)/det, (haa*gb - hab*ga)/det
-        else:
-            da, db = ga/haa, 0*ga
+        else: da, db = ga/haa, 0*ga
         step = np.minimum(1, 5/np.maximum(np.abs(da) + np.abs(db), 1e-12)) # far from the optimum, no leap
         a, b = a + step*da, b + step*db
-        if not (np.abs(da) + np.abs(db) > 1e-10).any(): break
+        if not (np.abs(da) + np.abs(db) > 1e-7).any(): break # the step after would be of 1e-14
     lost = ~(np.abs(da) + np.abs(db) < 1e-6) | (np.abs(b) > 1e3) | (np.abs(a) > 1e3)
     return np.where(lost, np.nan, a), np.where(lost, np.nan, b)
 

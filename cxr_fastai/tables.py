@@ -28,7 +28,8 @@ def _with_wilson(table, label):
 
 def _at_valid(valid, test, label, draws, specificity):
     "Recall at the threshold that has this specificity on valid, and the specificity it has on test."
-    found = spread(label, test, draws, [threshold_at(o["label"], o["probability"], specificity) for o in valid])
+    thresholds = [threshold_at(o["label"], o["probability"], specificity) for o in valid]
+    found = spread(label, test, draws, thresholds, calibration=False)
     name = f"at_{specificity:.0%}".rstrip("%")
     return found.loc[["recall", "specificity"]].rename(index=lambda o: f"{o}_{name}")
 
@@ -156,5 +157,6 @@ def _of_group(rows, prob, n, seed):
     label = rows["label"].to_numpy()
     counts = dict(n=len(label), positives=int(label.sum()))
     if not 0 < label.sum() < len(label): return counts | dict.fromkeys(("recall", "specificity", "rocauc"), "-")
-    found = _with_wilson(spread(label, prob, resample(rows["patient_id"], label, n, seed)), label)
+    draws = resample(rows["patient_id"], label, n, seed)
+    found = _with_wilson(spread(label, prob, draws, calibration=False), label)
     return counts | {o: _in_words(*found.loc[o, ["mean", "low", "high"]]) for o in ("recall", "specificity", "rocauc")}

@@ -19,7 +19,7 @@ def stamps(folder): return {o: o.stat().st_mtime_ns for o in folder.rglob("*") i
 
 def test_a_study_leaves_what_the_readme_says(run, out):
     names = {o.name for o in run.iterdir()}
-    assert names >= {"settings.json", "flow.csv", "rows.csv", "cells.csv", "predictions.csv", "scores.csv"}
+    assert names >= {"settings.json", "flow.csv", "rows.csv", "cells.csv", "predictions.csv", "scores.csv", "scores_by_seed.csv"}
     assert names >= {f"{o}.{form}" for o in ("table1", "metrics", "comparisons", "subgroups") for form in ("csv", "md", "txt", "tex")}
     settings = json.loads((run/"settings.json").read_text())
     assert settings["protocol"] == "clean" and settings["epoch_rule"] == "last" and settings["positive"] == "Pneumonia"
