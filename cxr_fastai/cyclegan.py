@@ -139,6 +139,12 @@ class CycleGANLearner(Learner):
         raise RuntimeError("A CycleGAN predicts no labels; use predict(image), translate(pixels) or show_results().")
     validate = tta = get_preds
 
+    def summary(self):
+        "fastai's summary of a generator and of a discriminator; the other direction has the same."
+        x = torch.zeros(2, 1, self.size, self.size, device=self.dls.device)
+        bare = partial(Learner, self.dls, loss_func=noop, default_cbs=False, cbs=TrainEvalCallback)
+        return PrettyString("\n".join(module_summary(bare(o), x) for o in (self.model.g_ab, self.model.d_b)))
+
     @property
     def size(self): return self.dls.size
     @property

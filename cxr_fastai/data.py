@@ -195,9 +195,25 @@ class RadiographBlock(DataBlock):
             radiograph.open(rows["file"].tolist(), None if self.cache is True else self.cache)
         if self.protocol == "clean": _check_leaks(rows, metadata, radiograph)
         else: print("protocol='paper': patients and synthetic images may be on two sides, and the scores flatter.")
-        tls = [TfmdLists(rows, [t], splits=splits, do_setup=False, dl_type=self.dl_type)
-               for t in (*tfms.values(), label)]
+        return self._datasets(rows, splits, [*tfms.values(), label])
+
+    def _datasets(self, rows, splits, tfms):
+        tls = [TfmdLists(rows, [t], splits=splits, do_setup=False, dl_type=self.dl_type) for t in tfms]
         return RadiographDatasets(tls=tls, n_inp=self.n_inp, dl_type=self.dl_type, rows=rows, protocol=self.protocol)
+
+    def empty(self,
+        vocab,       # (negative, positive)
+        stats:dict,  # column -> words, or (min, max): what `MetadataTransform` learnt
+        bs:int=32,   # rows a batch
+        device=None, # fastai's default where not given
+    ) -> RadiographDataLoaders:
+        "DataLoaders without a row, that encode new patients as some training rows did: those of a loaded model."
+        tfms = [t for tt in self.type_tfms for t in tt]
+        for t in tfms:
+            if isinstance(t, MetadataTransform): t.stats = dict(stats)
+        none = pd.DataFrame(columns=["image", "patient_id", "label", "split", "file"])
+        dsets = self._datasets(none, [[], []], [*tfms, LabelTransform(vocab)])
+        return dsets.dataloaders(bs=bs, after_batch=self.batch_tfms, device=device)
 
 def _refuse(rows):
     "The table, or one sentence that says why nothing can be trained on it."
@@ -209,6 +225,16 @@ def _refuse(rows):
         if (found == 0).any():
             raise ValueError(f"The {side} rows hold {found.to_dict()}: both classes are needed to train and to score.")
     return rows
+
+class TrainingAffine(AffineCoordTfm):
+    "fastai's resamples what is only predicted by the identity: slower, and other in the last bits."
+    def before_call(self, b, split_idx):
+        super().before_call(b, split_idx)
+        self.do = not split_idx
+
+def _training_only(t):
+    if not isinstance(t, AffineCoordTfm) or t.size: return t # one with a size makes every image that large
+    return TrainingAffine(t.aff_fs, t.coord_fs, mode=t.mode, pad_mode=t.pad_mode, align_corners=t.align_corners)
 
 def radiograph_tfms() -> list:
     "Augmentations that suit radiographs: a little rotation, zoom and lighting; no flip, for the heart is on the left."
@@ -227,7 +253,7 @@ def radiograph_block(
     if use not in ("both", "image", "metadata"):
         raise ValueError(f"use={use!r} is not known; use 'both', 'image' or 'metadata'.")
     if protocol not in ("clean", "paper"): raise ValueError(f"protocol={protocol!r} is neither 'clean' nor 'paper'.")
-    batch_tfms = [IntToFloatTensor, *(radiograph_tfms() if tfms is None else tfms)]
+    batch_tfms = [IntToFloatTensor, *map(_training_only, radiograph_tfms() if tfms is None else tfms)]
     pixels = TransformBlock(RadiographTransform(size), batch_tfms=batch_tfms)
     words = TransformBlock(MetadataTransform(cat_names, cont_names))
     inputs = {"both": [pixels, words], "image": [pixels], "metadata": [words]}[use]

@@ -18,6 +18,8 @@ class RadiographLearner(Learner):
     @delegates(Learner.fit)
     def fit(self, n_epoch, lr=None, **kwargs):
         "fastai's `fit` after a leak check. Each fit is seeded, one on from the last, so that a seed gives its bits."
+        if not len(self.dls.train_ds):
+            raise ValueError("This learner was loaded to predict and has no training rows; make a new one to train.")
         self.dls.check_leaks()
         set_seed(self.seed + self.fits, reproducible=True)
         self.dls.train.rng = random.Random(self.seed + self.fits)
@@ -64,11 +66,12 @@ class RadiographLearner(Learner):
             except UserWarning:
                 raise ValueError(f"{file}: its optimizer state doesn't fit; with_opt=False loads the rest.") from None
 
-def _learner(dls, model, seed, metrics, cbs, frozen=False, **kwargs):
+def _learner(dls, model, seed, metrics, cbs, settings, frozen=False, **kwargs):
     if model.bf16: model = model.to(memory_format=torch.channels_last) # what bf16 convolutions are fastest in
     kwargs = dict(opt_func=fused_adamw) | kwargs
     learn = RadiographLearner(dls, model, CrossEntropyLossFlat(), metrics=metrics, splitter=parameter_groups,
                               seed=seed, **kwargs)
+    learn.settings = settings # what the model is built from, beside the DataLoaders
     learn.remove_cb(ProgressCallback)
     learn.add_cbs([epoch_table(), *L(cbs)])
     if frozen: learn.freeze()
@@ -100,7 +103,8 @@ def image_learner(
     seed = _begin(dls, seed, "image", "both")
     backbone = _backbone(dls, arch, weights)
     model = ImageModel(backbone, dls.c, ps, use_bf16(precision, dls.device))
-    return _learner(dls, model, seed, metrics, cbs, backbone.weights != "none", **kwargs)
+    settings = dict(kind="image", arch=arch, ps=ps)
+    return _learner(dls, model, seed, metrics, cbs, settings, backbone.weights != "none", **kwargs)
 
 @delegates(Learner.__init__, but=["dls", "model", "loss_func", "splitter"])
 def metadata_learner(
@@ -114,7 +118,7 @@ def metadata_learner(
     "Metadata alone: the paper's MLP-meta, three fully connected layers. One parameter group: `freeze` freezes nothing."
     seed = _begin(dls, seed, "metadata", "both")
     model = MetadataModel(MetadataMLP(dls.transform(MetadataTransform), dls.c, p_missing=meta_dropout))
-    return _learner(dls, model, seed, metrics, cbs, **kwargs)
+    return _learner(dls, model, seed, metrics, cbs, dict(kind="metadata", meta_dropout=meta_dropout), **kwargs)
 
 @delegates(Learner.__init__, but=["dls", "model", "loss_func", "splitter"])
 def fusion_learner(
@@ -138,4 +142,5 @@ def fusion_learner(
     mlp = MetadataMLP(dls.transform(MetadataTransform), n_meta, p_missing=meta_dropout)
     head = FUSIONS[fusion](backbone.width, n_meta, dls.c, ps)
     model = FusionModel(backbone, mlp, head, use_bf16(precision, dls.device))
-    return _learner(dls, model, seed, metrics, cbs, backbone.weights != "none", **kwargs)
+    settings = dict(kind="fusion", arch=arch, ps=ps, fusion=fusion, n_meta=n_meta, meta_dropout=meta_dropout)
+    return _learner(dls, model, seed, metrics, cbs, settings, backbone.weights != "none", **kwargs)

@@ -293,3 +293,11 @@ def test_the_table_is_not_changed(rows, tmp_path):
     before = rows.copy()
     make(rows, tmp_path, weighted=True).check_leaks()
     pd.testing.assert_frame_equal(rows, before)
+
+def test_what_is_predicted_is_not_resampled(rows, tmp_path):
+    dls = RadiographDataLoaders.from_df(rows, tmp_path, size=SIDE, bs=8)
+    seen = rows[rows["split"] == "valid"].iloc[:8]
+    pixels = dls.transform(RadiographTransform)(seen)
+    assert torch.equal(dls.test_dl(seen).one_batch()[0].as_subclass(torch.Tensor), pixels.as_subclass(torch.Tensor) / 255)
+    train = dls.train.new(shuffle=False)
+    assert not torch.equal(train.one_batch()[0], dls.test_dl(dls.train_ds.items.iloc[:8]).one_batch()[0])
