@@ -1,3 +1,3 @@
 """cxr_fastai: how much does the minority class gain from metadata and from synthetic images? (Aloo et al. 2022)"""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

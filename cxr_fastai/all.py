@@ -3,8 +3,10 @@ from .basics import *
 from .arms import *
 from .audit import *
 from .backbone import *
+from .bundle import *
 from .cache import *
 from .calibration import *
+from .card import *
 from .cell import *
 from .checkpoint import *
 from .cohort import *
@@ -13,11 +15,13 @@ from .cyclegan import *
 from .data import *
 from .distributed import *
 from .engines import *
+from .explain import *
 from .features import *
 from .figures import *
 from .formats import *
 from .fusion import *
 from .grid import *
+from .interpret import *
 from .intervals import *
 from .leaks import *
 from .learner import *
@@ -38,4 +42,5 @@ from .show import *
 from .study import *
 from .synthesis import *
 from .tables import *
+from .typical import *
 from .unpaired import *

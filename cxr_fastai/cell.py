@@ -6,6 +6,7 @@ import contextlib, hashlib, shutil, traceback
 from filelock import FileLock, Timeout
 from .arms import *
 from .basics import *
+from .bundle import *
 from .cohort import *
 from .data import RadiographDataLoaders
 from .distributed import *
@@ -81,11 +82,13 @@ def _train(cell):
     with alone(): table = predict_rows(learn, rows)
     with atomic(folder/"predictions.csv") as tmp: table.to_csv(tmp, index=False, float_format="%.9g")
     shutil.rmtree(folder/learn.model_dir, ignore_errors=True)
-    with atomic_torch(folder/"model.pkl") as tmp: learn.export(tmp.absolute())
     if data_digest(rows, s.get("size")) != before: raise CellError("its radiographs changed while it was trained")
     real = table[(table["side"] == "test") & ~table["synthetic"]]
+    found = scores(real["label"], real["probability"])
+    told = {k: v for k, v in s.items() if k != "weights"} # may be a path of this machine; the card says which they were
+    save_bundle(learn, folder/"bundle", summary=dict(settings=told, test=found))
     train = cell.rows if s["protocol"] == "clean" else split_paper(cell.rows, s["split_seed"])
-    return scores(real["label"], real["probability"]) | dict(
+    return found | dict(
         weights=learn.weights, prior=train_prior(train), train_prior=train_prior(rows, cell.arm.rival),
         seconds=round(time.time() - start, 2), training=round(training, 2), threads=torch.get_num_threads(),
         processes=max(1, num_distrib()), files={o: _sha(folder/o) for o in RESULTS})

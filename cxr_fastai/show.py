@@ -14,7 +14,10 @@ class TensorRadiograph(TensorImageBW):
 class RadiographInput(tuple):
     "The inputs of a decoded batch: the type by which fastai finds the three functions below."
 
-def _table(samples, heads): display_df(pd.DataFrame([[str(o) for o in s] for s in samples], columns=heads))
+def _table(samples, heads):
+    "Outside of a notebook `display_df` prints html's name, where IPython is installed."
+    table = pd.DataFrame([[str(o) for o in s] for s in samples], columns=heads)
+    (display_df if IN_NOTEBOOK else print)(table)
 
 def _grid(samples, ctxs, max_n, nrows, ncols, figsize):
     n = min(len(samples), max_n)

@@ -1,4 +1,4 @@
-import json, os, resource, subprocess, sys, time
+import json, os, resource, shutil, subprocess, sys, time
 import numpy as np, pandas as pd, pytest
 from filelock import FileLock
 from PIL import Image
@@ -31,7 +31,7 @@ def own(rows, tmp_path):
 
 def test_a_cell_leaves_all_that_tells_what_it_is_and_found(done):
     assert {o.name for o in done.folder.iterdir()} - {".lock"} == {
-        "settings.json", "history.csv", "predictions.csv", "model.pkl", "log.txt", "scores.json"}
+        "settings.json", "history.csv", "predictions.csv", "bundle", "log.txt", "scores.json"}
     settings, found = (json.loads((done.folder/f"{o}.json").read_text()) for o in ("settings", "scores"))
     assert settings["arch"] == "test_resnet" and settings["data"] and {"torch", "cxr_fastai"} <= set(settings["versions"])
     assert found["weights"] == "none" and found["seconds"] >= found["training"] > 0 and found["threads"] >= 1
@@ -73,7 +73,7 @@ def test_a_damaged_cell_is_refused_and_a_deleted_one_runs_again(rows, tmp_path, 
     before = read_cell(cell)[1]
     spoil(cell.folder)
     with pytest.raises(CellError, match=f"{cell.folder.name} is damaged .{why}.*delete it"): read_cell(cell)
-    for o in cell.folder.iterdir(): o.unlink()
+    shutil.rmtree(cell.folder)
     run_cell(cell)
     pd.testing.assert_frame_equal(read_cell(cell)[1], before)
 
@@ -113,9 +113,9 @@ def script(rows, tmp_path, limit=resource.RLIM_INFINITY, epochs=1):
 def test_a_full_disk_fails_the_cell_in_one_sentence_and_leaves_no_result(rows, tmp_path):
     out = script(rows, tmp_path, limit=300_000).communicate()[0].splitlines()[-1]
     found = eval(out)
-    assert found["status"] == "failed" and "model.pkl can't be written; is the disk full?" in found["error"] and "\n" not in found["error"]
+    assert found["status"] == "failed" and "model.safetensors can't be written; is the disk full?" in found["error"] and "\n" not in found["error"]
     cell = one(rows, tmp_path/"runs")
-    assert not (cell.folder/"scores.json").exists() and not list(cell.folder.glob(".model*"))
+    assert not (cell.folder/"scores.json").exists() and not list(cell.folder.rglob(".model*"))
     assert run_cell(cell) == dict(status="done")
 
 def test_a_killed_cell_begins_anew_and_gives_the_bits_of_the_unbroken_one(rows, tmp_path):

@@ -1,0 +1,88 @@
+"""What a bundle's card must say, word by word: a file from a stranger is checked by this before anything is built."""
+import json
+from numbers import Real
+
+import timm
+
+from . import __version__
+from .arms import FUSION_NAMES
+from .files import few
+from .typical import SIDE
+
+__all__ = ["FORMAT", "MAX_CARD", "MAX_HEADER", "USES", "BundleError", "check_card", "parse_json"]
+
+FORMAT = 1
+USES = dict(image="image", metadata="metadata", fusion="both") # kind of learner -> inputs of its DataLoaders
+MAX_CARD, MAX_HEADER = 1_000_000, 10_000_000 # bytes; ResNet152's header has 0.1 million
+MAX_SIZE, MAX_BS, MAX_WIDTH = 2048, 65_536, 4096 # pixels a side, rows a batch, units of the MLP's output
+
+class BundleError(ValueError): "A bundle that can't be used: one sentence names the file and what doesn't fit."
+
+def parse_json(
+    text, # str or bytes
+    file, # it was read from, for the error
+):
+    "json as Python has it. BundleError for anything else; NaN and Infinity aren't json."
+    def refuse(o): raise ValueError(f"it holds {o}")
+    try: return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as e: raise BundleError(f"{file}: its json can't be read ({e}).") from None
+
+# Each field: a test of the value, and what it should be in words.
+
+def _text(o): return isinstance(o, str) and len(o) < 10_000
+def _texts(o): return isinstance(o, list) and all(map(_text, o))
+def _number(o, low, high): return isinstance(o, Real) and not isinstance(o, bool) and low <= o <= high
+def _whole(o, low, high): return _number(o, low, high) and isinstance(o, int)
+def _table(o): return isinstance(o, dict)
+
+COMMON = dict(
+    format=(lambda o: o == FORMAT, f"{FORMAT}; this is cxr_fastai {__version__}"),
+    kind=(lambda o: isinstance(o, str) and o in USES, "image, metadata or fusion"),
+    classes=(lambda o: _texts(o) and len(o) == 2 and o[0] != o[1], "two words, the negative class first"),
+    threshold=(lambda o: _number(o, 0, 1), "a number from 0 to 1"),
+    precision=(lambda o: o in ("bf16", "fp32"), "bf16 or fp32"),
+    weights=(_text, "words"), licence=(_text, "words"), sha256=(_text, "words"),
+    versions=(_table, "a table"), training=(_table, "a table"), summary=(_table, "a table"),
+    typical=(lambda o: _table(o) and (not o or _ranges_fit(o)), "what typical_ranges gives"),
+    bs=(lambda o: _whole(o, 1, MAX_BS), f"1 to {MAX_BS}"),
+    size=(lambda o: _whole(o, 1, MAX_SIZE), f"1 to {MAX_SIZE} pixels"))
+IMAGE = dict(
+    arch=(lambda o: _text(o) and ":" not in o and timm.is_model(o), "the name of a model that this timm has"),
+    ps=(lambda o: _number(o, 0, 1), "a number from 0 to 1"))
+FUSION = dict(
+    fusion=(lambda o: isinstance(o, str) and o in FUSION_NAMES, ", ".join(FUSION_NAMES)),
+    n_meta=(lambda o: _whole(o, 1, MAX_WIDTH), f"1 to {MAX_WIDTH}"))
+METADATA = dict(
+    metadata=(lambda o: _table(o) and _columns_fit(o), "cat_names and cont_names with the words or range of each"),
+    meta_dropout=(lambda o: _number(o, 0, 1), "a number from 0 to 1"))
+FIELDS = dict(image=COMMON | IMAGE, metadata=COMMON | METADATA, fusion=COMMON | IMAGE | FUSION | METADATA)
+
+def _ranges_fit(o):
+    "Of `typical.typical_ranges`."
+    row = lambda x: isinstance(x, list) and len(x) == SIDE**2 and all(_number(v, -1, 1) for v in x)
+    return (set(o) == {"films", "mean", "patterns", "far", "flat"} and row(o["mean"]) and _number(o["far"], 0, 10) and
+            _number(o["flat"], 0, 255) and isinstance(o["patterns"], list) and 0 < len(o["patterns"]) < 100 and
+            all(map(row, o["patterns"])))
+
+def _columns_fit(o):
+    if not (_texts(o.get("cat_names")) and _texts(o.get("cont_names")) and _table(o.get("stats"))): return False
+    names, stats = o["cat_names"] + o["cont_names"], o["stats"]
+    if not names or len(set(names)) < len(names) or set(names) != set(stats): return False
+    span = lambda s: isinstance(s, list) and len(s) == 2 and all(_number(x, -1e300, 1e300) for x in s) and s[0] <= s[1]
+    return all(_texts(stats[c]) and stats[c] for c in o["cat_names"]) and all(span(stats[c]) for c in o["cont_names"])
+
+def check_card(
+    card, # what json gave
+    file, # it was read from, for the error
+):
+    "BundleError for a card that lacks a field, has one too many, or one whose value isn't what it must be."
+    if not _table(card): raise BundleError(f"{file}: the card is no table of names and values.")
+    if not COMMON["kind"][0](kind := card.get("kind")):
+        raise BundleError(f"{file}: kind is {_short(kind)} and should be {COMMON['kind'][1]}.")
+    for name, (fits, wanted) in FIELDS[kind].items():
+        if name not in card: raise BundleError(f"{file}: the card lacks {name!r}.")
+        if not fits(card[name]):
+            raise BundleError(f"{file}: {name} is {_short(card[name])} and should be {wanted}.")
+    if more := set(card) - set(FIELDS[kind]): raise BundleError(f"{file}: the card has an unknown {few(sorted(more))}.")
+
+def _short(o): return f"{o!r:.60}"

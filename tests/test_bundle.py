@@ -1,0 +1,206 @@
+import json, pickle, struct, subprocess, sys, warnings
+import numpy as np, pandas as pd, pytest, torch
+from safetensors.torch import load_file, save_file
+from cxr_fastai.basics import Normalize, aug_transforms
+from cxr_fastai.bundle import *
+from cxr_fastai.card import BundleError
+from cxr_fastai.data import RadiographDataLoaders
+from cxr_fastai.fusion import FUSIONS
+from cxr_fastai.learner import *
+from conftest import SIDE
+
+MAKE = dict(image=image_learner, metadata=metadata_learner, both=fusion_learner)
+
+def make(rows, path, use="both", arch="test_resnet", **kwargs):
+    dls = RadiographDataLoaders.from_df(rows, path, size=SIDE, bs=8, use=use, tfms=[])
+    if use != "metadata": kwargs = dict(arch=arch, weights="none", precision="fp32") | kwargs
+    return MAKE[use](dls, **kwargs)
+
+def said(learn, rows):
+    with learn.no_bar(): return learn.get_preds(dl=learn.dls.test_dl(rows))[0]
+
+@pytest.fixture(scope="module")
+def learn(rows, tmp_path_factory):
+    learn = make(rows, tmp_path_factory.mktemp("learn"))
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    return learn
+
+@pytest.fixture
+def saved(learn, tmp_path): return save_bundle(learn, tmp_path/"bundle", summary=dict(recall=.5))
+
+def held_out(rows): return rows[rows["split"] == "test"]
+
+@pytest.mark.parametrize("name", ["bundle", "bundle.safetensors"])
+@pytest.mark.parametrize("use", MAKE)
+def test_a_loaded_bundle_predicts_the_same_bits(rows, tmp_path, use, name):
+    learn = make(rows, tmp_path, use)
+    learn.fit(1)
+    again = load_bundle(save_bundle(learn, tmp_path/name, .3))
+    assert torch.equal(said(learn, held_out(rows)), said(again, held_out(rows)))
+    assert again.card["threshold"] == .3 and list(again.dls.vocab) == ["Normal", "Pneumonia"]
+    one = dict(image=rows["file"][0], age=50, sex="F", view="PA")
+    one = {k: v for k, v in one.items() if (k == "image") != (use == "metadata") or use == "both"}
+    assert torch.equal(learn.predict(**one)[2], again.predict(**one)[2])
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_fusion_and_precision_fits(rows, tmp_path, fusion):
+    learn = make(rows, tmp_path, fusion=fusion, precision="bf16", n_meta=8, ps=.1)
+    again = load_bundle(save_bundle(learn, tmp_path/"b"))
+    assert torch.equal(said(learn, held_out(rows)), said(again, held_out(rows))) and again.model.bf16
+    assert not load_bundle(tmp_path/"b", precision="fp32").model.bf16
+
+@pytest.mark.parametrize("arch", ["resnet50", "densenet121", "vgg16", "test_vit"])
+def test_the_papers_backbones_and_a_transformer_fit(rows, tmp_path, arch):
+    learn = make(rows, tmp_path, arch=arch)
+    few = held_out(rows)[:3]
+    assert torch.equal(said(learn, few), said(load_bundle(save_bundle(learn, tmp_path/"b")), few))
+
+def test_the_card_tells_what_was_trained_and_names_nobody(rows, saved):
+    card, text = read_card(saved), (saved/"bundle.json").read_text()
+    train = rows[rows["split"] == "train"]
+    assert card["training"]["rows"] == len(train) and card["training"]["positives"] == (train["label"] == "Pneumonia").sum()
+    assert {"train_loss", "recall"} <= card["training"]["last_epoch"].keys() and card["summary"] == dict(recall=.5)
+    assert card["metadata"]["stats"]["sex"] == ["F", "M"] and card["versions"]["torch"] == torch.__version__.split("+")[0] and card["typical"]
+    for o in [*rows["image"], *rows["patient_id"].astype(str)]: assert o not in text
+
+def test_a_bundle_of_a_bundle_is_the_same_bundle(saved, tmp_path):
+    again = save_bundle(load_bundle(saved), tmp_path/"again")
+    assert read_card(again) == read_card(saved)
+
+def test_a_loaded_learner_says_that_it_cannot_train(saved):
+    with pytest.raises(ValueError, match="has no training rows"): load_bundle(saved).fit(1)
+
+def test_it_loads_in_another_process_without_pickle(saved, rows, learn):
+    code = """
+import pickle, sys
+def never(*args, **kwargs): raise SystemExit("a pickle was read")
+import torch, pandas as pd
+from cxr_fastai.bundle import load_bundle
+pickle.load = pickle.loads = pickle.Unpickler = torch.load = never
+print(load_bundle(sys.argv[1]).predict(image=sys.argv[2], age=50)[2][1].item())"""
+    out = subprocess.run([sys.executable, "-W", "ignore", "-c", code, saved, rows["file"][0]], capture_output=True, text=True)
+    assert float(out.stdout) == learn.predict(image=rows["file"][0], age=50)[2][1].item(), out.stderr
+
+def test_another_version_is_said(saved):
+    change(saved, versions=read_card(saved)["versions"] | dict(torch="1.0"), honest=True)
+    with pytest.warns(UserWarning, match="torch 1.0, here"): load_bundle(saved)
+
+def test_weights_that_are_no_numbers_are_not_saved(rows, tmp_path):
+    learn = make(rows, tmp_path, "metadata")
+    learn.model.mlp.token.data[0] = torch.nan
+    with pytest.raises(BundleError, match="mlp.token.*nothing was saved"): save_bundle(learn, tmp_path/"b")
+    assert not (tmp_path/"b").exists()
+
+def test_transforms_that_a_bundle_cannot_carry_are_refused(rows, tmp_path):
+    for tfms, fits in ((aug_transforms(), True), (aug_transforms(size=32), False), ([Normalize.from_stats(.5, .2)], False)):
+        dls = RadiographDataLoaders.from_df(rows, tmp_path, size=SIDE, bs=8, tfms=tfms)
+        learn = fusion_learner(dls, "test_resnet", weights="none")
+        if fits: assert torch.equal(said(learn, held_out(rows)), said(load_bundle(save_bundle(learn, tmp_path/"b")), held_out(rows)))
+        else:
+            with pytest.raises(BundleError, match="tfms change the images"): save_bundle(learn, tmp_path/"c")
+
+def test_a_full_disk_leaves_the_old_bundle_whole(saved, learn, monkeypatch):
+    before = read_card(saved)
+    def full(*args): raise OSError(28, "No space left on device")
+    monkeypatch.setattr("cxr_fastai.bundle.save_file", full)
+    with pytest.raises(OSError): save_bundle(learn, saved, .9)
+    assert read_card(saved) == before and sorted(o.name for o in saved.iterdir()) == ["bundle.json", "model.safetensors"]
+
+# hostile files
+
+def change(saved, honest=False, **fields):
+    "Edit the card; honest: with its checksum, as a hostile author would."
+    from cxr_fastai.bundle import _sha256
+    card = json.loads((saved/"bundle.json").read_text()) | fields
+    card = {k: v for k, v in card.items() if v is not ...}
+    if honest: card["sha256"] = _sha256(card, load_file(saved/"model.safetensors"))
+    (saved/"bundle.json").write_text(json.dumps(card))
+
+def refused(saved, match):
+    with pytest.raises(BundleError, match=match) as e: load_bundle(saved)
+    assert str(saved) in str(e.value) and "\n" not in str(e.value)
+
+METADATA = dict(cat_names=["sex"], cont_names=["age"], stats=dict(sex=["F", "M"], age=[0., 90.]))
+
+@pytest.mark.parametrize("fields, match", [
+    (dict(kind="../../x"), "kind is '../../x'"), (dict(kind=["image"]), "kind is"), (dict(kind=...), "kind is None"),
+    (dict(arch="../../etc/passwd"), "arch is"), (dict(arch="hf-hub:some/model"), "arch is"), (dict(arch="local-dir:/tmp"), "arch is"),
+    (dict(arch=7), "arch is 7"), (dict(arch="x" * 100_000), "arch is"), (dict(size=10**9), "size is"), (dict(size=True), "size is"), (dict(size="64"), "size is"),
+    (dict(n_meta=10**9), "n_meta is"), (dict(fusion="os.system"), "fusion is"), (dict(format=2), "format is 2 and should be 1"),
+    (dict(threshold=7), "threshold is 7"), (dict(threshold=None), "threshold is None"), (dict(classes=["a", "a"]), "classes is"), (dict(classes="ab"), "classes is"),
+    (dict(training=[]), "training is"), (dict(surprise=1), "unknown surprise"), (dict(ps=...), "lacks 'ps'"), (dict(precision=[]), "precision is"),
+    (dict(metadata=METADATA | dict(stats=dict(sex=["F"]))), "metadata is"), (dict(metadata=METADATA | dict(stats=dict(sex=["F"], age=[90, 0]))), "metadata is"),
+    (dict(metadata=METADATA | dict(cat_names=["sex", "sex"])), "metadata is"), (dict(metadata=METADATA | dict(cat_names=[{}])), "metadata is"),
+    (dict(metadata=[]), "metadata is"), (dict(typical=dict(far=1)), "typical is"), (dict(typical=[1]), "typical is")])
+def test_a_card_of_another_shape_is_refused(saved, fields, match):
+    change(saved, honest=True, **fields)
+    refused(saved, match)
+
+@pytest.mark.parametrize("text, match", [
+    (b"", "a card has"), (b"[]", "no table"), (b"{", "json can't be read"), (b"[" * 200_000, "json can't be read"), (b'{"threshold": NaN}', "holds NaN"),
+    (b" " * 1_000_001, "a card has"), (pickle.dumps(dict(a=1)), "json can't be read"), (b'"' + b"\xff" * 9, "json can't be read"), (b'{"kind": 1e999}', "kind is inf")])
+def test_a_card_that_is_no_card_is_refused(saved, text, match):
+    (saved/"bundle.json").write_bytes(text)
+    refused(saved, match)
+
+def test_an_edited_card_or_other_weights_are_told_by_the_checksum(saved):
+    change(saved, threshold=.01)
+    refused(saved, "aren't those that were saved together")
+    change(saved, honest=True)
+    state = load_file(saved/"model.safetensors")
+    state["mlp.token"][0] += 1
+    save_file(state, saved/"model.safetensors")
+    refused(saved, "aren't those that were saved together")
+
+class Evil:
+    def __reduce__(self): return exec, ("raise SystemExit('it ran')",)
+
+def pickled(file): file.write_bytes(pickle.dumps(Evil()))
+def torched(file): torch.save(Evil(), file)
+def truncated(file): file.write_bytes(file.read_bytes()[:-1000])
+def headless(file): file.write_bytes(file.read_bytes()[:5])
+def short_header(file): file.write_bytes(file.read_bytes()[:200])
+def oversized(file): file.write_bytes(struct.pack("<Q", 2**62) + file.read_bytes()[8:])
+def huge(file): file.write_bytes(struct.pack("<Q", 20_000_000) + b" " * 20_000_000)
+def no_json(file): file.write_bytes(struct.pack("<Q", 4) + b"{{{{" + b"0" * 100)
+def beyond(file):
+    header = json.dumps(dict(a=dict(dtype="F32", shape=[1000], data_offsets=[0, 4000]))).encode()
+    file.write_bytes(struct.pack("<Q", len(header)) + header + b"0" * 100)
+def listed(file): file.write_bytes(struct.pack("<Q", 2) + b"[]" + b"0" * 100)
+
+@pytest.mark.parametrize("harm", [pickled, torched, truncated, headless, short_header, oversized, huge, no_json, beyond, listed])
+def test_weights_that_are_no_safetensors_are_refused_unread(saved, harm):
+    harm(saved/"model.safetensors")
+    refused(saved, "")
+    assert (saved/"model.safetensors").stat().st_size > 0
+
+@pytest.mark.parametrize("harm", [pickled, torched, truncated, headless, short_header, oversized, huge, no_json, beyond, listed])
+def test_so_is_a_single_file(learn, tmp_path, harm):
+    file = save_bundle(learn, tmp_path/"b.safetensors")
+    harm(file)
+    refused(file, "")
+
+def rewrite(saved, f):
+    "Change the weights with an honest checksum."
+    state = load_file(saved/"model.safetensors")
+    save_file(f(state), saved/"model.safetensors")
+    change(saved, honest=True)
+
+def test_nan_weights_are_refused(saved):
+    rewrite(saved, lambda s: s | {"mlp.token": torch.full_like(s["mlp.token"], torch.nan)})
+    refused(saved, "mlp.token is not a number")
+
+@pytest.mark.parametrize("f, match", [
+    (lambda s: {k: v for k, v in s.items() if k != "mlp.token"}, "Missing key.*mlp.token"),
+    (lambda s: s | {"../../../tmp/x": torch.ones(1)}, "Unexpected key"),
+    (lambda s: s | {"mlp.token": torch.ones(99)}, "size mismatch")])
+def test_weights_that_do_not_fit_are_named(saved, f, match):
+    rewrite(saved, f)
+    refused(saved, match)
+
+def test_what_is_no_bundle_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no bundle"): load_bundle(tmp_path)
+    save_file(dict(a=torch.ones(2)), tmp_path/"a.safetensors")
+    with pytest.raises(BundleError, match="holds no card"): load_bundle(tmp_path/"a.safetensors")
+    save_file(dict(a=torch.ones(2)), tmp_path/"a.safetensors", dict(cxr_fastai="[" * 3_000_000))
+    with pytest.raises(BundleError, match="at most"): load_bundle(tmp_path/"a.safetensors")
