@@ -21,6 +21,7 @@ from .figures import *
 from .formats import *
 from .fusion import *
 from .grid import *
+from .intake import *
 from .interpret import *
 from .intervals import *
 from .leaks import *
@@ -32,6 +33,7 @@ from .minority import *
 from .networks import *
 from .phantom import *
 from .policies import *
+from .predict import *
 from .quality import *
 from .radiograph import *
 from .report import *

@@ -7,6 +7,7 @@ and nothing else. One process builds at a time (a file lock, which dies with its
 What a changed or deleted file leaves behind stays until the folder is deleted, safely while nothing runs."""
 import io, os, shutil, sys, time
 from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -18,7 +19,7 @@ from cxr_fastai.files import atomic, few
 from cxr_fastai.leaks import perceptual_hash
 from cxr_fastai.radiograph import READER_VERSION, RadiographError, read_radiograph
 
-__all__ = ["RadiographCache", "cache_root", "progress"]
+__all__ = ["RadiographCache", "ahead", "cache_root", "progress"]
 
 SLOT = np.dtype([("key", "V16"), ("crc", "u4"), ("hash", "u8", 4)])
 COMMIT_EVERY = 2.  # seconds between two indices on disk while building: the work that a kill may cost
@@ -67,8 +68,13 @@ def _decode(file, size):
     pixels = read_radiograph(file, size)
     return pixels, crc32(pixels), perceptual_hash(pixels[None])[0]
 
-def _ahead(pool, f, items, n):
-    "`item, future` in order, with at most `n` under way: a writer that falls behind must not fill the memory."
+def ahead(
+    pool,           # a ThreadPoolExecutor
+    f:Callable,     # of one item
+    items:Iterable, # as many as there are; taken one at a time
+    n:int,          # futures under way, at most
+):
+    "Yield `item, future` in order, with at most `n` under way: a writer that falls behind must not fill the memory."
     running = deque()
     for o in items:
         running.append((o, pool.submit(f, o)))
@@ -180,7 +186,7 @@ class RadiographCache:
                           "folder with CXR_FASTAI_CACHE")
         if not n: file.unlink(missing_ok=True)  # unlinked, not overwritten: a process that maps it goes on reading it
         with open(file, "r+b" if n else "w+b") as f, ThreadPoolExecutor(workers) as pool:
-            done = _ahead(pool, lambda o: _decode(o[1], self.size), todo.items(), 16*workers)
+            done = ahead(pool, lambda o: _decode(o[1], self.size), todo.items(), 16*workers)
             if self.progress: done = progress(done, len(todo), f"Decoding radiographs to {self.size} px")
             try:
                 for (key,_),job in done:

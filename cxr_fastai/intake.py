@@ -1,0 +1,142 @@
+"""New patients as a stream of rows: a file, a folder or a csv, with what a DICOM header says of age, sex and view.
+
+A row is a dict of `image` (as it was named), `file`, the model's metadata columns (None where missing) and `flag`, what
+to know before its prediction is believed. Nothing else of a table or a header is kept."""
+import csv, os, re
+from datetime import datetime
+from pathlib import Path
+
+from .files import few
+
+__all__ = ["colourful", "count_patients", "new_patients"]
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"}
+IMAGE_COLUMNS = "file", "image", "Image Index", "path", "filename", "file_name"
+NIH = dict(age="Patient Age", sex="Patient Gender", view="View Position")
+YEARS = dict(Y=1, M=1/12, W=7/365.25, D=1/365.25)
+SEXES = dict(MALE="M", FEMALE="F")
+FRONTAL = {"AP", "PA"}
+FILMS = {"CR", "DX", "RG", "DR"} # DICOM's modalities of a plain radiograph
+COLOUR = 8                       # mean difference of a gray film's channels, in levels, that scanning may leave
+
+# Where they are
+
+def _is_dicom(file):
+    with open(file, "rb") as f: return f.read(132)[128:] == b"DICM"
+
+def _is_image(file):
+    "By its name; a file without a suffix may be DICOM, as archives export it."
+    suffix = file.suffix.lower()
+    return suffix in SUFFIXES or not suffix and file.is_file() and _is_dicom(file)
+
+def _walk(folder):
+    "Every image below a folder, in the order of names; hidden files and folders are passed over."
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(o for o in folders if not o.startswith("."))
+        yield from filter(_is_image, (Path(root)/o for o in sorted(files) if not o.startswith(".")))
+
+def _csv_rows(source, images):
+    "Name, path and the row's words."
+    root = Path(images or source.parent)
+    folders = [root, *sorted(root.glob("images*")), *sorted(root.glob("images*/images"))]
+    with open(source, newline="", encoding="utf-8-sig") as f:
+        table = csv.DictReader(f, restkey="more")
+        column = next((o for o in IMAGE_COLUMNS if o in (table.fieldnames or ())), None)
+        if not column: raise ValueError(f"{source} has no column of images: name one {few(IMAGE_COLUMNS, 9)}.")
+        for row in table:
+            name = row[column] or ""
+            yield name, next((o/name for o in folders if (o/name).is_file()), root/name), row
+
+def _sources(source, images):
+    source = Path(source)
+    if source.is_dir(): return ((str(o.relative_to(source)), o, {}) for o in _walk(source))
+    if not source.is_file(): raise FileNotFoundError(f"There is no file or folder '{source}' to predict.")
+    if source.suffix.lower() == ".csv": return _csv_rows(source, images)
+    return iter([(source.name, source, {})])
+
+def count_patients(
+    source:str|Path,      # as of `new_patients`
+    images:str|Path=None,
+) -> int:                 # rows
+    "How many rows there will be: names are counted, nothing is opened."
+    return sum(1 for _ in _sources(source, images))
+
+# What is known of them
+
+def _dicom_words(file):
+    "Age in years, sex and view; and the flag of what is no frontal radiograph. {} where the header can't be read."
+    try:
+        import pydicom
+        tags = "PatientAge PatientBirthDate StudyDate PatientSex ViewPosition Modality".split()
+        ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+    except Exception: return {}, "" # reading its pixels will say why
+    said = {o: str(ds.get(o) or "").strip().upper() for o in tags}
+    view, modality = said["ViewPosition"], said["Modality"]
+    flags = [f"view {view}: not frontal"] if view and view not in FRONTAL else []
+    if modality and modality not in FILMS: flags.append(f"modality {modality}: no radiograph")
+    words = dict(age=said["PatientAge"] or _age(said["PatientBirthDate"], said["StudyDate"]),
+                 sex=said["PatientSex"] if said["PatientSex"] in ("M", "F") else "", view=view)
+    return words, "; ".join(flags)
+
+def _age(birth, study):
+    try: days = (datetime.strptime(study, "%Y%m%d") - datetime.strptime(birth, "%Y%m%d")).days
+    except ValueError: return ""
+    return f"{days}D" if days >= 0 else ""
+
+def _number(word, name):
+    "A number; an age may have its unit: 58, 058Y, 18M, 3W, 2D. ValueError."
+    if name == "age" and (m := re.fullmatch(r"(\d+(?:\.\d+)?)([YMWD])", word.upper())): return float(m[1]) * YEARS[m[2]]
+    x = float(word)
+    if x - x: raise ValueError # nan, or infinite
+    return x
+
+def _fitted(word, name, card):
+    "A word as the model knows it, or None; and the flag of one that it doesn't know."
+    known = card["stats"][name]
+    if word == "": return None, ""
+    if name in card["cont_names"]:
+        try: x = _number(word, name)
+        except ValueError: return None, f"{name} {word!r} is no number"
+        low, high = known
+        return x, "" if low <= x <= high else f"{name} {x:g} is outside of {low:g} to {high:g}, the training rows'"
+    if word in known: return word, ""
+    same = [o for o in known if o.upper() in (word.upper(), SEXES.get(word.upper()))]
+    return (same[0], "") if same else (word, f"{name} {word!r} is none of {few(known, 9)}, the training rows'")
+
+def _metadata(row, file, card):
+    "The model's columns, the table's words before the header's, and flags."
+    header, flag = _dicom_words(file) if file.is_file() and _is_dicom(file) else ({}, "")
+    res, flags = {}, [flag]
+    for name in card["cat_names"] + card["cont_names"]:
+        word = row.get(name) or row.get(NIH.get(name)) or header.get(name) or ""
+        res[name], why = _fitted(str(word).strip(), name, card)
+        flags.append(why)
+    return res, "; ".join(filter(None, flags))
+
+def new_patients(
+    source:str|Path,      # an image; a folder, with all below it; or a csv with a column of images
+    metadata:dict=None,   # of a bundle's card: cat_names, cont_names, stats; None for a model of the image alone
+    images:str|Path=None, # folder of a csv's images, flat or as NIH's archives unpack; None: the csv's own
+):
+    """Yield a row for each image, in order; constant memory. DICOM headers fill in what the table leaves out. FileNotFoundError
+    or ValueError for a source that is no such thing; of one image nothing is raised."""
+    card = metadata or dict(cat_names=[], cont_names=[], stats={})
+    for name, file, row in _sources(source, images):
+        try: values, flag = _metadata(row, file, card)
+        except OSError: values, flag = {}, "" # reading its pixels will say why
+        yield dict(image=" ".join(name.split()), file=str(file), **values, flag=flag)
+
+def colourful(
+    file:str|Path,
+) -> bool:
+    "Whether a picture has colours, as no radiograph has. False for one that can't be read here."
+    from PIL import Image
+    import numpy as np
+    try:
+        with Image.open(file) as im:
+            if im.mode in ("1", "L", "LA", "F") or im.mode[0] == "I": return False
+            im.draft("RGB", (64, 64))
+            im.thumbnail((64, 64))
+            x = np.asarray(im.convert("RGB"), int)
+    except Exception: return False
+    return bool((x.max(2) - x.min(2)).mean() > COLOUR)

@@ -1,0 +1,83 @@
+import numpy as np, pytest
+from PIL import Image
+from cxr_fastai.intake import *
+
+pydicom = pytest.importorskip("pydicom")
+CARD = dict(cat_names=["sex", "view"], cont_names=["age"], stats=dict(sex=["F", "M"], view=["AP", "PA"], age=[1, 90]))
+
+def dicom(file, **words):
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid()
+    ds = FileDataset(str(file), {}, file_meta=meta, preamble=b"\0" * 128)
+    ds.SOPClassUID, ds.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    ds.Rows = ds.Columns = 48
+    ds.SamplesPerPixel, ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 1, 8, 8, 7, 0
+    ds.PhotometricInterpretation, ds.PixelData = "MONOCHROME2", np.arange(48*48, dtype=np.uint8).tobytes()
+    ds.PatientName, ds.PatientID = "Doe^Jane", "SECRET7"
+    for k, v in words.items(): setattr(ds, k, v)
+    ds.save_as(file)
+    return file
+
+def one(source, card=CARD, **kwargs): return next(new_patients(source, card, **kwargs))
+
+@pytest.mark.parametrize("words, age", [
+    (dict(PatientAge="054Y"), 54), (dict(PatientAge="018M"), 1.5), (dict(PatientAge="052W"), 52*7/365.25), (dict(PatientAge="400D"), 400/365.25),
+    (dict(PatientBirthDate="19700101", StudyDate="20200101"), 50), (dict(PatientBirthDate="19700101"), None), ({}, None)])
+def test_ages_of_headers_are_years(tmp_path, words, age):
+    assert one(dicom(tmp_path/"a.dcm", **words))["age"] == pytest.approx(age, rel=1e-3) if age else one(dicom(tmp_path/"a.dcm", **words))["age"] is None
+
+def test_a_header_gives_view_and_sex_and_no_name(tmp_path):
+    row = one(dicom(tmp_path/"a.dcm", PatientSex="F", ViewPosition="AP", Modality="DX", PatientAge="060Y"))
+    assert row == dict(image="a.dcm", file=str(tmp_path/"a.dcm"), sex="F", view="AP", age=60, flag="")
+    assert one(dicom(tmp_path/"b.dcm", PatientSex="O"))["sex"] is None
+
+@pytest.mark.parametrize("words, flag", [
+    (dict(ViewPosition="LL"), "view LL: not frontal"), (dict(Modality="CT"), "modality CT: no radiograph"),
+    (dict(PatientAge="120Y"), "age 120 is outside of 1 to 90"), (dict(ViewPosition="AP", Modality="CR"), "")])
+def test_what_is_no_frontal_radiograph_is_flagged(tmp_path, words, flag):
+    found = one(dicom(tmp_path/"a.dcm", **words))["flag"]
+    assert flag in found and bool(found) == bool(flag)
+
+def test_a_folder_is_walked_in_order_and_dicom_without_a_suffix_is_found(tmp_path):
+    for o in ("b/2.png", "a/9.jpg", "1.TIF", "notes.txt", "a/.hidden.png", ".git/x.png", "README"):
+        (tmp_path/o).parent.mkdir(exist_ok=True)
+        (tmp_path/o).write_bytes(b"x" * 200)
+    dicom(tmp_path/"b"/"IM0001")
+    assert [o["image"] for o in new_patients(tmp_path, CARD)] == ["1.TIF", "a/9.jpg", "b/2.png", "b/IM0001"]
+    assert count_patients(tmp_path) == 4
+
+def test_a_csv_wins_over_the_header_which_fills_in(tmp_path):
+    dicom(tmp_path/"a.dcm", PatientSex="F", ViewPosition="AP", PatientAge="060Y")
+    (tmp_path/"n.csv").write_text("image,sex,age\na.dcm,M,\n")
+    row = one(tmp_path/"n.csv")
+    assert (row["sex"], row["view"], row["age"]) == ("M", "AP", 60)
+
+def test_nihs_own_table_is_read_with_its_folders(tmp_path):
+    (tmp_path/"images_001"/"images").mkdir(parents=True)
+    Image.new("L", (48, 48)).save(tmp_path/"images_001"/"images"/"00000001_000.png")
+    (tmp_path/"e.csv").write_text("Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+                                  "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n"
+                                  "00000001_000.png,Cardiomegaly,0,1,058Y,M,PA,2682,2749,0.143,0.143,\n")
+    row = one(tmp_path/"e.csv")
+    assert (row["age"], row["sex"], row["view"]) == (58, "M", "PA") and row["file"].endswith("images_001/images/00000001_000.png")
+
+def test_words_are_known_in_any_case_and_others_are_flagged(tmp_path):
+    (tmp_path/"n.csv").write_text("file,sex,view,age\nx.png,male,pa,50\ny.png,diverse,LATERAL,-3\nz.png,F,,nan\n")
+    x, y, z = new_patients(tmp_path/"n.csv", CARD)
+    assert (x["sex"], x["view"], x["flag"]) == ("M", "PA", "")
+    assert all(o in y["flag"] for o in ("sex 'diverse' is none of F, M", "view 'LATERAL' is none of", "age -3 is outside"))
+    assert z["view"] is None and z["age"] is None and "age 'nan' is no number" in z["flag"]
+
+def test_a_model_of_the_image_alone_asks_for_no_words(tmp_path):
+    assert set(one(dicom(tmp_path/"a.dcm", PatientSex="F"), None)) == {"image", "file", "flag"}
+
+def test_colours_are_seen_and_gray_in_three_channels_is_none(tmp_path):
+    gray = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    for name, x in dict(gray=gray, three=np.stack([gray]*3, 2), sepia=np.stack([gray, gray//2, gray//4], 2)).items():
+        for end in ("png", "jpg"):
+            Image.fromarray(x).save(tmp_path/f"{name}.{end}")
+            assert colourful(tmp_path/f"{name}.{end}") == (name == "sepia")
+    (tmp_path/"bad.png").write_bytes(b"bad")
+    assert not colourful(tmp_path/"bad.png")

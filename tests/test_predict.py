@@ -1,0 +1,135 @@
+import os, shutil, signal, subprocess, sys, time
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch
+from PIL import Image
+from cxr_fastai import predict as room
+from cxr_fastai.bundle import load_bundle, save_bundle
+from cxr_fastai.data import RadiographDataLoaders
+from cxr_fastai.learner import *
+from cxr_fastai.predict import *
+from conftest import SIDE
+
+ROOT = Path(__file__).parents[1]
+MAKE = dict(image=image_learner, metadata=metadata_learner, both=fusion_learner)
+
+def saved(rows, path, use="both", **kwargs):
+    dls = RadiographDataLoaders.from_df(rows, path, size=SIDE, bs=8, use=use)
+    learn = MAKE[use](dls, **({} if use == "metadata" else dict(arch="test_resnet", weights="none") | kwargs))
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    return save_bundle(learn, path/f"{use}-bundle", threshold=.4)
+
+@pytest.fixture(scope="module")
+def bundle(rows, tmp_path_factory): return saved(rows, tmp_path_factory.mktemp("bundle"))
+
+@pytest.fixture
+def listed(rows, tmp_path):
+    "A csv of 21 patients."
+    table = rows.iloc[:21][["image", "file", "age", "sex", "view", "patient_id"]]
+    table.to_csv(tmp_path/"new.csv", index=False)
+    return tmp_path/"new.csv"
+
+def read(file): return pd.read_csv(file, dtype=dict(image=str))
+
+@pytest.mark.parametrize("use", MAKE)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_probabilities_are_the_learners_own_bits(rows, tmp_path, listed, use, precision):
+    b = saved(rows, tmp_path, use, **({} if use == "metadata" else dict(precision=precision)))
+    learn, found = load_bundle(b), read(predict_patients(b, listed, tmp_path/"out.csv"))
+    with learn.no_bar(): prob = learn.get_preds(dl=learn.dls.test_dl(rows.iloc[:21]))[0][:, 1]
+    assert torch.equal(prob, torch.tensor(found.probability.to_numpy(np.float32)))
+    assert list(found.decision) == ["Pneumonia" if p > .4 else "Normal" for p in prob] and set(found.threshold) == {.4}
+    assert found.error.isna().all() and list(found.image) == list(rows.file[:21])
+
+def test_a_bad_file_is_a_row_with_its_reason_and_the_others_go_on(rows, tmp_path, bundle):
+    folder = tmp_path/"new"
+    (folder/"deep").mkdir(parents=True)
+    for i, o in enumerate(rows.file[:9]): shutil.copy(o, folder/f"{i}.png")
+    shutil.copy(rows.file[9], folder/"deep"/"9.PNG")
+    (folder/"3.png").write_bytes((folder/"3.png").read_bytes()[:300])
+    (folder/"4.png").write_bytes(b"")
+    (folder/"notes.txt").write_text("no image")
+    found = read(predict_patients(bundle, folder, tmp_path/"out.csv"))
+    assert list(found.image) == [*(f"{i}.png" for i in range(9)), "deep/9.PNG"]
+    assert list(found.index[found.error.notna()]) == [3, 4] and found.probability.isna().sum() == 2
+    assert "3.png is truncated or damaged" in found.error[3] and "4.png is empty (0 bytes)" in found.error[4]
+    assert (found.missing == "sex view age").all() and found.decision.isna().sum() == 2
+
+def test_pictures_and_values_unlike_the_training_rows_are_flagged(rows, tmp_path, bundle):
+    film = np.asarray(Image.open(rows.file[0]))
+    Image.fromarray(np.full_like(film, 90)).save(tmp_path/"blank.png")
+    Image.fromarray(np.stack([film, film // 2, film // 4], 2)).save(tmp_path/"colour.png")
+    Image.fromarray(np.stack([film]*3, 2)).save(tmp_path/"gray.png")
+    (tmp_path/"n.csv").write_text("image,age,sex,view\nblank.png,400,female,pa\ncolour.png,old,X,AP\ngray.png,,,\n")
+    found = read(predict_patients(bundle, tmp_path/"n.csv", tmp_path/"out.csv"))
+    assert "of one gray" in found.flag[0] and "age 400 is outside of" in found.flag[0]
+    assert found.sex[0] == "F" and found.view[0] == "PA" and found.age[0] == 400
+    assert "in colour" in found.flag[1] and "age 'old' is no number" in found.flag[1] and "sex 'X' is none of F, M" in found.flag[1]
+    assert pd.isna(found.flag[2]) and found.missing[2] == "sex view age" and found.probability.notna().all()
+
+def test_a_finished_table_is_left_and_a_longer_list_goes_on(rows, tmp_path, bundle, listed, capsys, monkeypatch):
+    whole = predict_patients(bundle, listed, tmp_path/"whole.csv").read_bytes()
+    table = pd.read_csv(listed)
+    table.head(10).to_csv(listed, index=False)
+    predict_patients(bundle, listed, out := tmp_path/"out.csv")
+    before = out.stat().st_mtime_ns
+    assert predict_patients(bundle, listed, out) == out and out.stat().st_mtime_ns == before
+    assert "out.csv is finished: 10 rows" in capsys.readouterr().out
+    table.to_csv(listed, index=False)
+    seen, decode = [], Predictor.decode
+    monkeypatch.setattr(Predictor, "decode", lambda self, row: seen.append(row["image"]) or decode(self, row))
+    predict_patients(bundle, listed, out)
+    assert out.read_bytes() == whole and len(seen) == 21 - 8 and not list(tmp_path.glob("*.part"))
+
+def test_a_cut_part_goes_on_after_its_last_whole_batch(tmp_path, bundle, listed):
+    whole = predict_patients(bundle, listed, tmp_path/"whole.csv").read_bytes()
+    for cut in (len(whole) // 2, 20, 0, len(whole) - 1):
+        (tmp_path/"out.csv.part").write_bytes(whole[:cut])
+        assert predict_patients(bundle, listed, tmp_path/"out.csv").read_bytes() == whole
+        (tmp_path/"out.csv").unlink()
+
+def test_a_killed_run_goes_on(rows, tmp_path, bundle):
+    new = tmp_path/"new.csv"
+    pd.concat([rows[["file", "age", "sex", "view"]]] * 6).to_csv(new, index=False)
+    whole = predict_patients(bundle, new, tmp_path/"whole.csv").read_bytes()
+    code = f"""
+import time
+from cxr_fastai import predict
+table = predict.Predictor.table
+def slow(*args):
+    time.sleep(.05)
+    return table(*args)
+predict.Predictor.table = slow
+predict.predict_patients({str(bundle)!r}, {str(new)!r}, {str(tmp_path/"out.csv")!r})"""
+    job, part = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code]), tmp_path/"out.csv.part"
+    while not (part.exists() and part.stat().st_size > 3000): time.sleep(.02); assert job.poll() is None
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    assert not (tmp_path/"out.csv").exists() and len(part.read_bytes()) < len(whole)
+    assert predict_patients(bundle, new, tmp_path/"out.csv").read_bytes() == whole
+
+def test_a_table_of_another_model_threshold_or_list_is_refused(rows, tmp_path, bundle, listed):
+    out = predict_patients(bundle, listed, tmp_path/"out.csv")
+    before = out.read_bytes()
+    with pytest.raises(ValueError, match="out.csv was made with threshold 0.4, not 0.7: delete it"): predict_patients(bundle, listed, out, threshold=.7)
+    other = saved(rows, tmp_path, use="image")
+    with pytest.raises(ValueError, match="no table of this model's predictions"): predict_patients(other, listed, out)
+    table = pd.read_csv(listed)
+    table[::-1].to_csv(listed, index=False)
+    with pytest.raises(ValueError, match="out.csv.*holds '.*' where '.*' would come"): predict_patients(bundle, listed, out)
+    assert out.read_bytes() == before and not list(tmp_path.glob("*.part"))
+
+def test_what_is_no_source_is_one_sentence(tmp_path, bundle):
+    with pytest.raises(FileNotFoundError, match="no file or folder .*nowhere"): predict_patients(bundle, tmp_path/"nowhere")
+    (tmp_path/"a.csv").write_text("name,age\nx,1\n")
+    with pytest.raises(ValueError, match="a.csv has no column of images"): predict_patients(bundle, tmp_path/"a.csv")
+    done = subprocess.run([sys.executable, "-W", "ignore", ROOT/"recipes"/"predict.py", bundle, tmp_path/"a.csv"], capture_output=True,
+                          text=True, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    assert done.returncode == 1 and done.stderr.strip().count("\n") == 0 and "no column of images" in done.stderr
+
+def test_unreadable_files_do_not_fill_the_memory(tmp_path, bundle, monkeypatch):
+    (tmp_path/"new").mkdir()
+    for i in range(300): (tmp_path/"new"/f"{i:03}.png").write_bytes(b"")
+    sizes, batches = [], room._batches
+    monkeypatch.setattr(room, "_batches", lambda rows, bs: (sizes.append(len(o)) or o for o in batches(rows, bs)))
+    found = read(predict_patients(bundle, tmp_path/"new", tmp_path/"out.csv"))
+    assert max(sizes) == 16 * 8 and len(found) == 300 and found.error.notna().all()
