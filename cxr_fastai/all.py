@@ -31,6 +31,7 @@ from .metadata import *
 from .metrics import *
 from .minority import *
 from .networks import *
+from .onnx_export import *
 from .phantom import *
 from .policies import *
 from .predict import *

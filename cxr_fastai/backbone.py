@@ -33,6 +33,7 @@ class Backbone(Module):
         if x.ndim == 3: return x.transpose(1, 2)[..., None]
         return x.permute(0, 3, 1, 2) if str(getattr(self.body, "output_fmt", "")).endswith("NHWC") else x
 
+    @torch.enable_grad()
     def _measure(self, size):
         "Run one blank image: measure the width, and drop the layers no gradient reaches (vgg16: 119.5M weights)."
         self.eval()

@@ -18,7 +18,7 @@ from .runs import versions
 from .show import TensorRadiograph
 from .typical import typical_ranges
 
-__all__ = ["load_bundle", "read_card", "save_bundle"]
+__all__ = ["bundle_card", "load_bundle", "read_card", "save_bundle"]
 
 FACTORIES = dict(image=image_learner, metadata=metadata_learner, fusion=fusion_learner)
 FILMS = 2000                # training films at most that `typical_ranges` are measured on
@@ -132,21 +132,32 @@ def _card(learn, threshold, summary, licence):
     if known: return res | {o: known[o] for o in ("training", "typical", "versions")}
     return res | dict(training=_training(dls, learn.recorder), typical=_typical(dls))
 
+NOT_STATED = "not stated: ask whoever trained it"
+
+def bundle_card(
+    learn,                # as of `save_bundle`, and so are the others
+    threshold:float=None,
+    summary:dict=None,
+    licence:str=NOT_STATED,
+) -> tuple[dict, dict]:   # the card, with its checksum, and the weights
+    "What a bundle of `learn` holds."
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in learn.model.state_dict().items()}
+    if broken := _broken(state): raise BundleError(f"{few(broken)}: not a number, or infinite; nothing was saved.")
+    card = _plain(_card(learn, threshold, summary, licence))
+    return card | dict(sha256=_sha256(card, state)), state
+
 def save_bundle(
     learn,                # a classifier of `image_learner`, `metadata_learner` or `fusion_learner`
     path,                 # a folder, or a file that ends in .safetensors
     threshold:float=None, # a probability above it is positive; None: .5, or that of the bundle `learn` came from
     summary:dict=None,    # what to tell of its making: scores, settings
-    licence:str="not stated: ask whoever trained it", # of weights and training data
+    licence:str=NOT_STATED, # of weights and training data
 ) -> Path:                # `path`
     """Write all that a prediction needs, and no row, name or id: weights; architecture; words and ranges of the
-    metadata; normalisation (among the weights); threshold; classes; versions; what it was trained on, in numbers; what training
-    films have in common, in patterns of 16 x 16.
-    BundleError for weights that aren't finite, tfms that change what is predicted, or a learner made otherwise."""
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in learn.model.state_dict().items()}
-    if broken := _broken(state): raise BundleError(f"{few(broken)}: not a number, or infinite; nothing was saved.")
-    card = _plain(_card(learn, threshold, summary, licence))
-    card["sha256"] = _sha256(card, state)
+    metadata; normalisation (among the weights); threshold; classes; versions; what it was trained on, in numbers; what
+    training films have in common, in patterns of 16 x 16. BundleError for weights that aren't finite, tfms that change
+    what is predicted, or a learner made otherwise."""
+    card, state = bundle_card(learn, threshold, summary, licence)
     weights, file = _places(path)
     check_card(card, file)
     meta = dict(cxr_fastai=json.dumps(card)) if file == weights else None

@@ -18,13 +18,14 @@ class MetadataMLP(Module):
         self.p_missing = p_missing
         self.register_buffer("column", tfm.column)
         self.register_buffer("missing", tfm.missing)
+        self.register_buffer("flags", tfm.missing.nonzero()[:, 0], persistent=False) # numbers: a mask can't be exported
         sizes = [len(tfm.column), *hidden]
         self.hidden = nn.Sequential(*[LinBnDrop(i, o, act=nn.ReLU(), lin_first=True) for i, o in zip(sizes, sizes[1:])])
         self.out = nn.Linear(hidden[-1], n_out)
         self.token = nn.Parameter(torch.zeros(n_out))
 
     def forward(self, x):
-        absent = x[:, self.missing] > 0                      # [n, columns]
+        absent = x[:, self.flags] > 0                        # [n, columns]
         nobody = absent.all(1)
         if self.training and self.p_missing:
             absent = absent | (torch.rand_like(absent, dtype=torch.float) < self.p_missing)
@@ -73,8 +74,8 @@ class AttentionFusion(Module):
         self.query, self.key = nn.Linear(n_meta, n_hidden), nn.Linear(width, n_hidden, bias=False)
         self.head = _head(2 * width + n_meta, n_out, ps)
     def forward(self, fmap, meta):
-        places = fmap.flatten(2).transpose(1, 2)             # [n, h*w, width]
-        seen = F.scaled_dot_product_attention(self.query(meta)[:, None], self.key(places), places)[:, 0]
+        places = fmap.flatten(2).transpose(1, 2)[:, None]    # [n, 1 head, h*w, width]
+        seen = F.scaled_dot_product_attention(self.query(meta)[:, None, None], self.key(places), places)[:, 0, 0]
         return self.head(torch.cat([_pool(fmap), seen, meta.to(fmap.dtype)], 1))
 
 FUSIONS = dict(concat=ConcatFusion, logits=LogitFusion, gated=GatedFusion, film=FilmFusion, attention=AttentionFusion)

@@ -1,8 +1,8 @@
 """What the toolkit costs on this machine: medians of alternating runs as a table. Run by hand; nothing asserts a time.
 
 `python recipes/bench.py` draws its inputs; `--originals FOLDER` (png files of 1024 px) adds a comparison with stock
-fastai, `--part` measures only the classifiers, only the CycleGAN or only the study."""
-import resource, subprocess
+fastai, `--part` measures only the classifiers, only the CycleGAN, only the study or only prediction."""
+import itertools, resource, subprocess
 from copy import deepcopy
 from tempfile import TemporaryDirectory
 from cxr_fastai.all import *
@@ -198,16 +198,39 @@ def resuming(rows, folder, cells):
     again()
     return [(f"(j) resuming a finished grid of {cells} cells", f"{np.median([again() for _ in range(5)]):.2f} s", "")]
 
+def prediction(rows, files, arch, size, bs, runs, folder, n=600):
+    "(k) New patients from files to a table: over the bare model's batches in memory, and over these and reading in turn."
+    learn = image_learner(RadiographDataLoaders.from_df(rows, size=size, bs=bs, use="image"), arch, weights="none")
+    bundle, out = save_bundle(learn, f"{folder}/bundle"), Path(folder)/"predictions.csv"
+    files = [Path(o).absolute() for o in itertools.islice(itertools.cycle(files), n)]
+    pd.DataFrame(dict(file=files)).to_csv(f"{folder}/new.csv", index=False)
+    model, x = load_bundle(bundle).model.eval(), torch.rand(bs, 1, size, size)
+    def seconds(f):
+        start = time.perf_counter()
+        f()
+        return (time.perf_counter() - start) / n
+    def whole():
+        out.unlink(missing_ok=True)
+        predict_patients(bundle, f"{folder}/new.csv", out)
+    @torch.no_grad()
+    def bare():
+        for _ in range(n//bs): model(x)
+    def reading():
+        with ThreadPoolExecutor(os.cpu_count()) as pool: list(pool.map(lambda o: read_radiograph(o, size), files))
+    a, b, c = alternate(runs, *(partial(seconds, o) for o in (whole, bare, reading)))
+    name = f"(k) prediction of {n} files, {arch} {size} px bs {bs}, loading included"
+    return [(name, f"{1/a:.1f} images/s", f"{b/a:.2f} of the bare model's {1/b:.1f}; {(b + c)/a:.2f} of both in turn, {1/(b + c):.1f}")]
+
 @call_parse
 def main(
-    part:str="all",       # 'classifiers', 'gan', 'study' or 'all'
+    part:str="all",       # 'classifiers', 'gan', 'study', 'predict' or 'all'
     arch:str="resnet50",  # backbone
     size:int=128,         # side of the square images, pixels
     bs:int=32,            # images a batch of the classifiers
     runs:int=5,           # counted rounds of each comparison
     images:int=200,       # drawn images
     cells:int=100,        # of the grid that is resumed
-    originals:str=None,   # folder of 1024 px png files, for (b)
+    originals:str=None,   # folder of 1024 px png files, for (b) and (k)
     folder:str="runs/bench", # where the images are drawn
 ):
     "Measure training, construction, memory and synthesis; print a table."
@@ -223,4 +246,7 @@ def main(
         rows = split_patients(rows)
         table += cell_overhead(rows, arch, size, bs, runs, folder) + two_workers(rows, arch, size, bs, runs, folder)
         table += resuming(rows, folder, cells)
+    if part in ("predict", "all"):
+        files = sorted(Path(originals).rglob("*.png")) if originals else rows["file"]
+        table += prediction(rows, files, arch, size, bs, runs, folder)
     print(to_markdown(pd.DataFrame(table, columns=["what", "measured", "against"])))
