@@ -35,6 +35,7 @@ from .onnx_export import *
 from .phantom import *
 from .policies import *
 from .predict import *
+from .publish import *
 from .quality import *
 from .radiograph import *
 from .report import *

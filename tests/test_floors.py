@@ -13,7 +13,7 @@ FLOORS = { # a module imports only from lower floors; tenths are mezzanines
     2.1: ["unpaired"],
     3.0: ["cyclegan", "learner"],
     4.0: ["bundle", "interpret", "quality", "synthesis"],
-    4.1: ["minority", "onnx_export"],
+    4.1: ["minority", "onnx_export", "publish"],
     4.2: ["cell"],
     4.3: ["explain", "grid"],
     4.4: ["study"],
