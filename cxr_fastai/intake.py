@@ -21,13 +21,21 @@ COLOUR = 8                       # mean difference of a gray film's channels, in
 
 # Where they are
 
+def _is_file(path):
+    "False too for a name that is too long, or of signs that no name has."
+    try: return path.is_file()
+    except (OSError, ValueError): return False
+
 def _is_dicom(file):
-    with open(file, "rb") as f: return f.read(132)[128:] == b"DICM"
+    if not _is_file(file): return False
+    try:
+        with open(file, "rb") as f: return f.read(132)[128:] == b"DICM"
+    except OSError: return False # reading its pixels will say why
 
 def _is_image(file):
     "By its name; a file without a suffix may be DICOM, as archives export it."
     suffix = file.suffix.lower()
-    return suffix in SUFFIXES or not suffix and file.is_file() and _is_dicom(file)
+    return suffix in SUFFIXES or not suffix and _is_dicom(file)
 
 def _walk(folder):
     "Every image below a folder, in the order of names; hidden files and folders are passed over."
@@ -39,13 +47,16 @@ def _csv_rows(source, images):
     "Name, path and the row's words."
     root = Path(images or source.parent)
     folders = [root, *sorted(root.glob("images*")), *sorted(root.glob("images*/images"))]
-    with open(source, newline="", encoding="utf-8-sig") as f:
-        table = csv.DictReader(f, restkey="more")
-        column = next((o for o in IMAGE_COLUMNS if o in (table.fieldnames or ())), None)
-        if not column: raise ValueError(f"{source} has no column of images: name one {few(IMAGE_COLUMNS, 9)}.")
-        for row in table:
-            name = row[column] or ""
-            yield name, next((o/name for o in folders if (o/name).is_file()), root/name), row
+    try:
+        with open(source, newline="", encoding="utf-8-sig") as f:
+            table = csv.DictReader(f, restkey="more")
+            column = next((o for o in IMAGE_COLUMNS if o in (table.fieldnames or ())), None)
+            if not column: raise ValueError(f"{source} has no column of images: name one {few(IMAGE_COLUMNS, 9)}.")
+            for row in table:
+                name = row[column] or ""
+                yield name, next((o/name for o in folders if _is_file(o/name)), root/name), row
+    except (UnicodeError, csv.Error) as e:
+        raise ValueError(f"{source} is no csv in UTF-8 ({e}): save it as one, with commas.") from None
 
 def _sources(source, images):
     source = Path(source)
@@ -105,7 +116,7 @@ def _fitted(word, name, card):
 
 def _metadata(row, file, card):
     "The model's columns, the table's words before the header's, and flags."
-    header, flag = _dicom_words(file) if file.is_file() and _is_dicom(file) else ({}, "")
+    header, flag = _dicom_words(file) if _is_dicom(file) else ({}, "")
     res, flags = {}, [flag]
     for name in card["cat_names"] + card["cont_names"]:
         word = row.get(name) or row.get(NIH.get(name)) or header.get(name) or ""
@@ -118,12 +129,11 @@ def new_patients(
     metadata:dict=None,   # of a bundle's card: cat_names, cont_names, stats; None for a model of the image alone
     images:str|Path=None, # folder of a csv's images, flat or as NIH's archives unpack; None: the csv's own
 ):
-    """Yield a row for each image, in order; constant memory. DICOM headers fill in what the table leaves out. FileNotFoundError
-    or ValueError for a source that is no such thing; of one image nothing is raised."""
+    """Yield a row for each image, in order; constant memory. DICOM headers fill in what the table leaves out.
+    FileNotFoundError or ValueError for a source that is no such thing; of one image nothing is raised."""
     card = metadata or dict(cat_names=[], cont_names=[], stats={})
     for name, file, row in _sources(source, images):
-        try: values, flag = _metadata(row, file, card)
-        except OSError: values, flag = {}, "" # reading its pixels will say why
+        values, flag = _metadata(row, file, card)
         yield dict(image=" ".join(name.split()), file=str(file), **values, flag=flag)
 
 def colourful(

@@ -1,8 +1,10 @@
 """Predictions for new patients, as a stream: decoded in threads while the model runs, in constant memory, resumable.
 
 A picture that can't be read is a row with its reason. Rows are written in whole batches, and a run that is killed goes
-on after the last of them, so that it gives the unbroken run's bits."""
+on after the last of them, so that it gives the unbroken run's bits. A row that stands is compared with the one that
+would come, its metadata and its file's size and time included: no patient is given another's prediction."""
 import csv, itertools, shutil
+from zlib import crc32
 from concurrent.futures import ThreadPoolExecutor
 
 from .basics import *
@@ -18,6 +20,16 @@ from .typical import atypical
 
 __all__ = ["Predictor", "predict_patients"]
 
+def _line(o):
+    "As one line of UTF-8, which a name from another system needn't be."
+    return "" if o is None else " ".join(str(o).encode("utf-8", "backslashreplace").decode().split())
+
+def _stamp(file):
+    "Eight digits of a file's size and time of change: two wards' films may have the same names."
+    try: s = os.stat(file)
+    except (OSError, ValueError): return "" # reading its pixels will say why
+    return f"{crc32(f'{s.st_size} {s.st_mtime_ns}'.encode()):08x}"
+
 class Predictor:
     "A bundle that predicts batches of decoded rows."
     def __init__(self,
@@ -26,6 +38,7 @@ class Predictor:
     ):
         self.learn, self.card = learn, learn.card
         self.threshold = ifnone(threshold, self.card["threshold"])
+        if not 0 <= self.threshold <= 1: raise ValueError(f"threshold is {self.threshold} and must be from 0 to 1.")
         self.metadata = learn.dls.transform(MetadataTransform)
         self.size = self.card["size"] if learn.dls.transform(RadiographTransform) else None
         learn.model.eval()
@@ -38,7 +51,16 @@ class Predictor:
     @property
     def columns(self):
         "Of the table of predictions."
-        return ["image", *self.names, "missing", "probability", "decision", "flag", "error", "threshold", "model"]
+        words = ["missing", "probability", "decision", "flag", "error", "threshold", "model", "stamp"]
+        return ["image", *self.names, *words]
+
+    def known(self,
+        row:dict, # of `new_patients`
+    ) -> dict:    # words
+        "What its row of the table says whatever the model may say: who, with what, by which model."
+        missing = " ".join(o for o in self.names if row.get(o) is None)
+        about = dict(missing=missing, threshold=f"{self.threshold:.9g}", model=self.card["sha256"][:12])
+        return {o: _line(row.get(o)) for o in ("image", *self.names)} | about | dict(stamp=_stamp(row["file"]))
 
     def decode(self,
         row:dict, # of `new_patients`
@@ -67,12 +89,9 @@ class Predictor:
         rows:list, # of `decode`
     ) -> list:     # of dicts of `columns`
         "Rows with what the model says of those that could be read."
-        said = iter(self.probabilities([o for o in rows if "error" not in o]))
-        about = dict(threshold=f"{self.threshold:g}", model=self.card["sha256"][:12])
-        res = []
+        said, res = iter(self.probabilities([o for o in rows if "error" not in o])), []
         for o in rows:
-            line = {k: o.get(k) for k in ("image", *self.names, "flag", "error")} | about
-            line["missing"] = " ".join(k for k in self.names if o.get(k) is None)
+            line = self.known(o) | {k: _line(o.get(k)) for k in ("flag", "error")}
             if "error" not in o:
                 line["probability"] = f"{(p := next(said)):.9g}"
                 line["decision"] = self.card["classes"][p > self.threshold]
@@ -109,21 +128,16 @@ def _lines(file, columns):
             if line.endswith("\n"): yield dict(zip(columns, next(csv.reader([line])))), f.tell()
 
 def _kept(file, predictor, rows, bs, total):
-    "Rows that stand, and their bytes: all `total` of a finished table, whole batches of another."
+    "Rows that stand, and their bytes: all `total` of a finished table, whole batches of another. ValueError for others."
     found, whole, good, since = (0, 0), (0, 0), 0, 0
     for n, (line, size) in enumerate(_lines(file, predictor.columns), 1):
-        about = dict(threshold=f"{predictor.threshold:g}", model=predictor.card["sha256"][:12])
-        if other := [f"{k} {line[k]}, not {v}" for k, v in about.items() if line[k] != v]:
-            raise ValueError(f"{file} was made with {'; '.join(other)}: delete it, or name another.")
+        if (row := next(rows, None)) is None:
+            raise ValueError(f"{file} has more rows than the {total:,} images: delete it, or name another.")
+        if other := [f"{k} '{line[k]}', not '{v}'" for k, v in predictor.known(row).items() if line[k] != v]:
+            raise ValueError(f"{file} has in row {n:,} {'; '.join(other)}: delete it, or name another.")
         found, good, since = (n, size), good + (not line["error"]), since + 1
         if _is_whole(good, since, bs): whole, good, since = found, 0, 0
     return found if found[0] == total else whole
-
-def _skip(file, n, predictor, rows):
-    "Take the first `n` off `rows`, which must be those of the file."
-    for (line, _), row in zip(itertools.islice(_lines(file, predictor.columns), n), rows):
-        if line["image"] != row["image"]:
-            raise ValueError(f"{file} holds '{line['image']}' where '{row['image']}' would come: delete it, or name another.")
 
 def predict_patients(
     bundle:str,              # of `save_bundle`: a folder, or a .safetensors file
@@ -138,15 +152,19 @@ def predict_patients(
 ) -> Path:                   # `out`
     """Predict every image, a row each: the metadata that was used and what of it was `missing`, `probability` of the
     positive class, `decision`, a `flag` (values or pictures unlike the training rows'), or the `error` why it couldn't be
-    read. Killed and run again, it goes on where it was. BundleError, FileNotFoundError, or ValueError for a table of
-    another model, threshold or list of images."""
+    read; `stamp` stands for the file's size and time. Killed and run again, it goes on where it was, and so with a
+    longer list. BundleError, FileNotFoundError, or ValueError for a table of another model, threshold, list of images,
+    or of images or metadata that have changed since."""
     predictor, out = Predictor(load_bundle(bundle, device, precision), threshold), Path(out)
-    bs, total, part = bs or predictor.card["bs"], count_patients(images, folder), out.with_name(f"{out.name}.part")
-    rows = new_patients(images, predictor.card.get("metadata"), folder)
+    bs, total, part = ifnone(bs, predictor.card["bs"]), count_patients(images, folder), out.with_name(f"{out.name}.part")
+    if bs < 1: raise ValueError(f"bs is {bs} and must be at least 1.")
+    if not total: raise FileNotFoundError(f"'{images}' holds no png, jpeg, tiff or DICOM image to predict.")
+    if predictor.size and not predictor.card["typical"]:
+        print(f"{bundle} doesn't know what films look like: no picture is flagged as unlike the training films")
+    patients = partial(new_patients, images, predictor.card.get("metadata"), folder)
     old, n, size = part if part.exists() else out, 0, 0
-    if old.exists():
-        n, size = _kept(old, predictor, rows, bs, total)
-        _skip(old, n, predictor, rows)
+    if old.exists(): n, size = _kept(old, predictor, patients(), bs, total)
+    rows = itertools.islice(patients(), n, None)
     if n == total and old == out:
         print(f"{out} is finished: {n:,} rows")
         return out

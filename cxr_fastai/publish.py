@@ -69,8 +69,8 @@ def model_card(
         ("seed", s.get("seed")), ("protocol", s.get("protocol")), ("precision", card["precision"]),
         ("scored at", s.get("epoch_rule") and f"the {s['epoch_rule']} epoch"),
         ("versions", ", ".join(f"{k} {v}" for k, v in card["versions"].items()))])
-    cohort = _facts([("training rows", t.get("rows")), ("patients", t.get("patients")), ("valid rows", t.get("valid_rows")),
-                     ("positive", t.get("positives")), ("of them synthetic", t.get("synthetic"))])
+    cohort = _facts([("training rows", t.get("rows")), ("patients", t.get("patients")), ("positive", t.get("positives")),
+                     ("of them synthetic", t.get("synthetic")), ("valid rows", t.get("valid_rows"))])
     neg, pos = card["classes"]
     return f"---\n{data.to_yaml()}\n---\n\n" + dedent("""\
         # {pos} or {neg}, from a chest radiograph
@@ -144,8 +144,8 @@ def push_to_hub(
     token:str=None,      # None: that of `hf auth login`, or HF_TOKEN
     endpoint:str=None,   # of another hub than huggingface.co
 ) -> str:                # the commit's address
-    """Load the bundle, to be sure that it is whole, and send it with its model card in one commit. ConnectionError where
-    the hub can't be reached, or refuses."""
+    """Load the bundle, to be sure that it is whole, and send it with its model card in one commit. ConnectionError
+    where the hub can't be reached, or refuses."""
     learn, text = load_bundle(bundle, "cpu"), model_card(bundle, study).replace("OWNER/NAME", repo_id)
     with TemporaryDirectory() as folder, _told(repo_id):
         save_bundle(learn, folder, licence=learn.card["licence"])

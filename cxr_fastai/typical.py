@@ -2,7 +2,8 @@
 
 A film shrunk to 16 x 16 mean grays, with mean 0 and length 1, is described by the training films' mean and their five
 principal patterns (eigenfaces: Turk and Pentland 1991, doi:10.1162/jocn.1991.3.1.71). How far it stays from what these
-can draw says whether it is turned, inverted, cut, a photograph or a page of text. No torch."""
+can draw says whether it is turned, inverted, a photograph or a page of text. A mirrored film passes, and a lateral or
+a cut one often may: a lateral is told by its DICOM header alone (`intake`). No torch."""
 import numpy as np
 from PIL import Image
 
@@ -48,8 +49,8 @@ def atypical(
     if not ranges: return ""
     x, contrast = _shapes(pixels[None])
     if contrast[0] < ranges["flat"]:
-        return f"almost of one gray, shrunk to {SIDE} x {SIDE} (contrast {contrast[0]:.1f}, at least {ranges['flat']:g})"
+        return f"almost of one gray at {SIDE} x {SIDE} (contrast {contrast[0]:.1f}, at least {ranges['flat']:g})"
     far = _distance(x, np.array(ranges["mean"]), np.array(ranges["patterns"]))[0]
     if far <= ranges["far"]: return ""
     return (f"unlike the training films (distance {far:.2f}, at most {ranges['far']:.2f}): "
-            "turned, inverted, cut, lateral, or no radiograph?")
+            "turned, inverted, cut, or no frontal radiograph?")
