@@ -94,7 +94,7 @@ def arm_title(
     return " + ".join([TITLES[base], *(f"dose {o}" if _dose(o) else o for o in words)])
 
 def expand_arms(
-    arms,        # names to begin with
+    arms:list,   # names to begin with
     rivals=(),   # keys of `RIVALS`: each joins as two arms, without and with metadata
     doses=(),    # shares of full balance: each joins as an Ensemble of that many synthetic rows; 0 is Real-Meta
     policies=(), # keys of `POLICIES`: each joins as an Ensemble
@@ -110,7 +110,7 @@ def expand_arms(
 STEPS = (("real", "real-meta"), ("real", "real-synth"), ("meta", "real-meta"), ("real-meta", "real-synth-meta"))
 
 def comparisons_of(
-    arms, # names of a study
+    arms:list, # names of a study
 ) -> list: # (before, after), both in `arms`; the paper's own, Real-Meta to Ensemble, first where it is there
     "What a study compares: one source more; an arm with its plain one; synthesis with each rival of the same inputs."
     arms, synthesis = list(arms), {"real": "real-synth", "real-meta": "real-synth-meta"}

@@ -229,7 +229,7 @@ def _read(csv):
     return text.apply(lambda c: c.str.strip()).set_axis(pd.RangeIndex(1, len(text) + 1, name="row"))
 
 def audit_table(
-    csv,                   # ratios as printed: metrics by row (Figs 3-5), or recalls by model and arm (Table 1)
+    csv:str|Path,          # ratios as printed: metrics by row (Figs 3-5), or recalls by model and arm (Table 1)
     max_n:int=2000,        # the largest test set looked for, in cases
     positives:int=None,    # of a table of recalls: the test set's positives, where known; else its column `positives`
     max_positives:int=212, # of a table of recalls: the most positives there can be; the paper's cohort has 212

@@ -17,7 +17,7 @@ class Backbone(Module):
     "Gray radiographs `[n, 1, h, w]`, 0..1, to a feature map `[n, width, h', w']`, normalised as the weights expect."
     def __init__(self,
         body:nn.Module,  # a timm model without its classifier
-        cfg,             # its pretrained configuration: `mean` and `std` of three channels
+        cfg:object,      # its pretrained configuration: `mean` and `std` of three channels
         size:int,        # side of the images, pixels
         weights:str,     # where the weights came from, in words
     ):

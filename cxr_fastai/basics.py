@@ -2,6 +2,7 @@
 
 Everything public in `fastai.vision.all` passes through here, so that one import line holds for the whole package."""
 import os, random, sys, time, warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -34,7 +35,7 @@ def use_bf16(
     return precision == "bf16" or precision == "auto" and computes_bf16(device)
 
 def in_precision(
-    forward, # of a Module with an attribute `bf16`
+    forward:Callable, # of a Module with an attribute `bf16`
 ):
     "Run `forward` in bfloat16 where the module's `bf16` says so; what comes out is fp32."
     @wraps(forward)
@@ -45,7 +46,7 @@ def in_precision(
 
 @contextmanager
 def atomic_torch(
-    file, # the file's final name
+    file:str|Path, # the file's final name
 ):
     "`atomic` for what torch writes; OSError on a full disk, for which torch has a sentence about inline containers."
     with atomic(file) as tmp:
@@ -55,7 +56,7 @@ def atomic_torch(
             raise OSError(f"{Path(file).name} can't be written; is the disk full?") from None
 
 def fused_adamw(
-    params,        # parameters, in groups or not
+    params:list,   # parameters, in groups or not
     lr:float=1e-3, # learning rate; schedules replace it
 ) -> OptimWrapper:
     """fastai's default optimizer (Adam, betas .9/.99, eps 1e-5, decoupled decay .01) by torch's fused kernel, several
@@ -76,16 +77,16 @@ class PlainTable(Callback):
     order = 60
     def before_fit(self):
         self.headed, self.old_logger = False, self.logger
-        if self.logger is not noop: self.learn.logger = self.write
+        if self.logger is not noop: self.learn.logger = self._write
 
     def after_fit(self): self.learn.logger = self.old_logger
 
-    def write(self, log):
-        if not self.headed: print(self.line(self.recorder.metric_names), flush=True)
+    def _write(self, log):
+        if not self.headed: print(self._line(self.recorder.metric_names), flush=True)
         self.headed = True
-        print(self.line(log), flush=True)
+        print(self._line(log), flush=True)
 
-    def line(self, log):
+    def _line(self, log):
         return "  ".join(f"{f'{o:.6f}' if isinstance(o, float) else o:<10}" for o in log[1:-1]).rstrip()
 
 def epoch_table() -> Callback:
@@ -96,7 +97,7 @@ class HistoryWriter(Callback):
     "Write the epoch table as csv after every epoch. Opened per write, so `export` works with it (unlike `CSVLogger`)."
     order = 60
     def __init__(self,
-        file, # the csv; a further `fit` of the same learner adds its epochs
+        file:str|Path, # the csv; a further `fit` of the same learner adds its epochs
     ): self.file, self.table = Path(file), []
 
     def before_fit(self): self.past = self.table

@@ -46,7 +46,7 @@ def _header(file):
     raise BundleError(f"{file} is no safetensors file: its header is no table.")
 
 def read_card(
-    path, # a bundle's folder or file
+    path:str|Path, # a bundle's folder or file
 ) -> dict:
     "A bundle's card, checked. BundleError where it isn't one; FileNotFoundError."
     weights, file = _places(path)
@@ -135,11 +135,11 @@ def _card(learn, threshold, summary, licence):
 NOT_STATED = "not stated: ask whoever trained it"
 
 def bundle_card(
-    learn,                # as of `save_bundle`, and so are the others
-    threshold:float=None,
-    summary:dict=None,
-    licence:str=NOT_STATED,
-) -> tuple[dict, dict]:   # the card, with its checksum, and the weights
+    learn:RadiographLearner, # a classifier
+    threshold:float=None,    # above it is positive
+    summary:dict=None,       # of its making
+    licence:str=NOT_STATED,  # of weights and data
+) -> tuple[dict, dict]:      # the card, with its checksum, and the weights
     "What a bundle of `learn` holds."
     state = {k: v.detach().cpu().contiguous().clone() for k, v in learn.model.state_dict().items()}
     if broken := _broken(state): raise BundleError(f"{few(broken)}: not a number, or infinite; nothing was saved.")
@@ -147,12 +147,12 @@ def bundle_card(
     return card | dict(sha256=_sha256(card, state)), state
 
 def save_bundle(
-    learn,                # a classifier of `image_learner`, `metadata_learner` or `fusion_learner`
-    path,                 # a folder, or a file that ends in .safetensors
-    threshold:float=None, # a probability above it is positive; None: .5, or that of the bundle `learn` came from
-    summary:dict=None,    # what to tell of its making: scores, settings
+    learn:RadiographLearner, # a classifier of `image_learner`, `metadata_learner` or `fusion_learner`
+    path:str|Path,           # a folder, or a file that ends in .safetensors
+    threshold:float=None,    # a probability above it is positive; None: .5, or that of the bundle `learn` came from
+    summary:dict=None,       # what to tell of its making: scores, settings
     licence:str=NOT_STATED, # of weights and training data
-) -> Path:                # `path`
+) -> Path:                   # `path`
     """Write all that a prediction needs, and no row, name or id: weights; architecture; words and ranges of the
     metadata; normalisation (among the weights); threshold; classes; versions; what it was trained on, in numbers; what
     training films have in common, in patterns of 16 x 16. BundleError for weights that aren't finite, tfms that change
@@ -184,7 +184,7 @@ def _empty_dls(card, device):
     return block.empty(card["classes"], stats, card["bs"], device)
 
 def load_bundle(
-    path,               # a bundle's folder or file
+    path:str|Path,      # a bundle's folder or file
     device:str=None,    # 'cpu', 'cuda'; fastai's default where not given
     precision:str=None, # 'bf16' or 'fp32'; as it was trained where not given, which gives the same bits
 ) -> RadiographLearner: # for prediction, with `card`; it has no training rows

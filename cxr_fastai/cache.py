@@ -8,7 +8,7 @@ What a changed or deleted file leaves behind stays until the folder is deleted, 
 import io, os, shutil, sys, time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 from zlib import crc32
@@ -29,9 +29,9 @@ def cache_root() -> Path:
     return Path(os.environ.get("CXR_FASTAI_CACHE") or Path.home()/".cache"/"cxr_fastai")
 
 def progress(
-    items,     # any iterable
-    total:int, # how many it will give
-    what:str,  # what is being done to them, as the line begins
+    items:Iterable, # any iterable
+    total:int,      # how many it will give
+    what:str,       # what is being done to them, as the line begins
 ):
     "Yield from `items` under a bar in a terminal or notebook; elsewhere at most ten plain lines, none within a second."
     if IN_NOTEBOOK or sys.stdout.isatty():
@@ -69,7 +69,7 @@ def _decode(file, size):
     return pixels, crc32(pixels), perceptual_hash(pixels[None])[0]
 
 def ahead(
-    pool,           # a ThreadPoolExecutor
+    pool:Executor,  # of threads
     f:Callable,     # of one item
     items:Iterable, # as many as there are; taken one at a time
     n:int,          # futures under way, at most
@@ -111,7 +111,7 @@ class RadiographCache:
 
     def get(
         self,
-        files,       # a batch of the files the cache was made with
+        files:list,  # a batch of the files the cache was made with
     ) -> np.ndarray: # uint8 [n,size,size], a copy
         "The pixels of `files`, in their order; a slot that differs from its crc at its first reading is decoded again."
         files = [str(f) for f in files]
@@ -128,14 +128,14 @@ class RadiographCache:
 
     def hashes(
         self,
-        files,       # as for `get`
+        files:list,  # as for `get`
     ) -> np.ndarray: # uint64 [n,4]
         "The perceptual hashes of `files`, made when they were decoded (`leaks.perceptual_hash`)."
         return self.rows["hash"][self._slots(files)]
 
     def crcs(
         self,
-        files,       # as for `get`
+        files:list,  # as for `get`
     ) -> np.ndarray: # uint32 [n]
         "A checksum of the pixels of each of `files`."
         return self.rows["crc"][self._slots(files)]

@@ -8,23 +8,23 @@ from scipy.special import expit
 __all__ = ["calibration_error", "logits", "prior_shift", "recalibration", "threshold_at"]
 
 def logits(
-    prob, # 0 to 1
+    prob:np.ndarray, # 0 to 1
 ) -> np.ndarray:
     "Log odds; what is 0 or 1 in print is taken to be 1e-9 away from it."
     prob = np.clip(np.asarray(prob, float), 1e-9, 1 - 1e-9)
     return np.log(prob) - np.log1p(-prob)
 
 def prior_shift(
-    prob,         # probabilities of a model
-    before:float, # share of positives that its training saw
-    after:float,  # share where it is used
+    prob:np.ndarray, # probabilities of a model
+    before:float,    # share of positives that its training saw
+    after:float,     # share where it is used
 ) -> np.ndarray:
     "Probabilities for another share of positives: the log odds move by the difference (Saerens et al. 2002, eq. 2.4)."
     return expit(logits(prob) + logits(after) - logits(before))
 
 def threshold_at(
-    label,                # of rows that are not the test's
-    prob,                 # of the same
+    label:np.ndarray,     # of rows that are not the test's
+    prob:np.ndarray,      # of the same
     specificity:float=.9, # that is wanted on them
 ) -> float:               # what is above it is called positive
     "The lowest threshold with at least this specificity. ValueError without a negative row."
@@ -53,10 +53,10 @@ def _climb(x, y, w, a, b, slope):
     return np.where(lost, np.nan, a), np.where(lost, np.nan, b)
 
 def recalibration(
-    label,        # 0/1, `[n]`
-    prob,         # `[n]`
-    weights=None, # `[b,n]`; None: one line of ones
-) -> tuple:       # slope `[b]` and intercept `[b]`
+    label:np.ndarray, # 0/1, `[n]`
+    prob:np.ndarray,  # `[n]`
+    weights=None,     # `[b,n]`; None: one line of ones
+) -> tuple:           # slope `[b]` and intercept `[b]`
     """Cox's (1958) calibration: the slope of a logistic regression of the label on the log odds, 1 at best, and the
     intercept with that slope held at 1, 0 at best; nan where the classes are separated or there is one only."""
     x, y = logits(prob), np.asarray(label, float)
@@ -68,11 +68,11 @@ def recalibration(
     return slope, intercept
 
 def calibration_error(
-    label,        # 0/1, `[n]`
-    prob,         # `[n]`
-    weights=None, # `[b,n]`; None: one line of ones
-    bins:int=10,  # of as many rows each, by probability
-) -> np.ndarray:  # `[b]`, 0 at best
+    label:np.ndarray, # 0/1, `[n]`
+    prob:np.ndarray,  # `[n]`
+    weights=None,     # `[b,n]`; None: one line of ones
+    bins:int=10,      # of as many rows each, by probability
+) -> np.ndarray:      # `[b]`, 0 at best
     "Expected calibration error: how far the share of positives is from the mean probability, a bin, by its weight."
     label, prob = np.asarray(label, float), np.asarray(prob, float)
     weights = np.ones((1, len(prob))) if weights is None else weights

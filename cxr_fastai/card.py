@@ -1,6 +1,7 @@
 """What a bundle's card must say, word by word: a file from a stranger is checked by this before anything is built."""
 import json
 from numbers import Real
+from pathlib import Path
 
 import timm
 
@@ -19,8 +20,8 @@ MAX_SIZE, MAX_BS, MAX_WIDTH = 2048, 65_536, 4096 # pixels a side, rows a batch, 
 class BundleError(ValueError): "A bundle that can't be used: one sentence names the file and what doesn't fit."
 
 def parse_json(
-    text, # str or bytes
-    file, # it was read from, for the error
+    text:str|bytes, # str or bytes
+    file:str|Path,  # it was read from, for the error
 ):
     "json as Python has it. BundleError for anything else; NaN and Infinity aren't json."
     def refuse(o): raise ValueError(f"it holds {o}")
@@ -72,8 +73,8 @@ def _columns_fit(o):
     return all(_texts(stats[c]) and stats[c] for c in o["cat_names"]) and all(span(stats[c]) for c in o["cont_names"])
 
 def check_card(
-    card, # what json gave
-    file, # it was read from, for the error
+    card:dict,     # what json gave
+    file:str|Path, # it was read from, for the error
 ):
     "BundleError for a card that lacks a field, has one too many, or one whose value isn't what it must be."
     if not _table(card): raise BundleError(f"{file}: the card is no table of names and values.")

@@ -27,14 +27,20 @@ class CellError(RuntimeError):
 
 class Cell:
     "What one folder of a study is of. `rows` are the real ones; `settings` are all that determines the result."
-    def __init__(self, folder, rows, settings, gan=None, loud=False):
+    def __init__(self,
+        folder:str|Path,   # its own
+        rows:pd.DataFrame, # real ones, split
+        settings:dict,     # all that determines the result
+        gan:dict=None,     # the CycleGAN's settings, where the arm has synthetic rows
+        loud:bool=False,   # print to the terminal, not to log.txt
+    ):
         self.folder, self.rows, self.settings, self.gan, self.loud = Path(folder), rows, settings, gan, loud
     def __repr__(self): return self.folder.name
     @property
     def arm(self): return parse_arm(self.settings["arm"])
 
 def arm_rows(
-    cell:Cell,
+    cell:Cell,     # whose arm
 ) -> pd.DataFrame: # real rows, and what the arm adds to them
     "The table an arm is trained on. By the 'paper' protocol, what is synthetic is then split among all sides."
     s, rows = cell.settings, cell.rows
@@ -55,9 +61,9 @@ def _learner(cell, rows):
     return rival_learner(learn, cell.arm.rival)
 
 def predict_rows(
-    learn,             # a classifier
-    rows:pd.DataFrame, # with `label`; those of valid and test are taken
-) -> pd.DataFrame:     # `side image patient_id label probability synthetic`, label 0 or 1
+    learn:RadiographLearner, # a classifier
+    rows:pd.DataFrame,       # with `label`; those of valid and test are taken
+) -> pd.DataFrame:           # `side image patient_id label probability synthetic`, label 0 or 1
     "What a model says of its valid and test rows, real ones first."
     rows = rows[rows["split"] != "train"]
     made = rows["synthetic"].eq(True) if "synthetic" in rows else pd.Series(False, rows.index)
@@ -94,7 +100,7 @@ def _train(cell):
         processes=max(1, num_distrib()), files={o: _sha(folder/o) for o in RESULTS})
 
 def logged(
-    file, # what is printed within goes to its end; None: to where it would go
+    file:str|Path, # what is printed within goes to its end; None: to where it would go
 ):
     "Context for a job of a grid, which would drown its progress."
     stack = contextlib.ExitStack()
@@ -122,7 +128,7 @@ def _attempt(cell):
         return dict(status="failed", error=f"{cell}: {one_line(e)}")
 
 def run_cell(
-    cell:Cell,
+    cell:Cell, # one of `Study.cells`
 ) -> dict: # status: 'done' (now or before), 'busy' (another process has it) or 'failed', with `error`, one sentence
     "Run one cell, unless it is done or another process runs it."
     def begin():
@@ -143,7 +149,7 @@ def run_cell(
         for lock in held: lock.release()
 
 def read_cell(
-    cell:Cell,
+    cell:Cell, # one of `Study.cells`
 ) -> tuple: # its scores, and its predictions
     "What a finished cell left. CellError where its files aren't those that were written."
     def damaged(why):

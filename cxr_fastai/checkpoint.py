@@ -23,8 +23,8 @@ class Checkpoint(Callback):
     A fit that finds a checkpoint goes on after it. The learner must loop from `self.first_epoch`."""
     order = 100 # last: what other callbacks draw at an epoch's end is drawn before, and what `fit` seeds is set again
     def __init__(self,
-        folder,      # of the files checkpoint-EPOCH.pt; the last two are kept
-        every:int=1, # epochs
+        folder:str|Path, # of the files checkpoint-EPOCH.pt; the last two are kept
+        every:int=1,     # epochs
     ): self.folder, self.every = Path(folder), every
 
     @property

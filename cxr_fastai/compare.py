@@ -29,12 +29,12 @@ def _patient_variance(x, y, who_x, who_y):
     return kx/(kx - 1)*(gx @ gx)/m**2 + ky/(ky - 1)*(gy @ gy)/n**2 + 2*every/(every - 1)*(gx @ gy)/(m*n)
 
 def delong(
-    label,         # 0/1, `[n]`
-    a,             # probabilities of one arm, `[n]` or `[seeds, n]`
-    b=None,        # of another, for the same rows and seeds; None: `a` against .5
-    patients=None, # whose rows they are; None: each row is another's
+    label:np.ndarray, # 0/1, `[n]`
+    a:np.ndarray,     # probabilities of one arm, `[n]` or `[seeds, n]`
+    b=None,           # of another, for the same rows and seeds; None: `a` against .5
+    patients=None,    # whose rows they are; None: each row is another's
     level:float=.95,# confidence
-) -> dict:         # auc_a, auc_b, difference, low, high, se, p
+) -> dict:            # auc_a, auc_b, difference, low, high, se, p
     """DeLong et al. (1988) for two correlated areas under the ROC curve, b minus a. With two seeds or more the areas
     are means over them, the variance of the difference over seeds joins that over patients, and the t distribution has
     Satterthwaite's degrees of freedom: the luck of training is covered, too."""
@@ -57,9 +57,9 @@ def delong(
                 low=max(-1., difference - half), high=min(1., difference + half), se=se, p=p)
 
 def mcnemar(
-    label, # 0/1, `[n]`
-    a,     # probabilities of one arm, `[n]` or `[seeds, n]`
-    b,     # of another
+    label:np.ndarray, # 0/1, `[n]`
+    a:np.ndarray,     # probabilities of one arm, `[n]` or `[seeds, n]`
+    b:np.ndarray,     # of another
 ) -> float: # exact, two-sided
     """McNemar's test of recall: the decisions at .5 about the positives, by the mean probability over seeds. It takes
     every positive image for a patient of its own."""
@@ -70,8 +70,8 @@ def mcnemar(
 
 def sides(
     predictions:pd.DataFrame, # long, as `grid.Study.collect` gives them
-    backbone:str,
-    arm:str,
+    backbone:str,             # one of its backbones
+    arm:str,                  # and of its arms
 ) -> tuple: # by seed: its valid rows, and its real test rows
     "An arm's predictions: two dicts, seed -> rows."
     own = predictions[(predictions["backbone"] == backbone) & (predictions["arm"] == arm) & ~predictions["synthetic"]]
@@ -123,7 +123,7 @@ def _holm(table):
 
 def compare_arms(
     predictions:pd.DataFrame, # long: `backbone arm seed side patient_id label probability synthetic`
-    pairs,                    # (before, after), as `arms.comparisons_of` gives them
+    pairs:list,               # (before, after), as `arms.comparisons_of` gives them
     n:int=2000,               # resamples
     seed:int=0,               # of them
 ) -> pd.DataFrame:            # a line a backbone and pair; differences are after minus before
@@ -148,8 +148,8 @@ def compare_arms(
 
 def verdict(
     comparisons:pd.DataFrame,      # of `compare_arms`
-    before:str="real-meta",        # the comparison that was declared before the run
-    after:str="real-synth-meta",
+    before:str="real-meta",        # the comparison that was declared before the run:
+    after:str="real-synth-meta",   # from this arm to that
 ) -> str: # a sentence a backbone
     """Whether the data support a gain: the ranking of patients must improve (AUC, DeLong, two-sided 5%). Recall at .5
     stands beside it with specificity, as both move with the threshold."""

@@ -49,9 +49,9 @@ class GeneratorEMA(Callback):
 class SaveGrids(Callback):
     "Every `every` epochs save A, A to B, B, B to A as a png, and show it in a notebook."
     def __init__(self,
-        folder,       # of epoch-EPOCH.png
-        every:int=10, # epochs
-        n:int=4,      # images of each domain
+        folder:str|Path, # of epoch-EPOCH.png
+        every:int=10,    # epochs
+        n:int=4,         # images of each domain
     ): self.folder, self.every, self.n = Path(folder), every, n
     def after_epoch(self):
         if (self.epoch + 1) % self.every and self.epoch + 1 < self.n_epoch: return
@@ -66,28 +66,28 @@ class CollapseWatch(Callback):
     "Warn when training has failed: nan (which ends it), translations all alike, a discriminator that always wins."
     def before_fit(self): self.said = set()
 
-    def say(self, what, why):
+    def _say(self, what, why):
         if what not in self.said: warnings.warn(f"epoch {self.epoch + 1}: {why}")
         self.said.add(what)
 
-    def stop(self, why):
-        self.say("nan", f"{why}: training stops, with no checkpoint of it. Try precision='fp32', or a lower lr.")
+    def _stop(self, why):
+        self._say("nan", f"{why}: training stops, with no checkpoint of it. Try precision='fp32', or a lower lr.")
         raise CancelFitException
 
     def after_loss(self):
-        if not self.loss.isfinite(): self.stop(f"the loss is {self.loss.item()}")
+        if not self.loss.isfinite(): self._stop(f"the loss is {self.loss.item()}")
 
     def after_epoch(self):
-        if not all(p.isfinite().all() for p in self.model.parameters()): self.stop("weights are not finite")
+        if not all(p.isfinite().all() for p in self.model.parameters()): self._stop("weights are not finite")
         a, b = self.learn.shown()
         for direction, x in zip(DIRECTIONS, (a, b)):
             spread = lambda o: float(o.float().std(0).mean()) # between images; 0 where all are one
             if len(x) > 1 and spread(self.learn.generate(x, direction)) < .1 * spread(x):
-                self.say(direction, f"translations {direction} of different images are nearly one (mode collapse).")
+                self._say(direction, f"translations {direction} of different images are nearly one (mode collapse).")
         for d in "d_a", "d_b":
             acc = next(m.value for m in self.learn.metrics if m.name == f"acc_{d}")
             if acc and acc > .99:
-                self.say(d, f"discriminator {d} is right about {acc:.1%} of patches: its generator learns little more. "
+                self._say(d, f"discriminator {d} is right about {acc:.1%} of patches: its generator learns little more. "
                             "Try diffaug='translation,cutout', or more images.")
 
 class CycleGANLearner(Learner):
@@ -166,8 +166,11 @@ class CycleGANLearner(Learner):
         return self.model.ema[direction].eval()
 
     @torch.no_grad()
-    def generate(self, x, direction):
-        "Translate a batch `[n, 1, h, w]`, -1..1, by the running mean of the generator."
+    def generate(self,
+        x:torch.Tensor, # `[n, 1, h, w]`, -1..1
+        direction:str,  # 'a2b' or 'b2a'
+    ) -> torch.Tensor:  # as `x`
+        "Translate a batch by the running mean of the generator."
         return self._generator(direction)(x.to(self.model.steps.device).as_subclass(torch.Tensor)).clamp(-1, 1)
 
     def translate(self,
@@ -195,7 +198,9 @@ class CycleGANLearner(Learner):
         pixels = image if isinstance(image, np.ndarray) else read_radiograph(image, self.size)
         return TensorRadiograph(torch.from_numpy(self.translate(pixels[None], direction)))
 
-    def shown(self, n=4):
+    def shown(self,
+        n:int=4, # of each domain
+    ) -> list:   # two batches, -1..1
         "The first `n` training images of each domain, as they are."
         ds = self.dls.valid_ds
         if not (n := min(n, len(ds.a), len(ds.b))):

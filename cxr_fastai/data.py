@@ -23,12 +23,14 @@ class RadiographTransform(Transform):
         super().__init__()
 
     def open(self,
-        files,        # every file that will be asked for
+        files:list,   # every file that will be asked for
         folder=None,  # the cache's folder; None for the user's own
-    ): self.cache = RadiographCache(files, self.size, folder)
+    ):
+        "Decode what no run has decoded yet, and serve it from memory maps."
+        self.cache = RadiographCache(files, self.size, folder)
 
     def hashes(self,
-        files, # of every row that is loaded now; those that came later are decoded first
+        files:list, # of every row that is loaded now; those that came later are decoded first
     ):
         "Perceptual hashes for the leak check, made when decoding; None without a cache."
         if not self.cache: return
@@ -50,7 +52,7 @@ class LabelTransform(Transform):
     "A row's label to 0 (negative) or 1 (positive)."
     out_type = TensorCategory
     def __init__(self,
-        vocab, # (negative, positive)
+        vocab:list, # (negative, positive)
     ):
         self.vocab, self.c = CategoryMap(list(vocab), sort=False), len(vocab)
         super().__init__()
@@ -88,7 +90,7 @@ class RadiographDL(TfmdDL):
         return RadiographInput(tuplify(x)), y, its
 
 def as_rows(
-    rows, # DataFrame, one row (Series or dict), or a list of rows
+    rows:pd.DataFrame|dict|list, # DataFrame, one row (Series or dict), or a list of rows
 ) -> pd.DataFrame: # with a `file` column, taken from `image` where it is missing
     "Rows for prediction: neither label nor split needed, any metadata may be missing."
     if not isinstance(rows, pd.DataFrame): rows = pd.DataFrame([dict(o) for o in (rows if is_listy(rows) else [rows])])

@@ -42,7 +42,7 @@ def alone():
     finally: os.environ["WORLD_SIZE"] = many
 
 def agreed(
-    decide, # called in the first process alone
+    decide:Callable, # called in the first process alone
 ):
     "What the first process's `decide()` gives, in every process; its error is everybody's."
     if num_distrib() < 2: return decide()
@@ -57,7 +57,7 @@ def agreed(
     return value
 
 def together(
-    learn, # any learner
+    learn:Learner, # any learner
 ):
     "Context in which `learn` trains with the other processes, if there are any; batch norm is shared on GPUs alone."
     if num_distrib() < 2: return nullcontext()

@@ -3,6 +3,7 @@
 Each yields (number of the job, its outcome) as jobs end, in whatever order. A worker that dies takes its job with it:
 it is started once more, and a job whose worker dies twice is given up, while the others go on."""
 import os, tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 __all__ = ["in_workers", "on_ray", "threads_of"]
@@ -35,8 +36,8 @@ def _pool(f, jobs, workers, threads):
                     if (Path(notes)/str(futures[o])).exists(): yield futures[o], None
 
 def in_workers(
-    f,         # called with a job
-    jobs:list, # what can be pickled
+    f:Callable, # called with a job
+    jobs:list,  # what can be pickled
     workers:int=1, # processes; 1: this one
 ):
     """Run `f(job)` of each job in worker processes of this machine, the cores' threads divided among them. Which of the
@@ -56,7 +57,7 @@ def in_workers(
 def _call(f, job): return f(job)
 
 def on_ray(
-    f,            # called with a job
+    f:Callable,   # called with a job
     jobs:list,    # what can be pickled
     address:str,  # of a running cluster: 'auto', 'host:port'; 'local' starts one here
     cpus:int=1,   # that each job asks for

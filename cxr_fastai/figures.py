@@ -161,7 +161,7 @@ def plot_confusion(
     return fig
 
 def doses_of(
-    arms, # names of a study
+    arms:list, # names of a study
 ) -> dict: # those of the dose-response curve -> their share of the synthetic rows that would balance the classes
     "Real-Meta as 0, then Ensembles by number of synthetic rows, rising; empty where no arm has a dose."
     doses = [(arm.dose, o) for o in arms if (arm := parse_arm(o)).dose and arm == Arm("real-synth-meta", dose=arm.dose)]

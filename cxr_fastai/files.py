@@ -1,5 +1,6 @@
 """Files that are either whole or not there: written under a temporary name, then renamed."""
 import json, os
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -7,7 +8,7 @@ __all__ = ["atomic", "few", "one_line", "write_json"]
 
 @contextmanager
 def atomic(
-    path, # the file's final name; its folder is made where it is missing
+    path:str|Path, # the file's final name; its folder is made where it is missing
 ):
     "Yield a temporary name beside `path`; it becomes `path` when the block ends, and disappears when the block raises."
     path = Path(path)
@@ -19,15 +20,15 @@ def atomic(
     finally: tmp.unlink(missing_ok=True)
 
 def write_json(
-    path,     # the file
-    obj:dict, # anything json can hold; paths and numpy numbers become text
+    path:str|Path, # the file
+    obj:dict,      # anything json can hold; paths and numpy numbers become text
 ):
     "Write `obj` to `path` as indented json, atomically."
     with atomic(path) as tmp: tmp.write_text(json.dumps(obj, indent=2, default=str) + "\n")
 
 def few(
-    names,   # any iterable of names
-    n:int=3, # how many are spelled out
+    names:Iterable, # any iterable of names
+    n:int=3,        # how many are spelled out
 ) -> str:
     "The first `n` names and how many more there are, for an error's one sentence."
     names = [str(o) for o in names]

@@ -1,4 +1,5 @@
 """A table as text: plain, markdown, LaTeX, csv. No torch."""
+from pathlib import Path
 import pandas as pd
 from .files import atomic
 
@@ -30,7 +31,7 @@ def to_latex(
 
 def save_table(
     table:pd.DataFrame, # any table
-    stem,               # path without a suffix
+    stem:str|Path,      # path without a suffix
 ):
     "Write a table four times: .csv, .md, .txt and .tex."
     stem = str(stem)

@@ -10,7 +10,7 @@ class MetadataMLP(Module):
     missing, and each patient's whole metadata is replaced by a learned token, with probability `p_missing`; a patient
     without any metadata gets that token at prediction too."""
     def __init__(self,
-        tfm,             # the fitted `MetadataTransform`: which slot belongs to which column, which says 'missing'
+        tfm:Transform,   # the fitted `MetadataTransform`: which slot belongs to which column, which says 'missing'
         n_out:int,       # width of the third layer
         hidden=(64, 32), # widths of the first two
         p_missing:float=0., # `meta_dropout`
@@ -82,7 +82,12 @@ FUSIONS = dict(concat=ConcatFusion, logits=LogitFusion, gated=GatedFusion, film=
 
 class ImageModel(Module):
     "Logits from the image alone; a metadata input beside it is not read."
-    def __init__(self, backbone, n_out, ps, bf16):
+    def __init__(self,
+        backbone:Backbone, # gives the feature map
+        n_out:int,         # classes
+        ps:float,          # dropout before the last layer
+        bf16:bool,         # compute in bfloat16
+    ):
         self.backbone, self.head, self.bf16 = backbone, _head(backbone.width, n_out, ps), bf16
     @in_precision
     def forward(self, image, metadata=None): return self.head(_pool(self.backbone(image)))
@@ -90,7 +95,9 @@ class ImageModel(Module):
 class MetadataModel(Module):
     "Logits from the metadata alone, always the last input; an image before it is not read."
     bf16 = False
-    def __init__(self, mlp): self.mlp = mlp
+    def __init__(self,
+        mlp:MetadataMLP, # whose outputs are the logits
+    ): self.mlp = mlp
     @in_precision
     def forward(self, *inputs):
         if inputs[-1].isnan().any():
@@ -100,7 +107,12 @@ class MetadataModel(Module):
 class FusionModel(Module):
     """Logits from image `[n, 1, h, w]` and metadata `[n, d]`, trained jointly. Rows whose metadata is nan are
     image-only: the backbone alone learns from them, by a head that is held still and the missing token."""
-    def __init__(self, backbone, mlp, head, bf16):
+    def __init__(self,
+        backbone:Backbone, # gives the feature map
+        mlp:MetadataMLP,   # gives the metadata's features
+        head:Module,       # merges both into logits: one of `FUSIONS`
+        bf16:bool,         # compute in bfloat16
+    ):
         self.backbone, self.mlp, self.head, self.bf16 = backbone, mlp, head, bf16
     @in_precision
     def forward(self, image, metadata):

@@ -27,7 +27,13 @@ def _named(weights):
 
 class Synthesis:
     "The job that comes before the cells of a seed: its CycleGAN, and each number and policy of synthetic rows."
-    def __init__(self, rows, seed, sets, gan, log): store_attr()
+    def __init__(self,
+        rows:pd.DataFrame, # the study's
+        seed:int,          # of the CycleGAN and of what is made by it
+        sets:list,         # (number of rows, policy of their metadata)
+        gan:dict,          # the CycleGAN's settings
+        log:Path=None,     # file for what it prints
+    ): store_attr()
     def __repr__(self): return f"CycleGAN of seed {self.seed}"
 
     def __call__(self):

@@ -67,7 +67,7 @@ def _sources(source, images):
 
 def count_patients(
     source:str|Path,      # as of `new_patients`
-    images:str|Path=None,
+    images:str|Path=None, # too
 ) -> int:                 # rows
     "How many rows there will be: names are counted, nothing is opened."
     return sum(1 for _ in _sources(source, images))
@@ -137,7 +137,7 @@ def new_patients(
         yield dict(image=" ".join(name.split()), file=str(file), **values, flag=flag)
 
 def colourful(
-    file:str|Path,
+    file:str|Path, # a picture
 ) -> bool:
     "Whether a picture has colours, as no radiograph has. False for one that can't be read here."
     from PIL import Image

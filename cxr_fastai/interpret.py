@@ -160,7 +160,7 @@ def _said(o): return "missing" if o is None else f"{o:g}" if isinstance(o, float
 
 @rc_context(STYLE)
 def plot_patient(
-    found:"Explanation", # of `explain`
+    found:object, # an `Explanation`
     i:int,               # a row's number
 ):                       # the figure
     """A film, its heat, and what the inputs add to the log-odds: image and metadata beyond another patient's, each
@@ -190,7 +190,7 @@ def _mean_heat(found):
 
 @rc_context(STYLE)
 def plot_explained(
-    found:"Explanation", # of `explain`
+    found:object, # an `Explanation`
 ):                       # the figure
     "Mean heat over the mean film; the importances of the inputs; the image's share."
     lines, share, border = _shuffled(found), found.of("decision_share"), found.of("border_heat")

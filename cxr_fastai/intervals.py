@@ -2,6 +2,7 @@
 
 Patients are drawn, not images, with replacement, within two strata (those with a positive image, and the others), so
 that every resample has both classes."""
+from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 from .calibration import *
@@ -11,10 +12,10 @@ __all__ = ["resample", "spread", "weighted_metrics"]
 BLOCK = 2**22 # weights at a time: some 30 MB an array
 
 def resample(
-    patients,   # whose each row is, `[n]`
-    label,      # 0/1, `[n]`
-    n:int=2000, # resamples
-    seed:int=0, # of them
+    patients:Iterable, # whose each row is, `[n]`
+    label:np.ndarray,  # 0/1, `[n]`
+    n:int=2000,        # resamples
+    seed:int=0,        # of them
 ) -> np.ndarray: # float32 `[n, rows]`: how often each row is in each resample
     "A stratified bootstrap over patients."
     who, names = pd.factorize(np.asarray(patients))
@@ -55,12 +56,12 @@ def _block(label, prob, w, threshold, calibration):
     return _decided(label, prob, w, threshold) | scored | (_calibrated(label, prob, w) if calibration else {})
 
 def weighted_metrics(
-    label,             # 0/1, `[n]`
-    prob,              # probability of the positive class, `[n]`
-    weights=None,      # `[b,n]`; None: one line of ones
-    threshold:float=.5,# above it is called positive
+    label:np.ndarray,   # 0/1, `[n]`
+    prob:np.ndarray,    # probability of the positive class, `[n]`
+    weights=None,       # `[b,n]`; None: one line of ones
+    threshold:float=.5, # above it is called positive
     calibration:bool=True, # its slope, intercept and error too, which take longest
-) -> dict:             # metric -> `[b]`
+) -> dict:              # metric -> `[b]`
     "The metrics of `scoring.METRICS`, and of calibration, of every line of weights."
     label, prob = np.asarray(label).astype(bool), np.asarray(prob, float)
     weights = np.ones((1, len(label))) if weights is None else weights
@@ -69,13 +70,13 @@ def weighted_metrics(
     return {k: np.concatenate([o[k] for o in parts]) for k in parts[0]}
 
 def spread(
-    label,          # 0/1, `[n]`
-    prob,           # `[n]`, or `[seeds, n]`
-    draws,          # of `resample`, for the same rows
-    thresholds=.5,  # one, or one a seed
-    level:float=.95,# confidence
+    label:np.ndarray, # 0/1, `[n]`
+    prob:np.ndarray,  # `[n]`, or `[seeds, n]`
+    draws:np.ndarray, # of `resample`, for the same rows
+    thresholds=.5,    # one, or one a seed
+    level:float=.95,  # confidence
     calibration:bool=True, # its metrics too
-) -> pd.DataFrame:  # a line a metric: `mean low high sd`
+) -> pd.DataFrame:    # a line a metric: `mean low high sd`
     """The mean over seeds of every metric, the percentile interval that `draws` give for it (the luck of the test
     patients, for these trained models), and the standard deviation over seeds (the luck of training; nan for one)."""
     prob = np.atleast_2d(prob)

@@ -62,7 +62,7 @@ class LeakError(ValueError):
 
 def near_duplicates(
     hashes:np.ndarray, # [n,4] uint64 of `perceptual_hash`
-    sides,             # [n] split, or patient: only pairs with two different values are looked for
+    sides:list,        # [n] split, or patient: only pairs with two different values are looked for
 ) -> tuple:            # pairs [m,2] of row numbers, nearest first; bits [m] in which they differ
     """All pairs on two sides within `NEAR` bits, without comparing each with each: hashes that differ in at most 31
     bits differ in at most one of some band's 16. Of the rows with one hash on one side, the first stands for all."""

@@ -59,8 +59,8 @@ def _cutout(x):
 DIFFAUG = dict(brightness=lambda x: x + _each(x, -.5, .5), contrast=_contrast, translation=_translation, cutout=_cutout)
 
 def diff_augment(
-    x,            # images [n,c,h,w]
-    policy:str="",# names of `DIFFAUG`, with commas between; '' for none
+    x:torch.Tensor, # images [n,c,h,w]
+    policy:str="",  # names of `DIFFAUG`, with commas between; '' for none
 ):
     "What a discriminator is shown, so that it can't learn few images by heart (Zhao 2020, arXiv:2006.10738)."
     for name in filter(None, policy.split(",")): x = DIFFAUG[name](x)
@@ -80,7 +80,7 @@ class CycleGANLoss:
     """The sum of eight named parts, weighted as they enter it. A discriminator's part is halved: at the least-squares
     equilibrium each is .25, and both together the .5 that the paper calls ideal."""
     def __init__(self,
-        model,             # a `CycleGAN`
+        model:nn.Module,   # a `CycleGAN`
         gan:str="lsgan",   # 'lsgan' (least squares) or 'bce': the adversarial loss
         lam:float=10.,     # weight of the cycle loss (eq. 2), both directions
         identity:float=.5, # weight of the identity loss, times `lam`; 0 for none

@@ -25,7 +25,7 @@ def _settings(gan, size, epochs, seed, precision):
 
 def gan_folder(
     rows:pd.DataFrame,    # after `split_patients`
-    out,                  # folder of the runs
+    out:str|Path,         # folder of the runs
     gan:str="fast",       # a key of `GANS`
     size:int=128,         # side of the square images, pixels
     epochs:int=None,      # None: as many as `gan` has
@@ -38,7 +38,7 @@ def gan_folder(
 
 def train_gan(
     rows:pd.DataFrame,    # after `split_patients`
-    out,                  # folder of the runs
+    out:str|Path,         # folder of the runs
     gan:str="fast",       # a key of `GANS`
     size:int=128,         # side of the square images, pixels
     epochs:int=None,      # half of them flat, half falling; None: as many as `gan` has
@@ -87,7 +87,7 @@ def _number(rows, n, direction):
 
 def synthetic_folder(
     rows:pd.DataFrame,      # after `split_patients`
-    out,                    # folder of the runs
+    out:str|Path,           # folder of the runs
     n:int=None,             # rows; None: half the majority's training rows, as the paper
     direction:str="a2b",    # 'b2a': of the majority, at most one a minority row
     metadata:str="matched", # a key of `POLICIES`
@@ -99,7 +99,7 @@ def synthetic_folder(
 
 def synthetic_minority(
     rows:pd.DataFrame,      # after `split_patients`
-    out,                    # folder of the runs
+    out:str|Path,           # folder of the runs
     n:int=None,             # rows; None: half the majority's training rows, as the paper
     direction:str="a2b",    # 'b2a': of the majority, at most one a minority row
     metadata:str="matched", # a key of `POLICIES`

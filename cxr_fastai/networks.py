@@ -83,8 +83,8 @@ class CycleGAN(Module):
     """Generators `g_ab`, `g_ba`, discriminators `d_a`, `d_b`, and running means of the generators' weights, `ema`, with
     which images are made after training. It remembers, in its state dict, whose radiographs it was trained on."""
     def __init__(self,
-        generator,     # () -> Generator
-        discriminator, # () -> Discriminator
+        generator:Callable,     # () -> Generator
+        discriminator:Callable, # () -> Discriminator
     ):
         self.g_ab, self.g_ba, self.d_a, self.d_b = generator(), generator(), discriminator(), discriminator()
         self.ema = nn.ModuleDict(dict(a2b=deepcopy(self.g_ab), b2a=deepcopy(self.g_ba))).requires_grad_(False)

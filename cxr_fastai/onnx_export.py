@@ -61,7 +61,7 @@ def _write(model, example, names, card, file):
 class OnnxModel:
     "A file of `export_onnx`, run by onnxruntime on the CPU. Its card is checked as a bundle's is."
     def __init__(self,
-        file:str|Path,
+        file:str|Path, # .onnx
     ):
         self.session = _needed("onnxruntime").InferenceSession(str(file), providers=["CPUExecutionProvider"])
         text = self.session.get_modelmeta().custom_metadata_map.get("cxr_fastai", "null")

@@ -179,7 +179,7 @@ def _draw_set(folder, n, seed, size):
     for name, text in ((CSV, "".join(lines)), (MARK, NOTE)): (folder/name).write_text(text)
 
 def make_phantom(
-    folder,             # made, or drawn anew where an earlier drawing stands; any other content is refused
+    folder:str|Path,    # made, or drawn anew where an earlier drawing stands; any other content is refused
     n_patients:int=300, # a quarter have pneumonia at follow-up 0; n//20 of them come again
     seed:int=0,         # same seed, same films
     size:int=128,       # pixels a side

@@ -4,8 +4,8 @@ A picture that can't be read is a row with its reason. Rows are written in whole
 on after the last of them, so that it gives the unbroken run's bits. A row that stands is compared with the one that
 would come, its metadata and its file's size and time included: no patient is given another's prediction."""
 import csv, itertools, shutil
-from zlib import crc32
 from concurrent.futures import ThreadPoolExecutor
+from zlib import crc32
 
 from .basics import *
 from .bundle import *
@@ -28,7 +28,7 @@ def _stamp(file):
     "Eight digits of a file's size and time of change: two wards' films may have the same names."
     try: s = os.stat(file)
     except (OSError, ValueError): return "" # reading its pixels will say why
-    return f"{crc32(f'{s.st_size} {s.st_mtime_ns}'.encode()):08x}"
+    return f"{crc32(f'{s.st_size} {s.st_mtime_ns}'.encode()):08x}" if os.path.isfile(file) else ""
 
 class Predictor:
     "A bundle that predicts batches of decoded rows."
@@ -78,7 +78,8 @@ class Predictor:
     ) -> list:     # probability of the positive class, one a row
         "As `learn.get_preds`, to the bit, in batches of the same rows."
         if not rows: return []
-        batch = [TensorRadiograph(torch.from_numpy(np.stack([o["pixels"] for o in rows]))[:, None])] if self.size else []
+        batch = []
+        if self.size: batch.append(TensorRadiograph(torch.from_numpy(np.stack([o["pixels"] for o in rows]))[:, None]))
         if self.metadata: batch.append(self.metadata(pd.DataFrame(rows)[self.names]))
         self.learn.dls.valid.before_iter() # which tells the transforms that this is no training
         batch = self.learn.dls.valid.after_batch(to_device(tuple(batch), self.learn.dls.device))
@@ -128,13 +129,14 @@ def _lines(file, columns):
             if line.endswith("\n"): yield dict(zip(columns, next(csv.reader([line])))), f.tell()
 
 def _kept(file, predictor, rows, bs, total):
-    "Rows that stand, and their bytes: all `total` of a finished table, whole batches of another. ValueError for others."
+    "Rows that stand, and their bytes: all `total` of a finished table, whole batches of another."
     found, whole, good, since = (0, 0), (0, 0), 0, 0
     for n, (line, size) in enumerate(_lines(file, predictor.columns), 1):
         if (row := next(rows, None)) is None:
             raise ValueError(f"{file} has more rows than the {total:,} images: delete it, or name another.")
         if other := [f"{k} '{line[k]}', not '{v}'" for k, v in predictor.known(row).items() if line[k] != v]:
-            raise ValueError(f"{file} has in row {n:,} {'; '.join(other)}: delete it, or name another.")
+            raise ValueError(f"{file} has in row {n:,} {'; '.join(other)}: it is of another model, or of images or "
+                             "metadata that are others now; delete it, or name another.")
         found, good, since = (n, size), good + (not line["error"]), since + 1
         if _is_whole(good, since, bs): whole, good, since = found, 0, 0
     return found if found[0] == total else whole
@@ -151,14 +153,15 @@ def predict_patients(
     precision:str=None,      # 'bf16' or 'fp32'; as it was trained where not given
 ) -> Path:                   # `out`
     """Predict every image, a row each: the metadata that was used and what of it was `missing`, `probability` of the
-    positive class, `decision`, a `flag` (values or pictures unlike the training rows'), or the `error` why it couldn't be
-    read; `stamp` stands for the file's size and time. Killed and run again, it goes on where it was, and so with a
+    positive class, `decision`, a `flag` (values or pictures unlike the training rows'), or the `error` why it couldn't
+    be read; `stamp` stands for the file's size and time. Killed and run again, it goes on where it was, and so with a
     longer list. BundleError, FileNotFoundError, or ValueError for a table of another model, threshold, list of images,
     or of images or metadata that have changed since."""
     predictor, out = Predictor(load_bundle(bundle, device, precision), threshold), Path(out)
-    bs, total, part = ifnone(bs, predictor.card["bs"]), count_patients(images, folder), out.with_name(f"{out.name}.part")
+    bs, part = ifnone(bs, predictor.card["bs"]), out.with_name(f"{out.name}.part")
     if bs < 1: raise ValueError(f"bs is {bs} and must be at least 1.")
-    if not total: raise FileNotFoundError(f"'{images}' holds no png, jpeg, tiff or DICOM image to predict.")
+    if not (total := count_patients(images, folder)):
+        raise FileNotFoundError(f"'{images}' holds no png, jpeg, tiff or DICOM image to predict.")
     if predictor.size and not predictor.card["typical"]:
         print(f"{bundle} doesn't know what films look like: no picture is flagged as unlike the training films")
     patients = partial(new_patients, images, predictor.card.get("metadata"), folder)

@@ -35,8 +35,8 @@ def _inception_score(rows, weights, size):
     return float((p * (p / p.mean(0)).log()).sum(1).mean().exp())
 
 def frechet_distance(
-    x, # features `[n, d]`
-    y, # features `[m, d]`
+    x:np.ndarray, # features `[n, d]`
+    y:np.ndarray, # features `[m, d]`
 ) -> float:
     """Between the Gaussians fitted to two sets (Heusel 2017, arXiv:1706.08500, eq. 6). The trace of the root of the
     covariances' product is the nuclear norm of the centred sets' product, exact for fewer rows than columns too."""
@@ -45,8 +45,8 @@ def frechet_distance(
     return float(((x.mean(0) - y.mean(0))**2).sum() + (a**2).sum() + (b**2).sum() - 2*root)
 
 def kernel_distance(
-    x, # features `[n, d]`, standardised
-    y, # features `[m, d]`, standardised alike
+    x:np.ndarray, # features `[n, d]`, standardised
+    y:np.ndarray, # features `[m, d]`, standardised alike
 ) -> float:
     "Unbiased squared MMD with the kernel (x.y/d + 1)^3 (Binkowski 2018, arXiv:1801.01401): 0 on average for like sets."
     k = lambda a, b: (a @ b.T / x.shape[1] + 1)**3

@@ -83,7 +83,7 @@ def _why(e, head):
     return f"is truncated or damaged {what}; copy or download it again"
 
 def read_radiograph(
-    file,          # a PNG, JPEG, TIFF or DICOM file; told by its first bytes, not by its name
+    file:str|Path, # a PNG, JPEG, TIFF or DICOM file; told by its first bytes, not by its name
     size:int=None, # side of the square it is squashed to (Lanczos, aspect ratio given up); None keeps its own pixels
 ) -> np.ndarray:   # uint8 [h,w], or [size,size]; black is 0
     "Read one radiograph to gray; raises `RadiographError`, which names the file, for whatever cannot be read as one."

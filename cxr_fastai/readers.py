@@ -88,7 +88,7 @@ def _with_files(rows, images, missing):
     return rows[~lost].reset_index(drop=True)
 
 def read_nih(
-    csv,                      # Data_Entry_2017.csv or Data_Entry_2017_v2020.csv, gzipped or not
+    csv:str|Path,             # Data_Entry_2017.csv or Data_Entry_2017_v2020.csv, gzipped or not
     images=None,              # folder of the images, flat or with images_001/images/; None: no column `file`
     finding:str="Pneumonia",  # the positive class; the negative one is 'No Finding', here named Normal
     missing:str="error",      # images that are not in the folder: 'error', or 'drop' their rows and say how many
@@ -113,7 +113,7 @@ def read_nih(
     return _with_files(rows["image patient_id follow_up age sex view findings label".split()], images, missing)
 
 def read_table(
-    csv,                      # any csv with a header, gzipped or not
+    csv:str|Path,             # any csv with a header, gzipped or not
     image:str="image",        # its column of image names, each once
     patient:str="patient_id", # its column of patients, whose images stay on one side of a split
     label:str="label",        # its column of labels, two words
@@ -158,13 +158,13 @@ def _two_words(text, positive, csv, column):
 
 def save_rows(
     rows:pd.DataFrame, # any rows
-    csv,               # written whole or not at all; gzipped if it ends in .gz
+    csv:str|Path,      # written whole or not at all; gzipped if it ends in .gz
 ):
     "Write `rows` as a plain csv; its column `classes` (`Normal|Pneumonia`) keeps which label is the positive one."
     with atomic(csv) as tmp: rows.assign(classes="|".join(classes(rows))).to_csv(tmp, index=False)
 
 def read_rows(
-    csv,          # written by `save_rows`
+    csv:str|Path, # written by `save_rows`
     cat_names=(), # metadata columns whose words look like numbers, such as 1, 2, 3
 ) -> pd.DataFrame:
     "Rows saved by `save_rows`, label and ids as they were; ValueError for any other csv."

@@ -191,8 +191,8 @@ def _gans(study, page):
     page.table(pd.concat([pd.DataFrame(), *tables]), caption, "of")
 
 def report(
-    folder, # that `run_study` gave
-) -> Path:  # report.html in it
+    folder:str|Path, # that `run_study` gave
+) -> Path:           # report.html in it
     "Write a study's page, and its figures under figures/ as png and svg. FileNotFoundError for any other folder."
     study = _read(folder := Path(folder))
     s, cells, rows, predictions = study.settings, study.cells, study.rows, study.predictions
@@ -239,7 +239,7 @@ def report(
     return folder/"report.html"
 
 def plot_gan(
-    folder, # a run folder of `run_gan`
+    folder:str|Path, # a run folder of `run_gan`
 ):
     "Write `fig2.png` (real and synthetic of each class), and the nearest training images beside each synthesis."
     folder, made = Path(folder), {}

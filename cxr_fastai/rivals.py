@@ -51,7 +51,7 @@ def rival_dls(
     return {}
 
 def rival_learner(
-    learn,          # a learner of `learner`; changed in place
+    learn:Learner,  # a learner of `learner`; changed in place
     rival:str=None, # a key of `RIVALS`, or None
 ):
     "What a rival changes in the learner: its loss, or a callback."

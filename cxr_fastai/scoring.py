@@ -29,9 +29,9 @@ METRICS = PAPER_METRICS | { # and those that go beyond
 }
 
 def scores(
-    label, # 0/1, `[n]`
-    prob,  # probability of the positive class, `[n]`
-) -> dict: # every metric of `METRICS`, the counts n, positives, tp, fp, tn, fn, and the recall's interval
+    label:np.ndarray, # 0/1, `[n]`
+    prob:np.ndarray,  # probability of the positive class, `[n]`
+) -> dict:            # every metric of `METRICS`, the counts n, positives, tp, fp, tn, fn, and the recall's interval
     "All metrics of one set of predictions, at the paper's threshold of .5."
     label = np.asarray(label).astype(int)
     tn, fp, fn, tp = (int(o) for o in skm.confusion_matrix(label, np.asarray(prob) > .5, labels=[0, 1]).ravel())

@@ -101,7 +101,7 @@ HEADLINES = ["recall", "specificity", "rocauc", "brier", "recall_at_90", # of th
              "recall_with_synthetic", "positives_with_synthetic", "positives_synthetic"] # the last by protocol 'paper'
 
 def print_study(
-    folder, # of a study
+    folder:str|Path, # of a study
 ):
     "Table 1, what every arm scored, what the data support, and which cells are missing."
     table = {o: pd.read_csv(Path(folder)/f"{o}.csv") for o in ("table1", "metrics", "comparisons", "cells")}

@@ -88,7 +88,7 @@ def _refuse(gan, rows, direction, folder, metadata, names):
     _check_unseen(rows, gan.seen, "this model")
 
 def synthesise(
-    gan,                       # a trained CycleGAN: `size`, `seen`, `digest(direction)`, `translate(pixels, direction)`
+    gan:Learner,               # a trained CycleGAN: `size`, `seen`, `digest(direction)`, `translate(pixels, direction)`
     rows:pd.DataFrame,         # after `split_patients`; only real training rows are translated
     n:int=350,                 # synthetic rows (the paper: 350 of each class)
     direction:str="a2b",       # 'a2b': majority to synthetic minority; 'b2a': minority to synthetic majority
@@ -135,7 +135,7 @@ def synthesise(
     return read_manifest(folder)
 
 def read_manifest(
-    folder, # written by `synthesise`; it may have been moved since
+    folder:str|Path, # written by `synthesise`; it may have been moved since
 ) -> pd.DataFrame:
     "The rows that `synthesise` gave. FileNotFoundError for another folder."
     folder = Path(folder)
@@ -146,7 +146,7 @@ def read_manifest(
 def _about(folder): return json.loads((folder/GENERATOR).read_text())
 
 def resynthesise(
-    gan,                # the generator that made them
+    gan:Learner,        # the generator that made them
     lines:pd.DataFrame, # rows of a manifest
     bs:int=32,          # images a batch
 ) -> np.ndarray:        # uint8 [n,h,w]

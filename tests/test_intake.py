@@ -70,6 +70,16 @@ def test_words_are_known_in_any_case_and_others_are_flagged(tmp_path):
     assert all(o in y["flag"] for o in ("sex 'diverse' is none of F, M", "view 'LATERAL' is none of", "age -3 is outside"))
     assert z["view"] is None and z["age"] is None and "age 'nan' is no number" in z["flag"]
 
+@pytest.mark.parametrize("text", ["file,sex\nx.png,m\xe4nnlich\n".encode("latin-1"), "file,sex\nx.png,M\n".encode("utf-16"),
+                                  b"file,sex\nx.png," + b"x" * 200_000], ids=["latin-1", "utf-16", "long"])
+def test_a_csv_that_cannot_be_read_is_one_sentence(tmp_path, text):
+    (tmp_path/"n.csv").write_bytes(text)
+    with pytest.raises(ValueError, match="n.csv is no csv in UTF-8 .*: save it as one, with commas"): count_patients(tmp_path/"n.csv")
+
+def test_a_name_that_no_file_can_have_is_a_row_with_its_words(tmp_path):
+    (tmp_path/"n.csv").write_text(f"file,sex\n{'x' * 5000}.png,M\n")
+    assert one(tmp_path/"n.csv")["sex"] == "M"
+
 def test_a_model_of_the_image_alone_asks_for_no_words(tmp_path):
     assert set(one(dicom(tmp_path/"a.dcm", PatientSex="F"), None)) == {"image", "file", "flag"}
 

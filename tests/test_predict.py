@@ -110,16 +110,74 @@ predict.predict_patients({str(bundle)!r}, {str(new)!r}, {str(tmp_path/"out.csv")
 def test_a_table_of_another_model_threshold_or_list_is_refused(rows, tmp_path, bundle, listed):
     out = predict_patients(bundle, listed, tmp_path/"out.csv")
     before = out.read_bytes()
-    with pytest.raises(ValueError, match="out.csv was made with threshold 0.4, not 0.7: delete it"): predict_patients(bundle, listed, out, threshold=.7)
+    with pytest.raises(ValueError, match="out.csv has in row 1 threshold '0.4', not '0.7': it is of another model"): predict_patients(bundle, listed, out, threshold=.7)
     other = saved(rows, tmp_path, use="image")
     with pytest.raises(ValueError, match="no table of this model's predictions"): predict_patients(other, listed, out)
     table = pd.read_csv(listed)
     table[::-1].to_csv(listed, index=False)
-    with pytest.raises(ValueError, match="out.csv.*holds '.*' where '.*' would come"): predict_patients(bundle, listed, out)
+    with pytest.raises(ValueError, match="out.csv has in row 1 image '.*', not '.*'; "): predict_patients(bundle, listed, out)
     assert out.read_bytes() == before and not list(tmp_path.glob("*.part"))
+
+def test_a_table_of_a_longer_list_is_refused_and_left(tmp_path, bundle, listed):
+    out = predict_patients(bundle, listed, tmp_path/"out.csv")
+    before, table = out.read_bytes(), pd.read_csv(listed)
+    table.head(10).to_csv(listed, index=False)
+    with pytest.raises(ValueError, match="out.csv has more rows than the 10 images"): predict_patients(bundle, listed, out)
+    assert out.read_bytes() == before
+
+def test_a_table_shorter_than_a_batch_is_not_overwritten_by_another_list(rows, tmp_path, bundle, listed):
+    table = pd.read_csv(listed)
+    table.head(5).to_csv(listed, index=False)
+    before = predict_patients(bundle, listed, out := tmp_path/"out.csv").read_bytes()
+    table[8:18].to_csv(listed, index=False)
+    with pytest.raises(ValueError, match="out.csv has in row 1 image"): predict_patients(bundle, listed, out)
+    assert out.read_bytes() == before
+
+def test_corrected_metadata_is_predicted_anew(tmp_path, bundle, listed):
+    predict_patients(bundle, listed, out := tmp_path/"out.csv")
+    pd.read_csv(listed).assign(age=33).to_csv(listed, index=False)
+    with pytest.raises(ValueError, match="row 1 age '.*', not '33.0'"): predict_patients(bundle, listed, out)
+    assert set(read(predict_patients(bundle, listed, tmp_path/"other.csv")).age) == {33}
+
+def test_no_patient_gets_the_prediction_of_another_of_the_same_name(rows, tmp_path, bundle):
+    for ward, film in (("a", 0), ("b", 1)):
+        (tmp_path/ward).mkdir()
+        shutil.copyfile(rows.file[film], tmp_path/ward/"IM0000.png")
+        os.utime(tmp_path/ward/"IM0000.png", (film, film))
+    predict_patients(bundle, tmp_path/"a", out := tmp_path/"out.csv")
+    with pytest.raises(ValueError, match="row 1 stamp .* of images or metadata that are others now"):
+        predict_patients(bundle, tmp_path/"b", out)
+
+def test_odd_names_and_words_neither_end_the_run_nor_break_the_table(rows, tmp_path, bundle):
+    film, new = rows.file[0], tmp_path/"new.csv"
+    new.write_text(f'file,sex\n{"x" * 5000}.png,M\n"two\nlines.png",M\n,F\n{film},"F\rx"\n{film},F\n')
+    text = predict_patients(bundle, new, out := tmp_path/"out.csv").read_text()
+    assert len(text.splitlines()) == 6 and list(read(out).error.isna()) == [False] * 3 + [True] * 2
+    (tmp_path/"out.csv").rename(tmp_path/"out.csv.part") # the table can be gone on with
+    assert predict_patients(bundle, new, out).read_text() == text
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are always text")
+def test_a_name_that_is_no_utf8_is_a_row(rows, tmp_path, bundle):
+    (tmp_path/"new").mkdir()
+    shutil.copyfile(rows.file[0], os.fsencode(tmp_path/"new") + b"/caf\xe9.png")
+    for _ in range(2): found = read(predict_patients(bundle, tmp_path/"new", tmp_path/"out.csv"))
+    assert list(found.image) == ["caf\\udce9.png"] and found.probability.notna().all()
+
+@pytest.mark.parametrize("kwargs, match", [(dict(threshold=7), "threshold is 7 and must be from 0 to 1"), (dict(bs=0), "bs is 0"),
+                                           (dict(threshold=float("nan")), "threshold is nan")])
+def test_settings_that_make_no_sense_are_refused(tmp_path, bundle, listed, kwargs, match):
+    with pytest.raises(ValueError, match=match): predict_patients(bundle, listed, tmp_path/"out.csv", **kwargs)
+    assert not list(tmp_path.glob("out*"))
+
+def test_a_bundle_that_knows_no_films_says_that_it_checks_none(rows, tmp_path, listed, capsys):
+    few = rows[(rows["split"] != "train") | (rows.groupby("split").cumcount() < 30)] # fewer than MIN_FILMS
+    found = read(predict_patients(saved(few, tmp_path, "image"), listed, tmp_path/"out.csv"))
+    assert "doesn't know what films look like" in capsys.readouterr().out and found.flag.isna().all()
 
 def test_what_is_no_source_is_one_sentence(tmp_path, bundle):
     with pytest.raises(FileNotFoundError, match="no file or folder .*nowhere"): predict_patients(bundle, tmp_path/"nowhere")
+    (tmp_path/"void").mkdir()
+    with pytest.raises(FileNotFoundError, match="void' holds no png, jpeg, tiff or DICOM"): predict_patients(bundle, tmp_path/"void")
     (tmp_path/"a.csv").write_text("name,age\nx,1\n")
     with pytest.raises(ValueError, match="a.csv has no column of images"): predict_patients(bundle, tmp_path/"a.csv")
     done = subprocess.run([sys.executable, "-W", "ignore", ROOT/"recipes"/"predict.py", bundle, tmp_path/"a.csv"], capture_output=True,

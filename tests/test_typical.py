@@ -43,6 +43,8 @@ def test_ranges_go_through_json_unchanged_and_are_small(drawn, ranges):
     assert again == ranges and len(json.dumps(ranges)) < 30_000 and ranges["films"] == 100
     assert typical_ranges(drawn[:100]) == ranges
 
+def test_a_mirrored_film_passes_as_the_manual_says(drawn, ranges): assert share(drawn[100:, :, ::-1], ranges) < .2
+
 def test_too_few_films_say_nothing(drawn):
     assert typical_ranges(drawn[:MIN_FILMS - 1]) == {} and atypical(drawn[0], {}) == ""
 
