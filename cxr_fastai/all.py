@@ -46,5 +46,6 @@ from .show import *
 from .study import *
 from .synthesis import *
 from .tables import *
+from .tracking import *
 from .typical import *
 from .unpaired import *

@@ -55,13 +55,20 @@ def atomic_torch(
             if "inline_container" not in str(e): raise
             raise OSError(f"{Path(file).name} can't be written; is the disk full?") from None
 
+class TorchOptimizer(OptimWrapper):
+    "A torch optimizer for fastai; its switches, such as `foreach`, are no hyperparameters: trackers can't plot them."
+    @property
+    def hypers(self):
+        number = lambda o: isinstance(o, (int, float)) and not isinstance(o, bool)
+        return [{k: v for k, v in o.items() if number(v)} for o in super().hypers]
+
 def fused_adamw(
     params:list,   # parameters, in groups or not
     lr:float=1e-3, # learning rate; schedules replace it
-) -> OptimWrapper:
+) -> TorchOptimizer:
     """fastai's default optimizer (Adam, betas .9/.99, eps 1e-5, decoupled decay .01) by torch's fused kernel, several
     times faster. Norms and biases are decayed too: fastai's `wd_bn_bias=False` doesn't reach a torch optimizer."""
-    return OptimWrapper(params, torch.optim.AdamW, lr=lr, betas=(.9, .99), eps=1e-5, weight_decay=.01, fused=True)
+    return TorchOptimizer(params, torch.optim.AdamW, lr=lr, betas=(.9, .99), eps=1e-5, weight_decay=.01, fused=True)
 
 class EpochTable(ProgressCallback):
     "fastai's progress bar and table, with the columns of the paper's Figs 3-5 alone: neither epoch nor time."

@@ -15,6 +15,7 @@ from .minority import *
 from .rivals import *
 from .runs import *
 from .synthesis import *
+from .tracking import *
 from .scoring import scores
 
 __all__ = ["Cell", "CellError", "arm_rows", "logged", "predict_rows", "read_cell", "run_cell"]
@@ -33,8 +34,10 @@ class Cell:
         settings:dict,     # all that determines the result
         gan:dict=None,     # the CycleGAN's settings, where the arm has synthetic rows
         loud:bool=False,   # print to the terminal, not to log.txt
+        track:str="",      # trackers, as in `tracked`; no part of what determines it
     ):
-        self.folder, self.rows, self.settings, self.gan, self.loud = Path(folder), rows, settings, gan, loud
+        self.folder, self.rows, self.settings, self.gan = Path(folder), rows, settings, gan
+        self.loud, self.track = loud, track
     def __repr__(self): return self.folder.name
     @property
     def arm(self): return parse_arm(self.settings["arm"])
@@ -82,7 +85,8 @@ def _train(cell):
     before = data_digest(rows, s.get("size"))
     learn = _learner(cell, rows)
     begin = time.time()
-    with together(learn): learn.fine_tune(s["epochs"], s["lr"])
+    with together(learn), tracked(cell.track if is_first() else "", folder, folder.name, s) as trackers:
+        with learn.added_cbs(trackers): learn.fine_tune(s["epochs"], s["lr"])
     training = time.time() - begin
     if not is_first(): return
     with alone(): table = predict_rows(learn, rows)

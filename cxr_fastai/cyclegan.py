@@ -145,6 +145,10 @@ class CycleGANLearner(Learner):
         bare = partial(Learner, self.dls, loss_func=noop, default_cbs=False, cbs=TrainEvalCallback)
         return PrettyString("\n".join(module_summary(bare(o), x) for o in (self.model.g_ab, self.model.d_b)))
 
+    def gather_args(self):
+        "For fastai's `WandbCallback`: nothing, as its own list of arguments ends in an error; `tracked` logs settings."
+        return {}
+
     @property
     def size(self): return self.dls.size
     @property
@@ -213,7 +217,7 @@ class CycleGANLearner(Learner):
         columns = {"A": a, "A to B": self.generate(a, "a2b"), "B": b, "B to A": self.generate(b, "b2a")}
         return show_columns({k: (v.cpu() + 1) / 2 for k, v in columns.items()})
 
-adam = partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .999), eps=1e-8, weight_decay=0., fused=True)
+adam = partial(TorchOptimizer, opt=torch.optim.Adam, betas=(.5, .999), eps=1e-8, weight_decay=0., fused=True)
 
 @delegates(Learner.__init__, but=["dls", "model", "loss_func", "opt_func", "splitter", "metrics"])
 def cyclegan_learner(

@@ -215,7 +215,7 @@ class RadiographBlock(DataBlock):
             if isinstance(t, MetadataTransform): t.stats = dict(stats)
         none = pd.DataFrame(columns=["image", "patient_id", "label", "split", "file"])
         dsets = self._datasets(none, [[], []], [*tfms, LabelTransform(vocab)])
-        return dsets.dataloaders(bs=bs, after_batch=self.batch_tfms, device=device)
+        return dsets.dataloaders(bs=bs, after_batch=self.batch_tfms, device=device, num_workers=0)
 
 def _refuse(rows):
     "The table, or one sentence that says why nothing can be trained on it."

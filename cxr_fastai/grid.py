@@ -33,11 +33,12 @@ class Synthesis:
         sets:list,         # (number of rows, policy of their metadata)
         gan:dict,          # the CycleGAN's settings
         log:Path=None,     # file for what it prints
+        track:str="",      # trackers, as in `tracked`
     ): store_attr()
     def __repr__(self): return f"CycleGAN of seed {self.seed}"
 
     def __call__(self):
-        kwargs = dict(seed=self.seed, **self.gan)
+        kwargs = dict(seed=self.seed, track=self.track, **self.gan)
         try:
             with logged(self.log):
                 for n, policy in self.sets: synthetic_minority(self.rows, n=n, metadata=policy, **kwargs)
@@ -72,6 +73,7 @@ class Study:
         cont_names=("age",),       # metadata columns of numbers
         split_seed:int=0,          # of the paper's split
         data:str="",               # what the rows are, for tables
+        track:str="",              # trackers, as in `tracked`
     ):
         "ValueError for an arm, protocol, epoch rule or fusion that isn't known, and for a grid without cells."
         given = dict(protocol=protocol, epoch_rule=epoch_rule, fusion=fusion)
@@ -127,7 +129,7 @@ class Study:
         named = settings_digest(s | dict(weights=_named(s.get("weights", "none"))))
         model = backbone if "arch" in s else "metadata"
         folder = self.out/"cells"/f"{model}-{s['arm']}-{seed}-{named}"
-        return Cell(folder, self.rows, s, self.gan)
+        return Cell(folder, self.rows, s, self.gan, track=self.track)
 
     def _synthesis(self, cell):
         "The folder of a cell's synthetic rows; None where it has none."
@@ -149,7 +151,7 @@ class Study:
         sets = {}
         for c in synth: sets.setdefault(c.settings["seed"], set()).add((c.settings["n"], c.settings["policy"]))
         self.out.mkdir(parents=True, exist_ok=True)
-        jobs = [Synthesis(self.rows, seed, sorted(o), self.gan, None if loud else self.out/f"synthesis-{seed}.txt")
+        jobs = [Synthesis(self.rows, seed, sorted(o), self.gan, None if loud else self.out/f"synthesis-{seed}.txt", self.track)
                 for seed, o in sets.items()]
         engine = partial(on_ray, address=ray, cpus=cpus, gpus=gpus) if ray else partial(in_workers, workers=workers)
         self.errors = {}

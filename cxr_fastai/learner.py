@@ -15,6 +15,10 @@ class RadiographLearner(Learner):
         super().__init__(*args, **kwargs)
         self.seed, self.fits = seed, 0
 
+    def gather_args(self):
+        "For fastai's `WandbCallback`: nothing, as its own list of arguments ends in an error; `tracked` logs settings."
+        return {}
+
     @delegates(Learner.fit)
     def fit(self, n_epoch, lr=None, **kwargs):
         "fastai's `fit` after a leak check. Each fit is seeded, one on from the last, so that a seed gives its bits."

@@ -10,6 +10,7 @@ from .quality import *
 from .runs import *
 from .synthesis import *
 from .formats import to_markdown
+from .tracking import *
 from .unpaired import UnpairedDataLoaders
 
 __all__ = ["GANS", "gan_folder", "run_gan", "synthetic_folder", "synthetic_minority", "train_gan"]
@@ -44,6 +45,7 @@ def train_gan(
     epochs:int=None,      # half of them flat, half falling; None: as many as `gan` has
     seed:int=0,           # of initialisation, pools, augmentation and pairs
     precision:str="auto", # as in `use_bf16`
+    track:str="",         # trackers, as in `tracked`
 ) -> tuple:               # the learner, and its folder with checkpoints, grids and history
     "Train the CycleGAN of a cohort, split, seed and settings, or go on where it was; finished, it is only loaded."
     folder = gan_folder(rows, out, gan, size, epochs, seed, precision)
@@ -54,7 +56,8 @@ def train_gan(
     write_json(folder/"settings.json", learn.settings | dict(gan=gan, epochs=epochs, bs=bs, versions=versions()))
     every = max(1, epochs // 10)
     cbs = Checkpoint(folder/"checkpoints", every), SaveGrids(folder/"grids", every), HistoryWriter(folder/"history.csv")
-    learn.fit_flat_lin(epochs - epochs//2, epochs//2, cbs=cbs)
+    with tracked(track, folder, folder.name, learn.settings) as trackers:
+        learn.fit_flat_lin(epochs - epochs//2, epochs//2, cbs=[*cbs, *trackers])
     return learn, folder
 
 def _by_heart(near):
@@ -105,6 +108,7 @@ def synthetic_minority(
     metadata:str="matched", # a key of `POLICIES`
     weights:str="auto",     # of the network that judges them: 'none', anything else is 'auto'
     seed:int=0,             # of everything
+    track:str="",           # trackers of its training, as in `tracked`
     **kwargs,               # of `train_gan`
 ) -> pd.DataFrame:          # for `add_synthetic`
     "Synthetic rows of this cohort and split, made by one process while the others wait."
@@ -112,7 +116,7 @@ def synthetic_minority(
     made.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(made.parent/".lock"):
         if not made.exists():
-            learn, _ = train_gan(rows, out, seed=seed, **kwargs)
+            learn, _ = train_gan(rows, out, seed=seed, track=track, **kwargs)
             synthesise(learn, rows, _number(rows, n, direction), direction, made, metadata, seed)
         synth = read_manifest(made)
         _judge(rows, synth, made, weights)
@@ -130,13 +134,14 @@ def run_gan(
     normals:int=700,        # normals drawn (the paper's 700); all there are where fewer
     followups:bool=False,   # take follow-up visits too, not only the first as the paper does
     precision:str="auto",   # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
+    track:str="",           # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
     out:str="runs",         # folder for the runs; each run makes one of its own inside
 ) -> Path:                  # the run's folder
     "Train the CycleGAN, or go on with it; translate training radiographs both ways; say how good they are."
     rows = load_cohort(data, normals, not followups, seed)
     print(f"\n{rows.groupby(['split', 'label'], observed=True).size().unstack()}\n")
     kwargs = dict(n=synthetic, metadata=metadata, weights=weights, gan=gan, size=size, epochs=epochs, seed=seed,
-                  precision=precision)
+                  precision=precision, track=track)
     both = [synthetic_minority(rows, out, direction=o, **kwargs) for o in DIRECTIONS]
     folder = Path(both[0]["file"].iloc[0]).parents[1]
     print(f"Everything is in {folder}")

@@ -77,6 +77,7 @@ def run_study(
     workers:int=1,         # cells at a time on this machine
     ray:str=None,          # address of a Ray cluster to run on: 'auto', 'host:port', 'local'
     gpus:float=0,          # that each cell asks Ray for
+    track:str="",          # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
     out:str="runs",        # folder of everything
 ) -> Path:                 # the study's folder, for `report`
     "Run a grid of backbones, arms and seeds on one split, or go on with it; print Table 1 and what the data support."
@@ -85,7 +86,7 @@ def run_study(
     names = expand_arms(_listed(arms), _listed(rivals), _listed(doses), _listed(policies), _listed(fusions))
     study = Study(rows, _listed(backbones), names, _numbers(seeds), protocol, out, size, epochs, bs, lr, weights,
                   precision, epoch_rule, fusion, synthetic, metadata, gan, gan_epochs, gan_size, split_seed=split_seed,
-                  data="phantom (drawn)" if data == "phantom" else data)
+                  data="phantom (drawn)" if data == "phantom" else data, track=track)
     print(f"\n{flow_table(rows).to_string(index=False)}\n\n{len(study.cells)} cells; protocol '{protocol}', "
           f"scored at the {epoch_rule} epoch\n", flush=True)
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest

@@ -5,7 +5,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1]/"cxr_fastai"
 FLOORS = { # a module imports only from lower floors; tenths are mezzanines
     0.0: ["__init__", "arms", "calibration", "claim", "engines", "files", "scoring", "typical"],
-    0.1: ["audit", "basics", "formats", "intake", "intervals", "leaks", "readers"],
+    0.1: ["audit", "basics", "formats", "installed", "intake", "intervals", "leaks", "readers"],
     0.2: ["cohort", "compare", "figures", "tables"],
     1.0: ["backbone", "card", "distributed", "metadata", "metrics", "phantom", "networks", "radiograph", "rivals", "show"],
     1.1: ["cache", "checkpoint", "fusion", "losses"],
@@ -13,13 +13,15 @@ FLOORS = { # a module imports only from lower floors; tenths are mezzanines
     2.1: ["unpaired"],
     3.0: ["cyclegan", "learner"],
     4.0: ["bundle", "interpret", "quality", "synthesis"],
-    4.1: ["minority", "onnx_export", "publish"],
+    4.1: ["onnx_export", "publish", "tracking"],
+    4.15: ["minority"],
     4.2: ["cell"],
     4.3: ["explain", "grid"],
     4.4: ["study"],
-    5.0: ["predict"],
+    5.0: ["doctor", "predict"],
     5.1: ["report"],
     6.0: ["all"],
+    7.0: ["cli"],
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 HEAVY = {"torch", "torchvision", "fastai", "timm"}

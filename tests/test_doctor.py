@@ -1,0 +1,54 @@
+import shutil
+import numpy as np, pytest, torch
+from collections import namedtuple
+from torch import nn
+from cxr_fastai import doctor as room
+from cxr_fastai.backbone import create_backbone
+from cxr_fastai.doctor import *
+from cxr_fastai.installed import *
+
+TINY = dict(backbones="test_resnet", size=32, bs=16, weights="none", arms="real-meta")
+
+def of(found, check): return next(o for o in found if o.check == check)
+
+def test_a_run_that_fits_has_no_fail(tmp_path):
+    found = doctor(out=str(tmp_path), **TINY)
+    assert not found.failed and {o.status for o in found} <= {"ok", "warn"}
+    assert "300 films" in of(found, "data").found and "test_resnet: none" in of(found, "weights").found
+    assert not list(tmp_path.iterdir())
+
+def test_what_is_not_there_fails_in_words(tmp_path):
+    assert of(doctor(data=str(tmp_path/"nowhere"), **TINY), "data").status == "FAIL"
+    assert of(doctor(**TINY | dict(backbones=f"test_resnet={tmp_path}/no.pth")), "weights").status == "FAIL"
+    assert of(doctor(**TINY | dict(arms="nonsense")), "weights").status == "FAIL"
+    assert "resnet5" in of(doctor(**TINY | dict(backbones="resnet5")), "weights").found
+
+def test_imagenet_weights_that_cannot_be_had_fail_and_auto_warns(monkeypatch):
+    monkeypatch.setattr(room, "_hub_has", lambda cfg: False)
+    assert [of(doctor(**TINY | dict(weights=o)), "weights").status for o in ("imagenet", "auto")] == ["FAIL", "warn"]
+
+def test_a_full_disk_and_memory_fail(monkeypatch, tmp_path):
+    monkeypatch.setattr(room, "free_memory", lambda: 10_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("U", "total used free")(10**6, 10**6 - 1000, 1000))
+    found = doctor(out=str(tmp_path), **TINY)
+    assert of(found, "memory").status == of(found, "out").status == "FAIL" and "--bs smaller" in of(found, "memory").todo
+
+def test_a_tracker_that_is_not_there_fails(monkeypatch):
+    monkeypatch.setattr(room, "find_spec", lambda name: None)
+    assert of(doctor(**TINY, track="wandb"), "wandb").todo == "pip install 'cxr_fastai[wandb]'"
+
+def test_kept_bytes_by_hand():
+    model = nn.Sequential(nn.Linear(10, 20, bias=False), nn.ReLU())
+    assert kept_bytes(model, torch.zeros(3, 10)) == 3*10*4 + 3*20*4
+
+def test_needs_grow_with_the_batch_the_seeds_and_the_arms(rows):
+    body = dict(test_resnet=create_backbone("test_resnet", "none", 32))
+    need = lambda **kwargs: needs(rows, body, **TINY | kwargs)
+    assert need(bs=64)["memory"] > need()["memory"] and need(seeds="0,1")["out"] > need()["out"] and need()["cells"] == 1
+    assert need(arms="real,meta,real-synth-meta", seeds="0,1")["cells"] == 6
+    assert need(arms="real-synth-meta")["cache"] > need()["cache"]
+
+def test_packages_are_held_against_their_bounds():
+    found = installed(["torch>=1", "numpy>=99", "nowhere>=1", "pytest>=1; extra == 'ray'"])
+    assert found.failed and "numpy>=99 is needed and" in of(found, "packages").found and "nowhere is missing" in of(found, "packages").found
+    assert not installed(["torch>=1"]).failed and "ray" in of(installed(["pytest>=1; extra == 'ray'"]), "extras").found
