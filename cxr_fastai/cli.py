@@ -114,9 +114,9 @@ OPTIONAL = "backbone", # flags that need no name
 
 def _listing():
     lines = "\n".join(f"  {name:<10}{o.__doc__}" for name, o in VERBS.items())
-    return (f"usage: cxr-fastai VERB [...]\n\nHow much does the minority class of a set of radiographs gain from metadata and "
-            f"from synthetic images?\n\n{lines}\n\ncxr-fastai VERB --help explains a verb's flags; --debug shows where an "
-            f"error came from. cxr-fastai {__version__}; nothing here is a medical device.")
+    return ("usage: cxr-fastai VERB [...]\n\nHow much does the minority class of a set of radiographs gain from "
+            f"metadata and from synthetic images?\n\n{lines}\n\ncxr-fastai VERB --help explains a verb's flags; --debug "
+            f"shows where an error came from. cxr-fastai {__version__}; nothing here is a medical device.")
 
 def _parser(verb, door):
     from fastcore.script import anno_parser
@@ -133,7 +133,8 @@ def _run(verb, args):
 
 def _said(error):
     "An error's sentence, on one line."
-    if getattr(error, "strerror", None) and getattr(error, "filename", None): return f"{error.strerror}: {error.filename}"
+    why, file = (getattr(error, o, None) for o in ("strerror", "filename"))
+    if why and file: return f"{why}: {file}"
     return " ".join(str(error).split()) or type(error).__name__
 
 def _mendable(error):

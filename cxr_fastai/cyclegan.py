@@ -87,7 +87,7 @@ class CollapseWatch(Callback):
         for d in "d_a", "d_b":
             acc = next(m.value for m in self.learn.metrics if m.name == f"acc_{d}")
             if acc and acc > .99:
-                self._say(d, f"discriminator {d} is right about {acc:.1%} of patches: its generator learns little more. "
+                self._say(d, f"discriminator {d} is right about {acc:.1%} of patches: its generator learns little. "
                             "Try diffaug='translation,cutout', or more images.")
 
 class CycleGANLearner(Learner):

@@ -23,9 +23,10 @@ from .study import run_study
 
 __all__ = ["doctor", "kept_bytes", "needs"]
 
-SPARE, BESIDE = 1.3, int(1e8) # of memory: a factor and bytes for what convolutions work in and allocators don't give back
+SPARE, BESIDE = 1.3, int(1e8) # of memory: a factor, and bytes that convolutions and allocators take beside
 LOOKED_AT = 8 # films read as a sample
 GB = 1e9
+SMALLER, UNTRAINED = "--bs smaller, --size smaller", "; it would start untrained"
 
 def _listed(text): return [o.strip() for o in text.split(",") if o.strip()]
 
@@ -40,7 +41,7 @@ def kept_bytes(
     def note(o):
         kept[o.untyped_storage().data_ptr()] = o.untyped_storage().nbytes()
         return o
-    with torch.autograd.graph.saved_tensors_hooks(note, noop): out = model(x) # a name: what is kept must live until counted
+    with torch.autograd.graph.saved_tensors_hooks(note, noop): out = model(x) # named: it must live until counted
     return sum(n for k, n in kept.items() if k not in own)
 
 def _line(model, size):
@@ -99,7 +100,8 @@ def _flags(given):
     bound.apply_defaults()
     return SimpleNamespace(**bound.arguments)
 
-def _arms(run): return expand_arms(*(_listed(getattr(run, o)) for o in ("arms", "rivals", "doses", "policies", "fusions")))
+def _arms(run):
+    return expand_arms(*(_listed(getattr(run, o)) for o in ("arms", "rivals", "doses", "policies", "fusions")))
 
 def _read(file):
     try: return int(Path(file).read_text())
@@ -125,8 +127,9 @@ def _device(run):
         free, total = torch.cuda.mem_get_info(device)
         yield Finding("device", "ok", f"{torch.cuda.get_device_name(device)}, {free/GB:.1f} of {total/GB:.1f} GB free")
     elif shutil.which("nvidia-smi"):
-        why = "torch was built without CUDA" if not torch.version.cuda else f"torch's CUDA {torch.version.cuda} can't use it"
-        yield Finding("device", "warn", f"{device}: there is an NVIDIA driver, but {why}", "update the driver, or torch")
+        cuda = torch.version.cuda
+        why = f"torch's CUDA {cuda} can't use it" if cuda else "torch was built without CUDA"
+        yield Finding("device", "warn", f"{device}: an NVIDIA driver is there, but {why}", "update driver or torch")
     else: yield Finding("device", "ok", f"{device}: no GPU was found; {cores} cores, {torch.get_num_threads()} threads")
     if run.workers > cores:
         yield Finding("workers", "warn", f"{run.workers} cells at a time on {cores} cores", f"--workers {cores}")
@@ -135,7 +138,8 @@ def _precision(run):
     bf16, has = use_bf16(run.precision, default_device()), computes_bf16(default_device())
     why = f"this device {'multiplies' if has else 'does not multiply'} bfloat16 in hardware"
     slow = bf16 and not has
-    yield Finding("precision", "warn" if slow else "ok", f"{'bf16' if bf16 else 'fp32'}: --precision {run.precision}, and {why}",
+    told = f"{'bf16' if bf16 else 'fp32'}: --precision {run.precision}, and {why}"
+    yield Finding("precision", "warn" if slow else "ok", told,
                   "--precision fp32 is faster here" if slow else "")
 
 def _data(run, found):
@@ -149,7 +153,8 @@ def _data(run, found):
     files, start = rows["file"].iloc[np.linspace(0, len(rows) - 1, LOOKED_AT).round().astype(int)], time.time()
     for o in files: read_radiograph(o, run.size)
     each = (time.time() - start) / LOOKED_AT
-    yield Finding("films", "ok", f"{LOOKED_AT} were read; {each*1000:.0f} ms each, {each*len(rows)/threads_of(1):.0f} s for all, once")
+    whole = each * len(rows) / threads_of(1)
+    yield Finding("films", "ok", f"{LOOKED_AT} were read; {each*1000:.0f} ms each, {whole:.0f} s for all, once")
 
 def _weights(run, found):
     "Fills `found` with the backbones."
@@ -157,14 +162,15 @@ def _weights(run, found):
     for name in _listed(run.backbones):
         arch, _, file = name.partition("=")
         weights, pretrained = file or run.weights, ("imagenet", "auto")
-        backbone = found["backbones"][arch] = create_backbone(arch, "none" if weights in pretrained else weights, run.size)
+        backbone = create_backbone(arch, "none" if weights in pretrained else weights, run.size)
+        found["backbones"][arch] = backbone
         if weights not in pretrained: yield Finding("weights", "ok", f"{arch}: {backbone.weights}")
         elif _hub_has(timm.get_pretrained_cfg(arch)):
             yield Finding("weights", "ok", f"{arch}: imagenet's, from the local cache or the model hub")
         else:
             must = weights == "imagenet"
-            told = "not in the local cache, and the model hub can't be reached" + "; it would start untrained" * (not must)
-            yield Finding("weights", "FAIL" if must else "warn", f"{arch}: {told}", f"--backbones {arch}=FILE, or --weights none")
+            told = f"{arch}: not in the local cache, and the model hub can't be reached" + UNTRAINED * (not must)
+            yield Finding("weights", "FAIL" if must else "warn", told, f"--backbones {arch}=FILE, or --weights none")
 
 def _memory(run, need):
     workers, own = run.workers, _own_memory()
@@ -173,10 +179,10 @@ def _memory(run, need):
     total, free = max(1, workers)*each + own*(workers > 1), free_memory()
     told = f"about {total/GB:.1f} GB at its peak ({workers} x {each/GB:.1f})"
     if free is None: yield Finding("memory", "warn", f"{told}; how much is free can't be seen here")
-    else: yield _fits("memory", told, total - own, free, "--bs smaller, --size smaller" + ", --workers fewer" * (workers > 1))
+    else: yield _fits("memory", told, total - own, free, SMALLER + ", --workers fewer" * (workers > 1))
     if cuda:
         told = f"about {workers * need['memory'] / GB:.1f} GB at its peak"
-        yield _fits("GPU memory", told, workers * need["memory"], torch.cuda.mem_get_info()[0], "--bs smaller, --size smaller")
+        yield _fits("GPU memory", told, workers * need["memory"], torch.cuda.mem_get_info()[0], SMALLER)
 
 def _fits(what, told, need, free, todo):
     "A finding: FAIL where `need` is more than is free, a warning from .8 on."
@@ -189,7 +195,8 @@ def _disk(run, need):
     places = {k: next(o for o in [p.absolute(), *p.absolute().parents] if o.exists()) for k, (p, _, _) in where.items()}
     disk = lambda k: places[k].stat().st_dev
     for k, (path, flag, own) in where.items():
-        if not os.access(places[k], os.W_OK): yield Finding(k, "FAIL", f"{places[k]} can't be written to", f"another {flag}")
+        if not os.access(places[k], os.W_OK):
+            yield Finding(k, "FAIL", f"{places[k]} can't be written to", f"another {flag}")
         every = sum(o[2] for other, o in where.items() if disk(other) == disk(k))
         told = f"{path}: at most {own/GB:.2f} GB" + f" for {need['cells']} cells" * (k == "out")
         yield _fits(k, told, every, shutil.disk_usage(places[k]).free, f"another {flag}, on a disk with more room")
@@ -210,7 +217,8 @@ def doctor(**kwargs) -> Findings:
     res += _looked("device", lambda: _device(run)) + _looked("precision", lambda: _precision(run))
     res += _looked("data", lambda: _data(run, there)) + _looked("weights", lambda: _weights(run, there))
     for o in ["ray"] * bool(run.ray) + _listed(run.track):
-        if not find_spec(o): res += [Finding(o, "FAIL", f"{o} is asked for and isn't there", f"pip install 'cxr_fastai[{o}]'")]
+        todo = f"pip install 'cxr_fastai[{o}]'"
+        if not find_spec(o): res += [Finding(o, "FAIL", f"{o} is asked for and isn't there", todo)]
     if "rows" not in there: return res
     def room():
         need = needs(there["rows"], there["backbones"], use_bf16(run.precision, default_device()), **kwargs)

@@ -151,7 +151,8 @@ class Study:
         sets = {}
         for c in synth: sets.setdefault(c.settings["seed"], set()).add((c.settings["n"], c.settings["policy"]))
         self.out.mkdir(parents=True, exist_ok=True)
-        jobs = [Synthesis(self.rows, seed, sorted(o), self.gan, None if loud else self.out/f"synthesis-{seed}.txt", self.track)
+        log = lambda seed: None if loud else self.out/f"synthesis-{seed}.txt"
+        jobs = [Synthesis(self.rows, seed, sorted(o), self.gan, log(seed), self.track)
                 for seed, o in sets.items()]
         engine = partial(on_ray, address=ray, cpus=cpus, gpus=gpus) if ray else partial(in_workers, workers=workers)
         self.errors = {}

@@ -1,4 +1,4 @@
-"""What is installed, against what this package asks for. It imports none of it, and so can say what can't be imported."""
+"""What is installed, against what this package asks for. None of it is imported: what can't be is said all the same."""
 import json, platform, sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from textwrap import fill
@@ -72,7 +72,7 @@ def installed(
     res = Findings([Finding("python", "ok" if sys.version_info >= (3, 10) else "FAIL", words)])
     try: needed = list(map(Requirement, requires("cxr_fastai") if needed is None else needed))
     except PackageNotFoundError:
-        return Findings([*res, Finding("packages", "warn", "cxr_fastai itself isn't installed: versions can't be checked",
-                                       "pip install -e . in its folder")])
+        told = "cxr_fastai itself isn't installed: versions can't be checked"
+        return res + [Finding("packages", "warn", told, "pip install -e . in its folder")]
     always = [o for o in needed if not o.marker or o.marker.evaluate(dict(extra=""))]
     return Findings([*res, _packages(always), _extras([o for o in needed if o not in always])])

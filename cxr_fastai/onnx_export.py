@@ -28,8 +28,9 @@ class _Probability(Module):
     def __init__(self, model, kind): self.model, self.kind = model, kind
     def forward(self, *inputs):
         model = self.model
-        if self.kind == "fusion": logits = model.head(model.backbone(inputs[0]), model.mlp(inputs[1]))
-        else: logits = model.mlp(inputs[0]) if self.kind == "metadata" else model.head(model.backbone(inputs[0]).mean((2, 3)))
+        if self.kind == "metadata": return model.mlp(inputs[0]).softmax(1)
+        fmap = model.backbone(inputs[0])
+        logits = model.head(fmap, model.mlp(inputs[1])) if self.kind == "fusion" else model.head(fmap.mean((2, 3)))
         return logits.softmax(1)
 
 def _random(learn, n, seed):
@@ -79,8 +80,8 @@ def _check(model, file, inputs):
     with torch.no_grad(): here = torch.cat([model(*o) for o in zip(*(o.split(32) for o in inputs))]).numpy()
     there = OnnxModel(file)(*(o.numpy() for o in inputs))
     if (apart := np.abs(here - there).max()) > TOLERANCE:
-        raise ValueError(f"The ONNX file's probabilities are up to {apart:.2g} from the learner's, more than {TOLERANCE:g}; "
-                         "it was not kept.")
+        raise ValueError(f"The ONNX file's probabilities are up to {apart:.2g} from the learner's, more than "
+                         f"{TOLERANCE:g}; it was not kept.")
     return float(apart)
 
 def export_onnx(
@@ -89,9 +90,9 @@ def export_onnx(
     rows:pd.DataFrame=None,  # to compare on; None: noise of the right shape
     seed:int=0,              # of the noise
 ) -> Path:                   # `file`
-    """Write inputs `image` (float, `[n, 1, size, size]`, 0..1) and/or `metadata` (`[n, d]`) to `probability` `[n, 2]`, with
-    the card. The file is kept if onnxruntime's probabilities are within 1e-4 of the learner's in fp32, else ValueError.
-    ImportError without the extra `onnx`."""
+    """Write inputs `image` (float, `[n, 1, size, size]`, 0..1) and/or `metadata` (`[n, d]`) to `probability` `[n, 2]`,
+    with the card. The file is kept if onnxruntime's probabilities are within 1e-4 of the learner's in fp32, else
+    ValueError. ImportError without the extra `onnx`."""
     kind, file = learn.settings["kind"], Path(file)
     model = _Probability(deepcopy(learn.model).cpu().float().eval(), kind)
     example = _random(learn, 3, seed)

@@ -69,8 +69,9 @@ def model_card(
         ("seed", s.get("seed")), ("protocol", s.get("protocol")), ("precision", card["precision"]),
         ("scored at", s.get("epoch_rule") and f"the {s['epoch_rule']} epoch"),
         ("versions", ", ".join(f"{k} {v}" for k, v in card["versions"].items()))])
-    cohort = _facts([("training rows", t.get("rows")), ("patients", t.get("patients")), ("positive", t.get("positives")),
-                     ("of them synthetic", t.get("synthetic")), ("valid rows", t.get("valid_rows"))])
+    cohort = _facts([("training rows", t.get("rows")), ("patients", t.get("patients")),
+                     ("positive", t.get("positives")), ("of them synthetic", t.get("synthetic")),
+                     ("valid rows", t.get("valid_rows"))])
     neg, pos = card["classes"]
     return f"---\n{data.to_yaml()}\n---\n\n" + dedent("""\
         # {pos} or {neg}, from a chest radiograph

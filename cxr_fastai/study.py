@@ -29,9 +29,11 @@ def save_study(
     save_rows(rows, folder/"rows.csv")
     compared = compare_arms(predictions, comparisons_of(study.arms))
     scored = score_table(predictions, cells, study.epoch_rule, study.protocol)
-    each = [score_table(predictions[predictions["seed"] == o], cells[cells["seed"] == o], study.epoch_rule,
-                        study.protocol).assign(seed=o).drop(columns=["sd", "seeds"]) for o in predictions["seed"].unique()]
-    plain = dict(flow=flow_table(rows), cells=cells, predictions=predictions, scores=scored, scores_by_seed=pd.concat(each))
+    own = lambda table, seed: table[table["seed"] == seed]
+    each = [score_table(own(predictions, o), own(cells, o), study.epoch_rule, study.protocol).assign(seed=o)
+            for o in predictions["seed"].unique()]
+    by_seed = pd.concat(each).drop(columns=["sd", "seeds"])
+    plain = dict(flow=flow_table(rows), cells=cells, predictions=predictions, scores=scored, scores_by_seed=by_seed)
     for name, table in plain.items():
         with atomic(folder/f"{name}.csv") as tmp: table.to_csv(tmp, index=False)
     printed = dict(table1=table1(scored, compared), metrics=metrics_table(scored), comparisons=compared,

@@ -20,7 +20,8 @@ def _classified(learn, n):
     if batch[0].ndim != 4: return
     with torch.no_grad(): prob = learn.model.eval()(*batch).softmax(1)[:, 1]
     fig = Figure(figsize=(1.6*n, 2), layout="constrained")
-    for ax, x, p, label in zip(fig.subplots(1, len(prob), squeeze=False)[0], batch[0].cpu(), prob, dls.valid_ds.items["label"]):
+    axs = fig.subplots(1, len(prob), squeeze=False)[0]
+    for ax, x, p, label in zip(axs, batch[0].cpu(), prob, dls.valid_ds.items["label"]):
         ax.imshow(x[0], cmap="gray", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[], title=f"{label}: {p:.2f}")
     return fig
@@ -85,7 +86,8 @@ def _mlflow(folder, run, config):
     mlflow.set_experiment("cxr_fastai")
     mlflow.start_run(run_name=run)
     mlflow.log_params({k: str(v)[:500] for k, v in config.items()})
-    return [Mlflow(mlflow), SampleFigures(lambda fig, epoch: mlflow.log_figure(fig, f"samples-{epoch:04}.png"))], mlflow.end_run
+    send = lambda fig, epoch: mlflow.log_figure(fig, f"samples-{epoch:04}.png")
+    return [Mlflow(mlflow), SampleFigures(send)], mlflow.end_run
 
 TRACKERS = dict(tensorboard=_tensorboard, wandb=_wandb, mlflow=_mlflow)
 
@@ -96,9 +98,9 @@ def tracked(
     run:str,         # its name
     config:dict,     # its settings
 ):
-    """Context that gives the callbacks of these trackers, and ends their runs. W&B is offline where it has no key, MLflow
-    writes to FOLDER/mlruns where MLFLOW_TRACKING_URI isn't set. ValueError for another name; ImportError without a
-    package."""
+    """Context that gives the callbacks of these trackers, and ends their runs. W&B is offline where it has no key,
+    MLflow writes to FOLDER/mlruns where MLFLOW_TRACKING_URI isn't set. ValueError for another name; ImportError without
+    a package."""
     names = [o.strip() for o in (names or "").split(",") if o.strip()]
     if unknown := [o for o in names if o not in TRACKERS]:
         raise ValueError(f"track={few(unknown)} is not known; use {', '.join(TRACKERS)}.")
