@@ -1,0 +1,36 @@
+import shutil, subprocess, sys, zipfile
+from configparser import ConfigParser
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    "Built from a copy, without a network: by the setuptools that is here."
+    pytest.importorskip("setuptools", "77")
+    folder = tmp_path_factory.mktemp("wheel")
+    kept = shutil.ignore_patterns(".git", ".venv", "runs", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, folder/"source", ignore=kept)
+    words = "-m pip wheel --no-deps --no-build-isolation --no-index -q -w".split()
+    done = subprocess.run([sys.executable, *words, folder, folder/"source"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return zipfile.ZipFile(next(folder.glob("*.whl")))
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    names = {o for o in wheel.namelist() if ".dist-info/" not in o}
+    assert names == {f"cxr_fastai/{o.name}" for o in (ROOT/"cxr_fastai").glob("*.py")} | {"cxr_fastai/py.typed"}
+
+def test_the_wheel_has_the_command_and_the_extras(wheel):
+    info = {o.split("/")[-1]: wheel.read(o).decode() for o in wheel.namelist() if ".dist-info/" in o}
+    assert "cxr-fastai = cxr_fastai.cli:main" in info["entry_points.txt"]
+    for o in "dicom quality ray distributed explain onnx tensorboard wandb mlflow notebooks docs test".split():
+        assert f"Provides-Extra: {o}\n" in info["METADATA"]
+
+def test_every_extra_that_a_sentence_names_is_there():
+    config = ConfigParser()
+    config.read(ROOT/"setup.cfg")
+    text = "".join(o.read_text() for o in [*(ROOT/"cxr_fastai").glob("*.py"), ROOT/"README.md"])
+    import re
+    named = set(re.findall(r"cxr_fastai\[(\w+)\]", text))
+    assert named and named <= set(config["options.extras_require"])
