@@ -4,14 +4,12 @@ Every process walks through the same cells; the first one alone writes, and what
 import atexit
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from fastai.distributed import DistributedDL
 from .basics import *
 
 __all__ = ["agreed", "alone", "begin_distributed", "is_first", "together"]
 
-@patch
-def _broadcast(self:DistributedDL, t, rank):
-    "fastai's own moves the row numbers to a GPU even where there is none."
+def _broadcast(self, t, rank):
+    "For `DistributedDL`: fastai's own moves the row numbers to a GPU even where there is none."
     t = torch.tensor(t, device=default_device())
     torch.distributed.broadcast(t, rank)
     return t.tolist()
@@ -61,5 +59,6 @@ def together(
 ):
     "Context in which `learn` trains with the other processes, if there are any; batch norm is shared on GPUs alone."
     if num_distrib() < 2: return nullcontext()
-    on_gpu = learn.dls.device.type == "cuda"
+    from fastai.distributed import DistributedDL # needs accelerate, which one process does not
+    DistributedDL._broadcast, on_gpu = _broadcast, learn.dls.device.type == "cuda"
     return learn.distrib_ctx(sync_bn=on_gpu, cpu=not on_gpu)

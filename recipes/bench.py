@@ -214,7 +214,7 @@ def prediction(rows, files, arch, size, bs, runs, folder, n=600):
         predict_patients(bundle, f"{folder}/new.csv", out)
     @torch.no_grad()
     def bare():
-        for _ in range(n//bs): model(x)
+        for i in range(0, n, bs): model(x[:n - i])
     def reading():
         with ThreadPoolExecutor(os.cpu_count()) as pool: list(pool.map(lambda o: read_radiograph(o, size), files))
     a, b, c = alternate(runs, *(partial(seconds, o) for o in (whole, bare, reading)))

@@ -1,4 +1,4 @@
-import shutil, subprocess, sys, zipfile
+import os, re, shutil, subprocess, sys, zipfile
 from configparser import ConfigParser
 from pathlib import Path
 import pytest
@@ -31,6 +31,12 @@ def test_every_extra_that_a_sentence_names_is_there():
     config = ConfigParser()
     config.read(ROOT/"setup.cfg")
     text = "".join(o.read_text() for o in [*(ROOT/"cxr_fastai").glob("*.py"), ROOT/"README.md"])
-    import re
     named = set(re.findall(r"cxr_fastai\[(\w+)\]", text))
     assert named and named <= set(config["options.extras_require"])
+
+def test_without_any_extra_everything_is_imported():
+    "As after a plain install: what only an extra brings is hidden."
+    absent = "accelerate captum onnx onnxruntime onnxscript pydicom ray tensorboard wandb mlflow torch_fidelity pdoc nbclient".split()
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import cxr_fastai.all, cxr_fastai.cli, cxr_fastai.doctor"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=os.environ | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
