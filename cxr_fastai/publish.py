@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from textwrap import dedent
 
 import huggingface_hub as hub
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from .arms import arm_title
 from .basics import *
