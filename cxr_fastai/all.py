@@ -40,6 +40,7 @@ from .quality import *
 from .radiograph import *
 from .report import *
 from .rivals import *
+from .rows import *
 from .runs import *
 from .scoring import *
 from .show import *
@@ -49,3 +50,4 @@ from .tables import *
 from .tracking import *
 from .typical import *
 from .unpaired import *
+from .words import *

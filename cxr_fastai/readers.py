@@ -2,10 +2,11 @@
 
 Rows are a DataFrame of `image patient_id follow_up age sex view findings label`, with `file` once images were looked
 for and `split` once split. `label` is an ordered Categorical, [negative, positive]; NaN where an image is neither."""
-import os, re, zlib
+import os, re
 from pathlib import Path
 import numpy as np, pandas as pd
-from .files import atomic, few
+from .files import few
+from .rows import _ids, _read, classes, positive, read_rows, save_rows
 
 __all__ = ["classes", "positive", "read_nih", "read_rows", "read_table", "save_rows"]
 
@@ -14,16 +15,8 @@ NIH_COLUMNS = {"Image Index": "image", "Finding Labels": "findings", "Follow-up 
 NIH_FINDINGS = """Atelectasis Cardiomegaly Consolidation Edema Effusion Emphysema Fibrosis Hernia Infiltration Mass
     Nodule Pleural_Thickening Pneumonia Pneumothorax""".split()
 _OWN = {"image", "patient_id", "label", "file", "split", "classes"}    # names that a metadata column can't have
-_TEXT = ["image", "sex", "view", "findings", "label", "file", "split"] # words, even if they look like numbers
 _MISSING = ["NA", "N/A", "NaN", "nan", "null"]
 _YEARS = {"": 1, "Y": 1, "M": 1/12, "D": 1/365.25}
-
-def _read(csv, **kwargs):
-    "Text of a csv; only an empty field is missing, so that a word like 'None' stays a word."
-    try: return pd.read_csv(csv, encoding="utf-8-sig", keep_default_na=False, na_values=[""], **kwargs)
-    except FileNotFoundError: raise
-    except (EOFError, OSError, zlib.error, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as e:
-        raise ValueError(f"{csv} can't be read as a table: {str(e).strip()}.") from e
 
 def _refuse(bad, csv, column, values, why):
     "Raise one sentence that names the lines of `csv` where `bad` is true."
@@ -140,10 +133,6 @@ def read_table(
     for o in cont_names: rows[o] = _numbers(known[o], csv, o)
     return _with_files(rows, images, missing)
 
-def _ids(text):
-    "Whole numbers if every id is written as one (12, not 012), so that a saved table reads back the same."
-    return text.astype(np.int64) if text.str.fullmatch(r"0|[1-9]\d{0,17}").all() else text
-
 def _two_words(text, positive, csv, column):
     _refuse(text.isna(), csv, column, text, "are no label")
     if set(pd.to_numeric(text, errors="coerce")) == {0, 1}: text = text.astype(float).astype(int).astype(str)
@@ -155,37 +144,3 @@ def _two_words(text, positive, csv, column):
         raise ValueError(f"{csv}: positive={positive!r} doesn't say which label of column '{column}' is the positive "
                          f"class: {shown}.")
     return pd.Categorical(text, sorted(counts.index, key=str(positive).__eq__), ordered=True)
-
-def save_rows(
-    rows:pd.DataFrame, # any rows
-    csv:str|Path,      # written whole or not at all; gzipped if it ends in .gz
-):
-    "Write `rows` as a plain csv; its column `classes` (`Normal|Pneumonia`) keeps which label is the positive one."
-    with atomic(csv) as tmp: rows.assign(classes="|".join(classes(rows))).to_csv(tmp, index=False)
-
-def read_rows(
-    csv:str|Path, # written by `save_rows`
-    cat_names=(), # metadata columns whose words look like numbers, such as 1, 2, 3
-) -> pd.DataFrame:
-    "Rows saved by `save_rows`, label and ids as they were; ValueError for any other csv."
-    words = ["patient_id", "classes", *_TEXT, *cat_names]
-    rows = _read(csv, dtype=dict.fromkeys(words, str))
-    if "classes" not in rows or rows["classes"].nunique() != 1:
-        raise ValueError(f"{csv} was not written by save_rows (no column 'classes'): use read_nih or read_table.")
-    label = pd.Categorical(rows["label"], rows.pop("classes")[0].split("|"), ordered=True)
-    return rows.assign(label=label, patient_id=_ids(rows["patient_id"]))
-
-def classes(
-    rows:pd.DataFrame, # with `label`
-) -> tuple:            # (negative, positive)
-    "The two words of the label; ValueError where the column is no Categorical of two."
-    label = rows["label"].dtype if "label" in rows else None
-    if isinstance(label, pd.CategoricalDtype) and len(label.categories) == 2: return tuple(label.categories)
-    raise ValueError("The rows need a column 'label', a Categorical of [negative, positive], as read_nih makes it.")
-
-def positive(
-    rows:pd.DataFrame, # with `label`
-) -> np.ndarray:       # bool, one a row
-    "Which rows are of the positive class."
-    pos = classes(rows)[1]
-    return (rows["label"] == pos).to_numpy()
