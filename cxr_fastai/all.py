@@ -14,6 +14,7 @@ from .compare import *
 from .cyclegan import *
 from .data import *
 from .distributed import *
+from .duplicates import *
 from .engines import *
 from .explain import *
 from .features import *

@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.imports import IN_NOTEBOOK
 from filelock import FileLock, Timeout
 from cxr_fastai.files import atomic, few
-from cxr_fastai.leaks import perceptual_hash
+from cxr_fastai.duplicates import perceptual_hash
 from cxr_fastai.radiograph import READER_VERSION, RadiographError, read_radiograph
 
 __all__ = ["RadiographCache", "ahead", "cache_root", "progress"]
@@ -130,7 +130,7 @@ class RadiographCache:
         self,
         files:list,  # as for `get`
     ) -> np.ndarray: # uint64 [n,4]
-        "The perceptual hashes of `files`, made when they were decoded (`leaks.perceptual_hash`)."
+        "The perceptual hashes of `files`, made when they were decoded (`duplicates.perceptual_hash`)."
         return self.rows["hash"][self._slots(files)]
 
     def crcs(

@@ -7,7 +7,7 @@ from PIL import Image
 from filelock import FileLock
 import cxr_fastai.cache as module
 from cxr_fastai.cache import RadiographCache, progress
-from cxr_fastai.leaks import perceptual_hash
+from cxr_fastai.duplicates import perceptual_hash
 from cxr_fastai.radiograph import READER_VERSION, RadiographError, read_radiograph
 
 ROOT = Path(__file__).parents[1]

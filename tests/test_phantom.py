@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from cxr_fastai import phantom
 from cxr_fastai.cohort import read_nih
-from cxr_fastai.leaks import NEAR, perceptual_hash
+from cxr_fastai.duplicates import NEAR, perceptual_hash
 from cxr_fastai.phantom import draw_radiograph, make_phantom
 
 SET = Path(__file__).parents[1]/"data"/"phantom"
