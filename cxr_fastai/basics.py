@@ -53,7 +53,7 @@ def atomic_torch(
         try: yield tmp
         except RuntimeError as e:
             if "inline_container" not in str(e): raise
-            raise OSError(f"{Path(file).name} can't be written; is the disk full?") from None
+            raise OSError("torch could write but a part") from None
 
 class TorchOptimizer(OptimWrapper):
     "A torch optimizer for fastai; its switches, such as `foreach`, are no hyperparameters: trackers can't plot them."
@@ -89,16 +89,16 @@ class PlainTable(Callback):
     def after_fit(self): self.learn.logger = self.old_logger
 
     def _write(self, log):
-        if not self.headed: print(self._line(self.recorder.metric_names), flush=True)
+        if not self.headed: say(self._line(self.recorder.metric_names), flush=True)
         self.headed = True
-        print(self._line(log), flush=True)
+        say(self._line(log), flush=True)
 
     def _line(self, log):
         return "  ".join(f"{f'{o:.6f}' if isinstance(o, float) else o:<10}" for o in log[1:-1]).rstrip()
 
 def epoch_table() -> Callback:
     "The epoch table for where stdout goes: `EpochTable` in a terminal or notebook, else `PlainTable`."
-    return EpochTable() if IN_NOTEBOOK or sys.stdout.isatty() else PlainTable()
+    return EpochTable() if IN_NOTEBOOK or bar_fits() else PlainTable()
 
 class HistoryWriter(Callback):
     "Write the epoch table as csv after every epoch. Opened per write, so `export` works with it (unlike `CSVLogger`)."

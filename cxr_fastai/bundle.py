@@ -163,7 +163,7 @@ def save_bundle(
     meta = dict(cxr_fastai=json.dumps(card)) if file == weights else None
     with atomic(weights) as tmp:
         try: save_file(state, tmp, meta)
-        except SafetensorError as e: raise OSError(f"{weights} can't be written; is the disk full? ({e})") from None
+        except SafetensorError as e: raise OSError(str(e)) from None # `atomic` says of which file
     if file != weights: write_json(file, card)
     return Path(path)
 

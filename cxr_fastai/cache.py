@@ -15,8 +15,8 @@ from zlib import crc32
 import numpy as np
 from fastcore.imports import IN_NOTEBOOK
 from filelock import FileLock, Timeout
-from cxr_fastai.files import atomic, few
 from cxr_fastai.duplicates import perceptual_hash
+from cxr_fastai.files import atomic, bar_fits, few, named_errors, say
 from cxr_fastai.radiograph import READER_VERSION, RadiographError, read_radiograph
 
 __all__ = ["RadiographCache", "ahead", "cache_root", "progress"]
@@ -34,12 +34,12 @@ def progress(
     what:str,       # what is being done to them, as the line begins
 ):
     "Yield from `items` under a bar in a terminal or notebook; elsewhere at most ten plain lines, none within a second."
-    if IN_NOTEBOOK or sys.stdout.isatty():
+    if IN_NOTEBOOK or bar_fits():
         from fastprogress.fastprogress import progress_bar
         bar = progress_bar(items, total=total)
         bar.comment = what
         yield from bar
-        if not IN_NOTEBOOK: print()  # the bar leaves the cursor on its own line
+        if not IN_NOTEBOOK: say()  # the bar leaves the cursor on its own line
         return
     start = last = time.monotonic()
     for i,o in enumerate(items, 1):
@@ -47,7 +47,7 @@ def progress(
         now = time.monotonic()
         if now-start > 1 and (i == total or now-last > 1 and i*10//total > (i-1)*10//total):
             left = f", about {(now-start)*(total-i)/i:.0f} s left" if i < total else ""
-            print(f"{what}: {i:,} of {total:,} in {now-start:.0f} s{left}", flush=True)
+            say(f"{what}: {i:,} of {total:,} in {now-start:.0f} s{left}", flush=True)
             last = now
 
 def _key(file):
@@ -122,7 +122,7 @@ class RadiographCache:
             if not bad:
                 self.checked[at] = True
                 return x
-            print(f"{self.store} is damaged at {few(bad)}: decoding {len(bad):,} again", flush=True)
+            say(f"{self.store} is damaged at {few(bad)}: decoding {len(bad):,} again", flush=True)
             self._build(bad)
         raise OSError(f"{self.store} does not give back what was written to it; check its disk, or name another folder")
 
@@ -150,9 +150,9 @@ class RadiographCache:
             with np.load(index, allow_pickle=False) as z: rows = z["slots"]
             if rows.dtype != SLOT or rows.ndim != 1: raise ValueError("another layout")
         except Exception as e:  # damaged bytes raise of every kind
-            print(f"{self.store/'index.npz'} is damaged ({e}): building the store anew", flush=True)
+            say(f"{self.store/'index.npz'} is damaged ({e}): building the store anew", flush=True)
             return np.empty(0, SLOT)
-        if whole < len(rows): print(f"{self.store} lacks pixels: {len(rows)-whole:,} slots are dropped", flush=True)
+        if whole < len(rows): say(f"{self.store} lacks pixels: {len(rows)-whole:,} slots are dropped", flush=True)
         return rows[:whole]
 
     def _open(self, rows):
@@ -185,7 +185,7 @@ class RadiographCache:
             raise OSError(f"{self.store} needs {need/1e9:.1f} GB and its disk has {free/1e9:.1f} GB left: name another "
                           "folder with CXR_FASTAI_CACHE")
         if not n: file.unlink(missing_ok=True)  # unlinked, not overwritten: a process that maps it goes on reading it
-        with open(file, "r+b" if n else "w+b") as f, ThreadPoolExecutor(workers) as pool:
+        with named_errors(file), open(file, "r+b" if n else "w+b") as f, ThreadPoolExecutor(workers) as pool:
             done = ahead(pool, lambda o: _decode(o[1], self.size), todo.items(), 16*workers)
             if self.progress: done = progress(done, len(todo), f"Decoding radiographs to {self.size} px")
             try:
@@ -211,5 +211,5 @@ class RadiographCache:
         "Held by at most one process; whoever waits is told so."
         lock = FileLock(self.store/"lock")
         try: return lock.acquire(timeout=1)
-        except Timeout: print(f"Waiting for another process that is filling {self.store}", flush=True)
+        except Timeout: say(f"Waiting for another process that is filling {self.store}", flush=True)
         return lock.acquire()

@@ -109,7 +109,7 @@ def logged(
     "Context for a job of a grid, which would drown its progress."
     stack = contextlib.ExitStack()
     if file is None: return stack
-    log = stack.enter_context(open(file if is_first() else os.devnull, "a"))
+    log = stack.enter_context(open(file if is_first() else os.devnull, "a", encoding="utf-8"))
     for o in contextlib.redirect_stdout, contextlib.redirect_stderr: stack.enter_context(o(log))
     return stack
 
@@ -128,7 +128,7 @@ def _attempt(cell):
         if is_first(): write_json(cell.folder/"scores.json", result)
         return dict(status="done")
     except Exception as e:
-        with contextlib.suppress(OSError): (cell.folder/"error.txt").write_text(traceback.format_exc())
+        with contextlib.suppress(OSError): (cell.folder/"error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         return dict(status="failed", error=f"{cell}: {one_line(e)}")
 
 def run_cell(

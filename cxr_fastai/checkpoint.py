@@ -46,8 +46,8 @@ class Checkpoint(Callback):
                              "name another folder, or delete it.")
         self._restore(state)
         done = state["epoch"] + 1
-        print(f"{self.folder}: " + (f"going on after epoch {done} of {self.n_epoch}" if done < self.n_epoch else
-                                    f"all {done} epochs were trained before"), flush=True)
+        say(f"{self.folder}: " + (f"going on after epoch {done} of {self.n_epoch}" if done < self.n_epoch else
+                                  f"all {done} epochs were trained before"), flush=True)
 
     def after_epoch(self):
         if (self.epoch + 1) % self.every and self.epoch + 1 < self.n_epoch: return
@@ -61,7 +61,7 @@ class Checkpoint(Callback):
                 with torch.serialization.safe_globals(NUMBERS):
                     return torch.load(file, map_location=self.dls.device, weights_only=True) # tensors, never code
             except Exception as e: # damaged bytes raise of every kind
-                print(f"{file} can't be read ({type(e).__name__}: {str(e).splitlines()[0]})", flush=True)
+                say(f"{file} can't be read ({type(e).__name__}: {str(e).splitlines()[0]})", flush=True)
         if self.files: raise ValueError(f"No checkpoint in {self.folder} can be read; delete it to train anew.")
 
     def _state(self):

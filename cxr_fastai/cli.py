@@ -4,6 +4,7 @@ A verb here gives that door, and imports what is behind it: what needs no torch,
 import os, sys
 from difflib import get_close_matches
 from . import __version__
+from .files import lenient
 
 __all__ = ["main"]
 
@@ -146,6 +147,7 @@ def main(
     args:list=None, # words after `cxr-fastai`; None: those it was started with
 ) -> int:           # 0; 1 for an error or a FAIL, 2 for words that aren't understood, 130 for Ctrl-C
     "Run a verb. An error the user can mend is one sentence on stderr; any other keeps its traceback."
+    lenient()
     verb, *args = (sys.argv[1:] if args is None else args) or ["--help"]
     if verb in ("-h", "--help", "help"): return print(_listing()) or 0
     if verb == "--version": return print(f"cxr-fastai {__version__}") or 0

@@ -2,7 +2,7 @@
 
 The paper splits 7:3 and doesn't say by what (section 4); here by patient, with one ratio of classes on every side."""
 import numpy as np, pandas as pd
-from .files import few
+from .files import few, say
 from .readers import *
 
 __all__ = ["classes", "paper_cohort", "positive", "read_nih", "read_rows", "read_table", "save_rows",
@@ -26,8 +26,8 @@ def paper_cohort(
         if n is None: n = len(at)
         if not 0 < n <= len(at): raise ValueError(f"{n:,} {name} rows were asked for; there are {len(at):,} {when}.")
         taken.append(rng.choice(at, n, replace=False))
-    print(f"found {hit.sum():,} {pos}, {(~hit).sum():,} {neg} {when}; "
-          f"taken {len(taken[1]):,} + {len(taken[0]):,} (the paper: 212 + 700)")
+    say(f"found {hit.sum():,} {pos}, {(~hit).sum():,} {neg} {when}; "
+        f"taken {len(taken[1]):,} + {len(taken[0]):,} (the paper: 212 + 700)")
     return keep.iloc[np.sort(np.concatenate(taken))].reset_index(drop=True)
 
 def _assign(images, share, names, rng):

@@ -196,7 +196,7 @@ class RadiographBlock(DataBlock):
         if radiograph and self.cache is not False:
             radiograph.open(rows["file"].tolist(), None if self.cache is True else self.cache)
         if self.protocol == "clean": _check_leaks(rows, metadata, radiograph)
-        else: print("protocol='paper': patients and synthetic images may be on two sides, and the scores flatter.")
+        else: say("protocol='paper': patients and synthetic images may be on two sides, and the scores flatter.")
         return self._datasets(rows, splits, [*tfms.values(), label])
 
     def _datasets(self, rows, splits, tfms):

@@ -37,7 +37,7 @@ def save_table(
     stem = str(stem)
     with atomic(f"{stem}.csv") as tmp: table.to_csv(tmp, index=False)
     for suffix, form in (".md", to_markdown), (".txt", to_text), (".tex", to_latex):
-        with atomic(stem + suffix) as tmp: tmp.write_text(form(table).rstrip() + "\n")
+        with atomic(stem + suffix) as tmp: tmp.write_text(form(table).rstrip() + "\n", encoding="utf-8")
 
 def to_markdown(
     table:pd.DataFrame, # any table

@@ -172,13 +172,13 @@ class Study:
             for i, outcome in progress(outcomes, len(jobs), what) if is_first() else outcomes:
                 if outcome["status"] == "busy": busy.append(jobs[i])
                 if outcome["status"] == "failed": self._failed(jobs[i], outcome["error"])
-            if busy and jobs != busy: print(f"{len(busy)} cells are run by another process; waiting for it", flush=True)
+            if busy and jobs != busy: say(f"{len(busy)} cells are run by another process; waiting for it", flush=True)
             if busy: time.sleep(1)
             jobs = busy
 
     def _failed(self, job, error):
         self.errors[job] = error if str(job) in error else f"{job}: {error}"
-        if is_first(): print(f"FAILED {self.errors[job]}", flush=True)
+        if is_first(): say(f"FAILED {self.errors[job]}", flush=True)
 
     def collect(self) -> tuple: # `predictions` and `cells`, as DataFrames
         "What the finished cells left; one that failed, is damaged or wasn't run has an `error` in its line of `cells`."

@@ -71,7 +71,7 @@ def _judge(rows, synth, folder, weights):
     "Write how good `synth` is beside it, and print it. The real rows are of patients that the GAN never saw."
     real = rows[(rows["split"] != "train") & rows["label"].isin(synth["label"].unique())]
     if min(o["patient_id"].nunique() for o in (synth, real)) < FEWEST:
-        return print(f"{len(synth)} synthetic and {len(real)} held-out real rows are too few to judge by.")
+        return say(f"{len(synth)} synthetic and {len(real)} held-out real rows are too few to judge by.")
     file = folder/"quality.csv"
     if not file.exists():
         kwargs = dict(weights="none" if weights == "none" else "auto", size=int(synth["size"].iloc[0]))
@@ -80,7 +80,7 @@ def _judge(rows, synth, folder, weights):
         table = pd.concat([quality(real, synth, **kwargs), told_apart(real, synth, **kwargs), _by_heart(near)])
         with atomic(file) as tmp: table.to_csv(tmp, index=False)
     label = synth["label"].iloc[0]
-    print(f"\nSynthetic against real {label} that the GAN never saw\n{to_markdown(pd.read_csv(file))}\n")
+    say(f"\nSynthetic against real {label} that the GAN never saw\n{to_markdown(pd.read_csv(file))}\n")
 
 def _number(rows, n, direction):
     "Synthetic rows: half the majority's training rows, as the paper, where not said; at most one a minority row."
@@ -139,10 +139,10 @@ def run_gan(
 ) -> Path:                  # the run's folder
     "Train the CycleGAN, or go on with it; translate training radiographs both ways; say how good they are."
     rows = load_cohort(data, normals, not followups, seed)
-    print(f"\n{rows.groupby(['split', 'label'], observed=True).size().unstack()}\n")
+    say(f"\n{rows.groupby(['split', 'label'], observed=True).size().unstack()}\n")
     kwargs = dict(n=synthetic, metadata=metadata, weights=weights, gan=gan, size=size, epochs=epochs, seed=seed,
                   precision=precision, track=track)
     both = [synthetic_minority(rows, out, direction=o, **kwargs) for o in DIRECTIONS]
     folder = Path(both[0]["file"].iloc[0]).parents[1]
-    print(f"Everything is in {folder}")
+    say(f"Everything is in {folder}")
     return folder

@@ -3,12 +3,13 @@
 Each structure is a function of `x` (-1 at the viewer's left, the patient's right, to 1), `y` (-1 at the top to 1) and
 `p`, one body's proportions; `s` is a side, -1 or 1 in `x`. It returns what it adds to the beam's path [size, size];
 `draw_radiograph` sums and `_film` exposes. The label reaches `_opacities` alone."""
-import argparse, os, shutil
+import argparse
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pandas as pd
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from cxr_fastai.files import atomic_folder, named_errors, say
 
 __all__ = ["draw_radiograph", "make_phantom"]
 
@@ -173,10 +174,10 @@ def _draw_set(folder, n, seed, size):
     for o in _rows(n, seed).itertuples():
         name, key = f"{o.patient:08d}_{o.visit:03d}.png", seed*10**6 + o.patient
         film = draw_radiograph(o.label, o.age, o.sex, o.view, key, o.visit, size)
-        Image.fromarray(film).save(folder/IMAGES/name, optimize=True)
+        with named_errors(folder/IMAGES/name): Image.fromarray(film).save(folder/IMAGES/name, optimize=True)
         lines.append(f"{name},{_findings(o.label, key, o.visit)},{o.visit},{o.patient},{o.age},{o.sex},{o.view},"
                      f"{size},{size},{350/size},{350/size}\n")  # a film of 350 mm
-    for name, text in ((CSV, "".join(lines)), (MARK, NOTE)): (folder/name).write_text(text)
+    for name, text in ((CSV, "".join(lines)), (MARK, NOTE)): (folder/name).write_text(text, encoding="utf-8")
 
 def make_phantom(
     folder:str|Path,    # made, or drawn anew where an earlier drawing stands; any other content is refused
@@ -188,14 +189,10 @@ def make_phantom(
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder/MARK).exists():
         raise FileExistsError(f"{folder} holds files that were not drawn here: name a new or empty folder")
-    tmp = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        _draw_set(tmp, n_patients, seed, size)
-        if folder.exists(): shutil.rmtree(folder)
-        return tmp.rename(folder)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    with atomic_folder(folder) as tmp: _draw_set(tmp, n_patients, seed, size)
+    return folder
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draw the demo radiographs.")
     parser.add_argument("folder", help="where they go; an earlier drawing there is replaced")
-    print(f"drawn: {make_phantom(parser.parse_args().folder)}")
+    say(f"drawn: {make_phantom(parser.parse_args().folder)}")

@@ -44,8 +44,8 @@ def match_sources(donor, sources, cat_names, cont_names, within, rng):
     i, j = linear_sum_assignment(cost)
     if lost := (~match[i, j]).sum():
         wanted = [f"the same {o}" for o in cat_names] + [f"{o} within {within:g}" for o in cont_names]
-        print(f"{lost:,} of {len(donor):,} rows have no unused source that matches ({', '.join(wanted)}): "
-              "the nearest was taken.")
+        say(f"{lost:,} of {len(donor):,} rows have no unused source that matches ({', '.join(wanted)}): "
+            "the nearest was taken.")
     return sources.iloc[j]
 
 def metadata_probe(

@@ -163,18 +163,18 @@ def predict_patients(
     if not (total := count_patients(images, folder)):
         raise FileNotFoundError(f"'{images}' holds no png, jpeg, tiff or DICOM image to predict.")
     if predictor.size and not predictor.card["typical"]:
-        print(f"{bundle} doesn't know what films look like: no picture is flagged as unlike the training films")
+        say(f"{bundle} doesn't know what films look like: no picture is flagged as unlike the training films")
     patients = partial(new_patients, images, predictor.card.get("metadata"), folder)
     old, n, size = part if part.exists() else out, 0, 0
     if old.exists(): n, size = _kept(old, predictor, patients(), bs, total)
     rows = itertools.islice(patients(), n, None)
     if n == total and old == out:
-        print(f"{out} is finished: {n:,} rows")
+        say(f"{out} is finished: {n:,} rows")
         return out
-    if n: print(f"{n:,} of {total:,} rows are there already")
+    if n: say(f"{n:,} of {total:,} rows are there already")
     if old == out and n: shutil.copyfile(out, part)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with open(part, "r+" if part.exists() else "w", newline="", encoding="utf-8") as f:
+    with named_errors(part), open(part, "r+" if part.exists() else "w", newline="", encoding="utf-8") as f:
         f.seek(size)
         f.truncate()
         table = csv.DictWriter(f, predictor.columns, lineterminator="\n")

@@ -5,7 +5,7 @@ for and `split` once split. `label` is an ordered Categorical, [negative, positi
 import os, re
 from pathlib import Path
 import numpy as np, pandas as pd
-from .files import few
+from .files import few, say
 from .rows import _ids, _read, classes, positive, read_rows, save_rows
 
 __all__ = ["classes", "positive", "read_nih", "read_rows", "read_table", "save_rows"]
@@ -77,7 +77,7 @@ def _with_files(rows, images, missing):
     if not lost.any(): return rows
     text = f"{lost.sum():,} of {len(rows):,} images are not in '{images}': {few(rows['image'][lost])}"
     if missing == "error" or lost.all(): raise FileNotFoundError(f"{text}; missing='drop' would leave out their rows.")
-    print(f"{text}; their rows are left out.")
+    say(f"{text}; their rows are left out.")
     return rows[~lost].reset_index(drop=True)
 
 def read_nih(
@@ -100,8 +100,8 @@ def read_nih(
     rows["age"] = _years(text["Patient Age"], csv)
     rows["label"] = _nih_label(text["Finding Labels"], finding, csv)
     if (old := rows["age"] > 100).any():
-        print(f"{csv}: {old.sum():,} ages are over 100 years, up to {rows['age'].max():.0f}, and become missing: "
-              f"{few(rows['image'][old])}.")
+        say(f"{csv}: {old.sum():,} ages are over 100 years, up to {rows['age'].max():.0f}, and become missing: "
+            f"{few(rows['image'][old])}.")
     rows["age"] = rows["age"].mask(old)
     return _with_files(rows["image patient_id follow_up age sex view findings label".split()], images, missing)
 

@@ -17,7 +17,7 @@ class RadiographInput(tuple):
 def _table(samples, heads):
     "Outside of a notebook `display_df` prints html's name, where IPython is installed."
     table = pd.DataFrame([[str(o) for o in s] for s in samples], columns=heads)
-    (display_df if IN_NOTEBOOK else print)(table)
+    (display_df if IN_NOTEBOOK else say)(table)
 
 def _grid(samples, ctxs, max_n, nrows, ncols, figsize):
     n = min(len(samples), max_n)

@@ -39,7 +39,7 @@ def save_study(
     printed = dict(table1=table1(scored, compared), metrics=metrics_table(scored), comparisons=compared,
                    subgroups=subgroups(predictions, rows, [*study.cat_names, *study.cont_names]))
     for name, table in printed.items(): save_table(table, folder/name)
-    with atomic(folder/"stamp") as tmp: tmp.write_text(stamp)
+    with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
     return folder
 
 def _listed(text): return [o.strip() for o in text.split(",") if o.strip()]
@@ -89,15 +89,15 @@ def run_study(
     study = Study(rows, _listed(backbones), names, _numbers(seeds), protocol, out, size, epochs, bs, lr, weights,
                   precision, epoch_rule, fusion, synthetic, metadata, gan, gan_epochs, gan_size, split_seed=split_seed,
                   data="phantom (drawn)" if data == "phantom" else data, track=track)
-    print(f"\n{flow_table(rows).to_string(index=False)}\n\n{len(study.cells)} cells; protocol '{protocol}', "
-          f"scored at the {epoch_rule} epoch\n", flush=True)
+    say(f"\n{flow_table(rows).to_string(index=False)}\n\n{len(study.cells)} cells; protocol '{protocol}', "
+        f"scored at the {epoch_rule} epoch\n", flush=True)
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
     loud = one and workers == 1 and not ray
     study.run(workers, ray, gpus=gpus, loud=loud)
     folder = agreed(lambda: save_study(study))
     if not is_first(): return folder
     print_study(folder)
-    print(f"\n{time.time() - start:.0f} s. Everything is in {folder}")
+    say(f"\n{time.time() - start:.0f} s. Everything is in {folder}")
     return folder
 
 HEADLINES = ["recall", "specificity", "rocauc", "brier", "recall_at_90", # of the many metrics, what is printed
@@ -108,12 +108,12 @@ def print_study(
 ):
     "Table 1, what every arm scored, what the data support, and which cells are missing."
     table = {o: pd.read_csv(Path(folder)/f"{o}.csv") for o in ("table1", "metrics", "comparisons", "cells")}
-    print(f"\nTable 1: recall on the test rows at .5 [95% interval]\n{to_markdown(table['table1'])}")
-    print(f"\nTest rows, mean over seeds [95% interval]; all else is in {folder}/metrics.md")
+    say(f"\nTable 1: recall on the test rows at .5 [95% interval]\n{to_markdown(table['table1'])}")
+    say(f"\nTest rows, mean over seeds [95% interval]; all else is in {folder}/metrics.md")
     shown = [o for o in HEADLINES if o in table["metrics"]]
-    print(to_markdown(table["metrics"][["backbone", "arm", *shown, "weights"]]) + "\n")
+    say(to_markdown(table["metrics"][["backbone", "arm", *shown, "weights"]]) + "\n")
     if "positives_synthetic" in shown:
-        print("Protocol 'paper': patients on two sides, and synthetic films among those that are scored. Recall is "
-              "over the real positives alone, recall_with_synthetic over all.")
-    print(verdict(table["comparisons"]))
-    for o in table["cells"]["error"].dropna().unique(): print(f"MISSING {o}")
+        say("Protocol 'paper': patients on two sides, and synthetic films among those that are scored. Recall is "
+            "over the real positives alone, recall_with_synthetic over all.")
+    say(verdict(table["comparisons"]))
+    for o in table["cells"]["error"].dropna().unique(): say(f"MISSING {o}")

@@ -4,7 +4,7 @@ The paper adds 350 synthetic pneumonia images to the minority class, and says no
 gives it, and a probe says how well the metadata alone tells synthetic rows from real ones. A folder of synthetic rows
 holds the pngs, `manifest.csv` (a line an image, enough to make it again) and `generator.json` (which patients the
 generator was trained on), so that `add_synthetic` can refuse a leak long after."""
-import json, os, shutil
+import json
 from PIL import Image
 from scipy.ndimage import affine_transform
 from .basics import *
@@ -63,16 +63,15 @@ def _lines(source, donor, names, metadata, **same):
     return lines
 
 def _write(folder, gan, lines, bs, about):
-    "Images, manifest and generator into a new folder."
-    folder.mkdir(parents=True)
+    "Images, manifest and generator into an empty folder."
     cache, starts = RadiographCache(lines["source_file"].unique().tolist(), gan.size), range(0, len(lines), bs)
     for i in progress(starts, len(starts), f"Translating {len(lines):,} radiographs, in batches of {bs}"):
         batch = lines.iloc[i:i+bs]
         for name, pixels in zip(batch["image"], _translate(gan, batch, cache)):
-            Image.fromarray(pixels).save(folder/name, compress_level=1) # the quickest; a few per cent larger
+            with named_errors(folder/name): Image.fromarray(pixels).save(folder/name, compress_level=1) # the quickest
     save_rows(lines, folder/MANIFEST)
     write_json(folder/GENERATOR, about)
-    (folder/MARK).write_text(NOTE)
+    (folder/MARK).write_text(NOTE, encoding="utf-8")
 
 def _refuse(gan, rows, direction, folder, metadata, names):
     "The settings and the table, or one sentence that says what is wrong with them."
@@ -124,14 +123,9 @@ def synthesise(
     about = dict(digest=digest, direction=direction, size=gan.size, n=n, seed=seed, augment=augment,
                  metadata=metadata, within=within, cat_names=list(cat_names), cont_names=list(cont_names),
                  probe=None if np.isnan(auc) else round(auc, 4), seen=sorted(gan.seen))
-    tmp = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        _write(tmp, gan, lines, bs, about)
-        if folder.exists(): shutil.rmtree(folder)
-        tmp.rename(folder)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
-    print(f"{n:,} synthetic {here} rows ({source['file'].duplicated().sum():,} of augmented sources) are in {folder}. "
-          f"Metadata '{metadata}': {verdict(metadata, auc, n, len(targets))}")
+    with atomic_folder(folder) as tmp: _write(tmp, gan, lines, bs, about)
+    say(f"{n:,} synthetic {here} rows ({source['file'].duplicated().sum():,} of augmented sources) are in {folder}. "
+        f"Metadata '{metadata}': {verdict(metadata, auc, n, len(targets))}")
     return read_manifest(folder)
 
 def read_manifest(
@@ -190,8 +184,8 @@ def _mask_others(rows, label, names, seed):
     free = np.flatnonzero(other & ~gone & ~rows["synthetic"])
     k = np.clip(round(gone[same].mean()*other.sum()) - gone[other].sum(), 0, len(free))
     hit = np.isin(np.arange(len(rows)), np.random.default_rng(seed).choice(free, k, replace=False))
-    print(f"The metadata of {k:,} of {other.sum():,} training rows that aren't {label} is masked, so that it is "
-          f"missing as often as in {label} ({gone[same].mean():.0%}).")
+    say(f"The metadata of {k:,} of {other.sum():,} training rows that aren't {label} is masked, so that it is "
+        f"missing as often as in {label} ({gone[same].mean():.0%}).")
     return rows.assign(**{o: rows[o].mask(hit) for o in names})
 
 def _as_in(real, values):

@@ -61,7 +61,7 @@ def _wandb(folder, run, config):
     wandb = _needed("wandb", "wandb")
     from fastai.callback.wandb import WandbCallback
     if "WANDB_MODE" not in os.environ and not wandb.api.api_key: # a login would be asked for
-        print("W&B has no key here and writes offline; `wandb sync` sends it later")
+        say("W&B has no key here and writes offline; `wandb sync` sends it later")
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
     wandb.init(project="cxr_fastai", name=run, dir=str(folder), config=config, mode=mode, reinit="finish_previous")
     send = lambda fig, epoch: wandb.log(dict(samples=wandb.Image(fig), samples_epoch=epoch))
