@@ -5,7 +5,7 @@ words. Columns named sex, view or age know the synonyms of a sex or a view, and 
 import re, unicodedata
 import numpy as np, pandas as pd
 
-__all__ = ["MISSING", "fold_id", "fold_ids", "fold_words", "is_missing"]
+__all__ = ["MISSING", "fold_id", "fold_ids", "is_missing"]
 
 # In lower case: what pandas, Excel, R and SQL write where nothing is known. No lone sign: '-' may be a label.
 MISSING = {"", "na", "n/a", "#na", "#n/a", "#n/a n/a", "<na>", "nan", "-nan", "nat", "null", "none", "1.#ind", "-1.#ind",
