@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1") # nets this small only wait for a second thread; subprocesses inherit it
 import matplotlib
 matplotlib.use("Agg")
@@ -8,6 +9,8 @@ from PIL import Image
 from cxr_fastai.cohort import split_patients
 
 SIDE = 48
+SHARED = Path(os.environ.get("CXR_FASTAI_SHARED") or Path(__file__).parents[2]/"shared"/"data") # real films, beside the checkout
+needs_nih = pytest.mark.skipif(not (SHARED/"nih_sample").exists(), reason="needs the NIH sample")
 
 def draw(label, rng):
     "A smooth random field, no two alike, with a bright blob low down where `label` is 1."

@@ -10,10 +10,11 @@ from cxr_fastai.arms import comparisons_of
 from cxr_fastai.compare import compare_arms
 from cxr_fastai.scoring import METRICS, scores
 from cxr_fastai.tables import score_table, table1
+from conftest import SHARED
 
 ROOT = Path(__file__).parents[1]
 FIGURES, TABLE1 = ROOT/"data"/"paper_figures.csv", ROOT/"data"/"paper_table1.csv"
-PAPER = ROOT.parent/"shared"/"paper.txt"
+PAPER = SHARED.parent/"paper.txt"
 needs_paper = pytest.mark.skipif(not PAPER.exists(), reason="needs the paper's text")
 COUNTS, PRINTED = ["TP", "FP", "TN", "FN"], ["accuracy", "precision", "recall", "rocauc"]
 

@@ -9,10 +9,9 @@ import cxr_fastai.cache as module
 from cxr_fastai.cache import RadiographCache, progress
 from cxr_fastai.duplicates import perceptual_hash
 from cxr_fastai.radiograph import READER_VERSION, RadiographError, read_radiograph
+from conftest import SHARED, needs_nih
 
 ROOT = Path(__file__).parents[1]
-SHARED = Path(__file__).parents[2]/"shared"/"data"
-needs_nih = pytest.mark.skipif(not SHARED.exists(), reason="needs the NIH sample")
 
 def draw(folder, n, seed=0):
     "`n` small radiographs, no two alike; their names."

@@ -4,10 +4,9 @@ import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from pandas.testing import assert_frame_equal
 from cxr_fastai.cohort import classes, paper_cohort, positive, read_nih, split_paper, split_patients
+from conftest import SHARED, needs_nih
 
 ROOT = Path(__file__).parents[1]
-SHARED = Path(__file__).parents[2]/"shared"/"data"
-needs_nih = pytest.mark.skipif(not SHARED.exists(), reason="needs the NIH sample")
 
 def make(patients, words=("Normal", "Pneumonia")):
     "Rows for `patients`, each a text of its images' labels: '001' has two negatives and a positive."

@@ -5,9 +5,8 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from cxr_fastai.cohort import read_nih
 from cxr_fastai.duplicates import NEAR, near_duplicates, perceptual_hash
+from conftest import SHARED, needs_nih
 
-SHARED = Path(__file__).parents[2]/"shared"/"data"
-needs_nih = pytest.mark.skipif(not SHARED.exists(), reason="needs the NIH sample")
 
 def bits_apart(a, b): return np.bitwise_count(a ^ b).sum(-1).astype(int)
 

@@ -4,9 +4,8 @@ from PIL import Image
 from cxr_fastai.cohort import positive, read_nih, split_patients
 from cxr_fastai.duplicates import NEAR, perceptual_hash
 from cxr_fastai.leaks import LeakError, check_leaks
+from conftest import SHARED, needs_nih
 
-SHARED = Path(__file__).parents[2]/"shared"/"data"
-needs_nih = pytest.mark.skipif(not SHARED.exists(), reason="needs the NIH sample")
 PHANTOM = Path(__file__).parents[1]/"data"/"phantom"
 FEATURES = ["sex", "view", "site", "age", "dose"]
 

@@ -1,11 +1,9 @@
 import struct, sys, zlib
-from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from cxr_fastai.radiograph import MAX_PIXELS, RadiographError, read_radiograph
+from conftest import SHARED, needs_nih
 
-SHARED = Path(__file__).parents[2]/"shared"/"data"
-needs_nih = pytest.mark.skipif(not SHARED.exists(), reason="needs the NIH sample")
 RGBA = "00001054_002.png", "00000773_001.png", "00004808_003.png"
 
 def ramp(h=40, w=60, dtype=np.uint8, top=255):

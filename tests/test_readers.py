@@ -3,9 +3,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from pandas.testing import assert_frame_equal
 from cxr_fastai.readers import classes, positive, read_nih, read_rows, read_table, save_rows
+from conftest import SHARED, needs_nih
 
-SHARED = Path(__file__).parents[2]/"shared"/"data"
-needs_nih = pytest.mark.skipif(not SHARED.exists(), reason="needs the NIH sample")
 HEAD = ("Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
         "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]")
 V2020 = [HEAD,

@@ -11,9 +11,8 @@ from cxr_fastai.metadata import MetadataTransform
 from cxr_fastai.policies import POLICIES
 from cxr_fastai.synthesis import *
 from cxr_fastai.synthesis import JITTER, _jittered
+from conftest import SHARED, needs_nih
 
-SHARED = Path(__file__).parents[2]/"shared"/"data"
-needs_nih = pytest.mark.skipif(not SHARED.exists(), reason="needs the NIH sample")
 NAMES = ["sex", "view", "age"]
 
 class Fade:

@@ -5,8 +5,7 @@ from PIL import Image, ImageDraw
 from cxr_fastai.phantom import make_phantom
 from cxr_fastai.radiograph import read_radiograph
 from cxr_fastai.typical import *
-
-SHARED = Path(__file__).parents[2]/"shared"/"data"/"nih_sample"
+from conftest import SHARED, needs_nih
 
 def films(folder): return np.stack([read_radiograph(o, 64) for o in sorted(Path(folder).rglob("*.png"))])
 
@@ -48,10 +47,10 @@ def test_a_mirrored_film_passes_as_the_manual_says(drawn, ranges): assert share(
 def test_too_few_films_say_nothing(drawn):
     assert typical_ranges(drawn[:MIN_FILMS - 1]) == {} and atypical(drawn[0], {}) == ""
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs the NIH sample")
+@needs_nih
 def test_on_real_films_false_alarms_are_few_and_turned_ones_are_found():
-    real = films(SHARED)
-    of = np.array([o.name.split("_")[0] for o in sorted(SHARED.rglob("*.png"))])
+    real = films(SHARED/"nih_sample")
+    of = np.array([o.name.split("_")[0] for o in sorted((SHARED/"nih_sample").rglob("*.png"))])
     known = np.isin(of, np.random.default_rng(0).permutation(np.unique(of))[::2])
     ranges, others = typical_ranges(real[known]), real[~known]
     assert share(others, ranges) < .04
