@@ -1,5 +1,6 @@
 """Everything, for notebooks and recipes: `from cxr_fastai.all import *`."""
 from .basics import *
+from .areas import *
 from .arms import *
 from .audit import *
 from .backbone import *
@@ -36,6 +37,7 @@ from .onnx_export import *
 from .phantom import *
 from .policies import *
 from .predict import *
+from .predictions import *
 from .publish import *
 from .quality import *
 from .radiograph import *

@@ -3,58 +3,16 @@
 With seeds, what is compared is the mean over the seeds that both arms have. No torch."""
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, t as student
+from .areas import delong
 from .arms import arm_title
 from .calibration import threshold_at
 from .intervals import *
 from .intervals import percentiles
+from .predictions import each_backbone
 
-__all__ = ["compare_arms", "delong", "mcnemar", "sides", "verdict"]
+__all__ = ["compare_arms", "mcnemar", "verdict"]
 
 COMPARED = "recall", "specificity", "rocauc", "pr_auc", "brier" # and recall at 90% specificity, and the gain
-
-def _placements(label, prob):
-    "How each positive stands among the negatives, and each negative among the positives, 0 to 1; they mean the AUC."
-    pos, neg = prob[label], prob[~label]
-    ranks, m, n = rankdata(np.concatenate([pos, neg])), len(pos), len(neg)
-    return (ranks[:m] - rankdata(pos)) / n, 1 - (ranks[m:] - rankdata(neg)) / m
-
-def _patient_variance(x, y, who_x, who_y):
-    "Of an AUC of placements x and y, patients being drawn: DeLong's, and Obuchowski's (1997) where some have several."
-    m, n, k = len(x), len(y), max(who_x.max(), who_y.max()) + 1
-    gx, gy = np.bincount(who_x, x - x.mean(), k), np.bincount(who_y, y - y.mean(), k)
-    kx, ky = len(np.unique(who_x)), len(np.unique(who_y))
-    every = len(np.unique(np.r_[who_x, who_y]))
-    if min(kx, ky) < 2: return np.nan
-    return kx/(kx - 1)*(gx @ gx)/m**2 + ky/(ky - 1)*(gy @ gy)/n**2 + 2*every/(every - 1)*(gx @ gy)/(m*n)
-
-def delong(
-    label:np.ndarray, # 0/1, `[n]`
-    a:np.ndarray,     # probabilities of one arm, `[n]` or `[seeds, n]`
-    b=None,           # of another, for the same rows and seeds; None: `a` against .5
-    patients=None,    # whose rows they are; None: each row is another's
-    level:float=.95,# confidence
-) -> dict:            # auc_a, auc_b, difference, low, high, se, p
-    """DeLong et al. (1988) for two correlated areas under the ROC curve, b minus a. With two seeds or more the areas
-    are means over them, the variance of the difference over seeds joins that over patients, and the t distribution has
-    Satterthwaite's degrees of freedom: the luck of training is covered, too."""
-    label = np.asarray(label).astype(bool)
-    who = np.arange(len(label)) if patients is None else pd.factorize(np.asarray(patients))[0]
-    each = lambda prob: [_placements(label, o) for o in np.atleast_2d(np.asarray(prob, float))]
-    one, two = each(a), None if b is None else each(b)
-    area = lambda o: np.array([x.mean() for x, _ in o])
-    chance = [(np.full(label.sum(), .5), np.full((~label).sum(), .5))] * len(one)
-    before, after = (chance, one) if two is None else (one, two)
-    x, y = (np.mean([q[i] - p[i] for p, q in zip(before, after)], 0) for i in (0, 1))
-    by_seed = area(after) - area(before)
-    luck = by_seed.var(ddof=1)/len(by_seed) if len(by_seed) > 1 else 0.
-    variance = _patient_variance(x, y, who[label], who[~label]) + luck
-    df = (len(by_seed) - 1) * variance**2 / luck**2 if luck else np.inf
-    difference, se = by_seed.mean(), np.sqrt(variance)
-    with np.errstate(all="ignore"): p = 2 * student.sf(abs(difference)/se, df) if se > 0 else float(difference == 0)
-    half = student.ppf((1 + level)/2, df) * se
-    return dict(auc_a=area(one).mean(), auc_b=np.nan if two is None else area(two).mean(), difference=difference,
-                low=max(-1., difference - half), high=min(1., difference + half), se=se, p=p)
 
 def mcnemar(
     label:np.ndarray, # 0/1, `[n]`
@@ -68,21 +26,11 @@ def mcnemar(
     x, y = (np.atleast_2d(o).mean(0)[hit] > .5 for o in (a, b))
     return float(mcnemar([[(x & y).sum(), (x & ~y).sum()], [(~x & y).sum(), (~x & ~y).sum()]], exact=True).pvalue)
 
-def sides(
-    predictions:pd.DataFrame, # long, as `grid.Study.collect` gives them
-    backbone:str,             # one of its backbones
-    arm:str,                  # and of its arms
-) -> tuple: # by seed: its valid rows, and its real test rows
-    "An arm's predictions: two dicts, seed -> rows."
-    own = predictions[(predictions["backbone"] == backbone) & (predictions["arm"] == arm) & ~predictions["synthetic"]]
-    by = lambda side: dict(list(own[own["side"] == side].groupby("seed")))
-    return by("valid"), by("test")
-
 def _at_specificity(label, prob, valid, draws, specificity=.9):
     "Recall of each seed `[b]` at its own threshold, fixed on its valid rows."
-    return [weighted_metrics(label, p, draws, threshold_at(v["label"], v["probability"], specificity),
+    return [weighted_metrics(label, p, draws, threshold_at(valid.label, q, specificity),
                              calibration=False)["recall"]
-            for p, v in zip(prob, valid)]
+            for p, q in zip(prob, valid.prob)]
 
 def _drawn(label, prob, valid, draws):
     "Metrics `[seeds, b]` of every resample."
@@ -132,18 +80,16 @@ def compare_arms(
     of a paired bootstrap of patients and, where there are several, of seeds. Real test rows alone; `holm_*` are
     corrected over the table."""
     rows = []
-    for backbone in predictions["backbone"].unique():
+    for backbone, test, valid in each_backbone(predictions):
         for before, after in pairs:
-            (valid_a, a), (valid_b, b) = (sides(predictions, backbone, o) for o in (before, after))
-            seeds = sorted(set(a) & set(b))
+            if not {before, after} <= set(test): continue
+            seeds = [o for o in test[before].seeds if o in test[after].seeds]
             if not seeds: continue
-            first = a[seeds[0]]
-            label, patients = first["label"].to_numpy(), first["patient_id"].to_numpy()
-            prob = [np.stack([o[s]["probability"].to_numpy() for s in seeds]) for o in (a, b)]
-            valid = [[o[s] for s in seeds] for o in (valid_a, valid_b)]
-            rests_on = dict(n=len(label), positives=int(label.sum()), seeds=len(seeds))
+            of = lambda side, arm: side[arm]._replace(prob=side[arm].prob[[side[arm].seeds.index(o) for o in seeds]])
+            a, b = (of(test, o) for o in (before, after))
+            rests_on = dict(n=len(a.label), positives=int(a.label.sum()), seeds=len(seeds))
             rows.append(dict(backbone=backbone, before=before, after=after) | rests_on
-                        | _compare(label, patients, *prob, *valid, n, seed))
+                        | _compare(a.label, a.patients, a.prob, b.prob, of(valid, before), of(valid, after), n, seed))
     return _holm(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=["backbone", "before", "after"])
 
 def verdict(

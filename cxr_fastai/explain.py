@@ -4,6 +4,8 @@ All is in log-odds of the positive class, which contributions add up in. The bac
 said of other metadata is asked of what lies above the feature map. Heat outside the lungs is shown: it is a finding."""
 from dataclasses import dataclass
 
+from scipy.stats import rankdata
+
 from .basics import *
 from .bundle import load_bundle
 from .cache import progress
@@ -117,7 +119,7 @@ def _mean(weights, x):
 
 def _lines(table, said, label, weights):
     "Measure, input and value `[b]` by lines of weights."
-    auc = lambda x: weighted_metrics(label, x, weights, calibration=False)["rocauc"]
+    auc = lambda x: weighted_metrics(label, rankdata(x)/len(x), weights, calibration=False)["rocauc"] # by order alone
     own, shuffled = table["log_odds"].to_numpy(), {}
     base = auc(own) if label is not None else None
     for (name, how, _), x in said.items():

@@ -3,13 +3,13 @@
 Each function takes DataFrames with the columns of a study's csv files and gives a narrow matplotlib figure that pyplot
 doesn't know: none stays open. Scores are of the real test rows: means over seeds, 95% bands by resampled patients."""
 from itertools import cycle
-from types import SimpleNamespace
 import matplotlib as mpl, numpy as np, pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score
 from .arms import *
 from .calibration import prior_shift
 from .intervals import resample, spread
+from .predictions import joined
 
 __all__ = ["doses_of", "plot_calibration", "plot_confusion", "plot_curves", "plot_dose", "plot_groups",
            "plot_pr", "plot_roc"]
@@ -36,25 +36,13 @@ def _legend(fig, ax):
     fig.set_figheight(fig.get_figheight() + .19*-(-len(names) // ncols))
     fig.legend(handles, names, loc="outside lower center", ncols=ncols, columnspacing=1.2, handlelength=1.5)
 
-def _blocks(predictions):
-    "{arm: label, patients, image [n], prob [S,n] and seeds [S]} of the real test rows. ValueError for two backbones."
-    if (several := predictions["backbone"].unique()).size > 1:
-        raise ValueError(f"These predictions are of {', '.join(several)}: a figure is of one backbone.")
-    real, res = predictions[(predictions["side"] == "test") & ~predictions["synthetic"].astype(bool)], {}
-    for arm, rows in real.groupby("arm", sort=False):
-        seeds = [o for _, o in rows.groupby("seed")]
-        res[arm] = SimpleNamespace(label=seeds[0]["label"].to_numpy(), patients=seeds[0]["patient_id"].to_numpy(),
-                                   image=seeds[0]["image"].to_numpy(), seeds=[o["seed"].iloc[0] for o in seeds],
-                                   prob=np.stack([o["probability"].to_numpy() for o in seeds]))
-    return res
-
 def _weights(o):
     "`[1+N, rows]`: the rows as they are, then resamples of the patients."
     return np.concatenate([np.ones((1, len(o.label)), np.float32), resample(o.patients, o.label, N)])
 
 def _counted(label, prob, weights):
     "True and false positives `[B,k+1]` above each of k distinct probabilities, falling, and above all."
-    order = np.argsort(-prob, kind="stable")
+    label, order = label.astype(int), np.argsort(-prob, kind="stable")
     ends = np.r_[np.flatnonzero(np.diff(prob[order])), len(prob) - 1]
     sums = [np.cumsum(weights[:, order] * o[order], 1, dtype=float)[:, ends] for o in (label, 1 - label)]
     return [np.pad(o, ((0, 0), (1, 0))) for o in sums]
@@ -79,7 +67,7 @@ def _banded(ax, x, drawn, **kwargs):
 def _each_arm(predictions, curve, score, x, xlabel, ylabel):
     "A figure with a banded curve an arm, named by its mean score; its axes, and the labels."
     fig, ax = _figure(4.4, 4.1)
-    blocks = _blocks(predictions)
+    blocks = joined(predictions)
     colours, plain = _colours(blocks), all(o in COLOURS for o in blocks)
     for arm, o in blocks.items():
         w, value = _weights(o), np.mean([score(o.label, p) for p in o.prob])
@@ -123,7 +111,7 @@ def plot_calibration(
 ):                            # the figure
     "Share of positives over predicted probability, before and after `prior_shift` to the real training rows' share."
     fig, axs = _figure(5.6, 3, 1, 2, sharey=True)
-    blocks, backbone = _blocks(predictions), predictions["backbone"].iloc[0]
+    blocks, backbone = joined(predictions), predictions["backbone"].iloc[0]
     priors = cells[cells["backbone"] == backbone].set_index(["arm", "seed"])[["train_prior", "prior"]]
     for arm, o in blocks.items():
         shifted = np.stack([prior_shift(p, *priors.loc[(arm, seed)]) for p, seed in zip(o.prob, o.seeds)])
@@ -144,7 +132,7 @@ def plot_confusion(
     names=("negative", "positive"), # of the classes
 ):                                  # the figure
     "Confusion matrices of a backbone's arms at .5: rows by mean over seeds, and their share of the row."
-    blocks = _blocks(predictions)
+    blocks = joined(predictions)
     fig, axs = _figure(4.4, 2.1*((len(blocks) + 1)//2), (len(blocks) + 1)//2, 2, squeeze=False)
     for ax in axs.flat[len(blocks):]: ax.axis("off")
     for ax, (arm, o) in zip(axs.flat, blocks.items()):
@@ -177,7 +165,7 @@ def plot_dose(
     shown = dict(rocauc="AUC", recall="recall at .5", specificity="specificity at .5")
     fig, axs = _figure(4.4, 5.6, 3, 1, sharex=True)
     for i, (backbone, rows) in enumerate(predictions.groupby("backbone", sort=False)):
-        blocks = _blocks(rows[rows["arm"].isin(doses)])
+        blocks = joined(rows[rows["arm"].isin(doses)])
         found = {arm: spread(o.label, o.prob, resample(o.patients, o.label)) for arm, o in blocks.items()}
         arms = [o for o in doses if o in found]
         for ax, (metric, title) in zip(axs, shown.items()):
@@ -189,6 +177,10 @@ def plot_dose(
     axs[-1].set_xlabel("synthetic films, share of full balance")
     _legend(fig, axs[0])
     return fig
+
+def _about(rows, images):
+    "The metadata of these images."
+    return rows.assign(image=rows["image"].astype(str)).drop_duplicates("image").set_index("image").reindex(images)
 
 def _masks(rows, names):
     "{'view AP': which rows}; numbers, such as age, in bands of 20."
@@ -209,10 +201,10 @@ def plot_groups(
 ):                               # the figure
     """Whom each plain arm (each, where none is plain) calls positive at .5, by group, of the negatives and of the
     positives. An arm that takes a group for the illness calls more of both there."""
-    blocks = _blocks(predictions)
+    blocks = joined(predictions)
     if set(blocks) & set(COLOURS): blocks = {k: o for k, o in blocks.items() if k in COLOURS}
     one, colours = next(iter(blocks.values())), _colours(blocks)
-    masks = _masks(rows.drop_duplicates("image").set_index("image").reindex(one.image), names)
+    masks = _masks(_about(rows, one.image), names)
     fig, axs = _figure(5.6, 1 + .5*len(masks), 1, 2, sharey=True, sharex=True)
     for i, (arm, o) in enumerate(blocks.items()):
         w, called = _weights(o), (o.prob > .5).mean(0)

@@ -13,6 +13,7 @@ from .figures import COLOURS, ENDS, GRID, MORE, STYLE
 from .intervals import resample
 from .learner import *
 from .metadata import *
+from .predictions import check_scores
 from .radiograph import read_radiograph
 
 __all__ = ["border_heat", "border_ring", "plot_explained", "plot_patient", "plot_thresholds", "plot_top_losses",
@@ -35,7 +36,8 @@ def predictions_of(
     res = as_rows(rows).reset_index(drop=True)
     said = dict(label=label.numpy(), probability=prob[:, 1].numpy(), side="test", synthetic=False, seed=learn.seed)
     named = dict(backbone=learn.settings.get("arch", "MLP"), arm=ARM[learn.settings["kind"]])
-    return res[[o for o in ("image", "patient_id") if o in res]].assign(**said, **named)
+    own = {o: res[o] if o in res else res.index for o in ("image", "patient_id")} # a row without one is its own
+    return pd.DataFrame(own).assign(**said, **named)
 
 def _rates(label, prob, weights, thresholds):
     "Recall, specificity, precision and F1 `[B, t]` above each threshold; nan where nothing is counted."
@@ -55,7 +57,8 @@ def plot_thresholds(
 ):                      # the figure
     """Recall, specificity, precision and F1 over the threshold above which is called positive, with 95% bands of
     resampled patients. A threshold chosen on these very rows flatters: choose on valid, look at test."""
-    label, prob = np.asarray(label, float), np.asarray(prob, float)
+    label, prob = (o.astype(float) for o in check_scores(label, prob, patients))
+    if prob.ndim > 1: raise ValueError("plot_thresholds draws one model's probabilities, [n].")
     draws = resample(range(len(label)) if patients is None else patients, label, RESAMPLES, seed)
     fig = Figure(figsize=(5, 4), layout="constrained")
     ax = fig.subplots()

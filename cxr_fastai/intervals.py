@@ -6,8 +6,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 from .calibration import *
+from .predictions import check_scores
 
-__all__ = ["resample", "spread", "weighted_metrics"]
+__all__ = ["at_specificity_draws", "resample", "spread", "weighted_metrics"]
 
 BLOCK = 2**22 # weights at a time: some 30 MB an array
 
@@ -63,11 +64,47 @@ def weighted_metrics(
     calibration:bool=True, # its slope, intercept and error too, which take longest
 ) -> dict:              # metric -> `[b]`
     "The metrics of `scoring.METRICS`, and of calibration, of every line of weights."
-    label, prob = np.asarray(label).astype(bool), np.asarray(prob, float)
+    label, prob = check_scores(label, prob)
+    if prob.ndim != 1: raise ValueError("prob must be of one seed, [n]: spread takes several.")
+    prob = prob.astype(float)
     weights = np.ones((1, len(label))) if weights is None else weights
     parts = [_block(label, prob, w.astype(float), threshold, calibration)
              for w in np.array_split(weights, 1 + weights.size // BLOCK)]
     return {k: np.concatenate([o[k] for o in parts]) for k in parts[0]}
+
+def _up_to(prob, weights, at):
+    "Share of the weight `[b]` of rows whose probability is no more than `at` `[b]`; nan where a line weighs nothing."
+    order = np.argsort(prob, kind="stable")
+    sums = np.pad(np.cumsum(weights[:, order], axis=1, dtype=float), ((0, 0), (1, 0)))
+    below = np.searchsorted(prob[order], at, side="right")
+    with np.errstate(invalid="ignore"): return sums[np.arange(len(at)), below] / sums[:, -1]
+
+def _thresholds(negatives, weights, specificity):
+    "`threshold_at` `[b]` of every line of weights; nan where it has no negative."
+    order = np.argsort(negatives, kind="stable")
+    sums = np.cumsum(weights[:, order], axis=1, dtype=float)
+    at = (sums < (specificity*sums[:, -1] - 1e-9)[:, None]).sum(1)
+    return np.where(sums[:, -1] > 0, negatives[order][at], np.nan)
+
+def at_specificity_draws(
+    label:np.ndarray,       # of test rows, 0/1, `[n]`
+    prob:np.ndarray,        # of the same, `[seeds, n]`
+    draws:np.ndarray,       # of `resample`, for them, `[b,n]`
+    valid_label:np.ndarray, # of valid rows, `[m]`
+    valid_prob:np.ndarray,  # of the same, `[seeds, m]`
+    valid_draws:np.ndarray, # of `resample` with another seed, for them, `[b,m]`
+    specificity:float=.9,   # wanted on valid
+) -> dict:                  # recall and specificity on test, `[seeds, b]`
+    """What a threshold that was fixed on valid does on test, with the luck of both: in every draw the threshold is found
+    anew on the valid patients that were drawn. ValueError without a negative valid row."""
+    (label, prob), (valid_label, valid_prob) = check_scores(label, prob), check_scores(valid_label, valid_prob)
+    if valid_label.all(): raise ValueError("There is no negative row to fix a threshold on.")
+    prob, valid_prob, found = np.atleast_2d(prob), np.atleast_2d(valid_prob), []
+    for p, q in zip(prob, valid_prob, strict=True):
+        at = _thresholds(q[~valid_label], valid_draws[:, ~valid_label], specificity)
+        recall, passed = 1 - _up_to(p[label], draws[:, label], at), _up_to(p[~label], draws[:, ~label], at)
+        found.append([np.where(np.isnan(at), np.nan, o) for o in (recall, passed)])
+    return dict(zip(("recall", "specificity"), np.array(found).transpose(1, 0, 2)))
 
 def spread(
     label:np.ndarray, # 0/1, `[n]`
@@ -76,9 +113,11 @@ def spread(
     thresholds=.5,    # one, or one a seed
     level:float=.95,  # confidence
     calibration:bool=True, # its metrics too
+    patients=None,    # whose rows they are; None: rows that are always drawn together are one patient's
 ) -> pd.DataFrame:    # a line a metric: `mean low high sd`
     """The mean over seeds of every metric, the percentile interval that `draws` give for it (the luck of the test
     patients, for these trained models), and the standard deviation over seeds (the luck of training; nan for one)."""
+    label, prob = check_scores(label, prob, patients)
     prob = np.atleast_2d(prob)
     thresholds = np.broadcast_to(thresholds, len(prob))
     of = lambda w: [weighted_metrics(label, p, w, t, calibration) for p, t in zip(prob, thresholds)]

@@ -21,7 +21,8 @@ def simulate(rng, label, skills, seeds, luck, moved=0.):
 
 def study(label, score, names):
     "Predictions of one backbone, as a study has them; another draw of the same patients would be its valid rows."
-    parts = [pd.DataFrame(dict(backbone="net", arm=a, seed=s, side=side, patient_id=np.arange(len(label)), label=label,
+    parts = [pd.DataFrame(dict(backbone="net", arm=a, seed=s, side=side, image=np.arange(len(label)),
+                               patient_id=np.arange(len(label)), label=label,
                                probability=probability(score[i, s]), synthetic=False))
              for i, a in enumerate(names) for s in range(score.shape[1]) for side in ("valid", "test")]
     return pd.concat(parts, ignore_index=True)

@@ -226,7 +226,9 @@ def test_our_own_table_1_passes(tmp_path, n, positives):
     for model in "resnet50", "vgg16":
         for arm in arms:
             label, prob = predictions(n, positives, rng)
-            both = pd.DataFrame(dict(backbone=model, arm=arm, seed=0, patient_id=range(n), label=label, probability=prob, synthetic=False))
+            at = np.argsort(label, kind="stable") # the same films for every arm
+            both = pd.DataFrame(dict(backbone=model, arm=arm, seed=0, image=range(n), patient_id=range(n), label=np.asarray(label)[at],
+                                     probability=np.asarray(prob)[at], synthetic=False))
             made += [both.assign(side="test"), both.assign(side="valid")]
     predicted = pd.concat(made)
     cells = predicted[["backbone", "arm", "seed"]].drop_duplicates().assign(weights="none", train_prior=.3, prior=.3)

@@ -1,6 +1,8 @@
 import numpy as np, pandas as pd, pytest
 from statsmodels.stats.multitest import multipletests
-from cxr_fastai.compare import compare_arms, delong, mcnemar, sides, verdict
+from cxr_fastai.areas import delong
+from cxr_fastai.compare import compare_arms, mcnemar, verdict
+from cxr_fastai.predictions import sides
 from cxr_fastai.scoring import scores
 
 # DeLong, DeLong & Clarke-Pearson 1988: 49 women with ovarian cancer, of whom 43 have all three tests: albumin, total
@@ -11,7 +13,7 @@ OVARY = np.array("""
 4.0 6.6 6 0 3.5 5.8 6 1 3.8 6.8 7 1 3.0 4.7 8 0 4.5 7.4 5 1 3.7 7.4 5 1 3.1 6.6 6 1 4.1 8.2 6 1 4.3 7.0 5 1
 4.3 6.5 4 1 3.2 5.1 5 1 2.6 4.7 6 1 3.3 6.8 6 0 1.7 4.0 7 0 3.7 6.1 5 1 3.3 6.3 7 1 4.2 7.7 6 1 3.5 6.2 5 1
 2.9 5.7 9 0 2.1 4.8 7 1 2.8 6.2 8 0 4.0 7.0 7 1 3.3 5.7 6 1 3.7 6.9 5 1 3.6 6.6 5 1""".split(), float).reshape(-1, 4)
-ALBUMIN, PROTEIN, KG, HELPED = OVARY[:, 0], OVARY[:, 1], 10 - OVARY[:, 2], OVARY[:, 3].astype(int)
+ALBUMIN, PROTEIN, KG, HELPED = OVARY[:, 0]/10, OVARY[:, 1]/10, 1 - OVARY[:, 2]/10, OVARY[:, 3].astype(int) # only their order counts
 
 # area, its standard error and 95% interval, by pROC 1.18 for R: roc(), var() and ci.auc() with method="delong"
 @pytest.mark.parametrize("test, area, se, low, high", [
@@ -51,7 +53,7 @@ def test_a_patient_with_both_labels_joins_both_sums():
     rng = np.random.default_rng(4)
     patients = np.repeat(np.arange(150), 2)
     label, shared = np.tile([0, 1], 150), np.repeat(rng.normal(size=150), 2)
-    prob = label + 2*shared + rng.normal(size=300)
+    prob = 1/(1 + np.exp(-(label + 2*shared + rng.normal(size=300))))
     from sklearn.metrics import roc_auc_score
     left = [roc_auc_score(label[patients != o], prob[patients != o]) for o in range(150)]
     jackknife = (149/150*np.sum((np.array(left) - np.mean(left))**2))**.5
@@ -84,7 +86,8 @@ def test_mcnemar_is_the_exact_test_of_the_decisions_about_positives():
 
 def long(label, arms, seeds=1):
     "A study's predictions: `arms` name -> `[seeds, n]`, one backbone; valid rows are the test rows."
-    parts = [pd.DataFrame(dict(backbone="net", arm=arm, seed=s, side=side, patient_id=range(len(label)), label=label,
+    parts = [pd.DataFrame(dict(backbone="net", arm=arm, seed=s, side=side, image=[f"{i:03}" for i in range(len(label))],
+                               patient_id=range(len(label)), label=label,
                                probability=prob[s], synthetic=False))
              for arm, prob in arms.items() for s in range(len(prob)) for side in ("valid", "test")]
     return pd.concat(parts, ignore_index=True)
@@ -114,7 +117,7 @@ def test_only_seeds_and_real_rows_that_both_arms_have_are_compared():
     label, a, b = drawn(seeds=3, gap=1.)
     table = long(label, {"real": a, "real-synth": b})
     table = table[~((table.arm == "real-synth") & (table.seed == 1))]
-    made = table[(table.arm == "real-synth") & (table.side == "test")].head(9).assign(synthetic=True, probability=1.)
+    made = table[(table.arm == "real-synth") & (table.side == "test")].head(9).assign(synthetic=True, probability=1., image=lambda o: "a2b_" + o.image)
     pair = [("real", "real-synth")]
     found, plain = compare_arms(pd.concat([table, made]), pair, n=20), compare_arms(table, pair, n=20)
     pd.testing.assert_frame_equal(found, plain)

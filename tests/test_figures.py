@@ -91,7 +91,7 @@ def test_the_band_holds_the_line_and_narrows_with_patients():
     assert 0 < areas[1] < areas[0]/2
 
 def test_synthetic_test_rows_are_not_scored(predictions):
-    more = predictions[predictions["side"] == "test"].assign(synthetic=True, label=1, probability=.01)
+    more = predictions[predictions["side"] == "test"].assign(synthetic=True, label=1, probability=.01, image=lambda o: "a2b_" + o.image)
     both = pd.concat([predictions, more])
     assert legend(plot_roc(both)) == legend(plot_roc(predictions))
 

@@ -1,6 +1,7 @@
 import numpy as np, pytest
 from sklearn import metrics as skm
-from cxr_fastai.intervals import percentiles, resample, spread, weighted_metrics
+from cxr_fastai.calibration import threshold_at
+from cxr_fastai.intervals import at_specificity_draws, percentiles, resample, spread, weighted_metrics
 from cxr_fastai.scoring import METRICS, scores
 
 @pytest.fixture
@@ -91,3 +92,23 @@ def test_a_test_set_as_large_as_nihs_fits_in_memory():
     weighted_metrics(label, rng.random(30_000), draws)
     assert tracemalloc.get_traced_memory()[1] < 600e6
     tracemalloc.stop()
+
+def test_thresholds_are_found_anew_in_every_draw(drawn):
+    label, prob, patients = drawn
+    rng = np.random.default_rng(3)
+    (w, v), valid = (resample(patients, label, 40, o) for o in (0, 1)), rng.random((2, 200)).round(2)
+    found = at_specificity_draws(label, [prob, prob], w, label, valid, v, .9)
+    for s in 0, 1:
+        for b in range(40):
+            times = v[b].astype(int)
+            at = threshold_at(label.repeat(times), valid[s].repeat(times), .9)
+            hit, total = (w[b]*(prob > at)*label).sum(), (w[b]*label).sum()
+            passed = (w[b]*(prob <= at)*(1 - label)).sum()/(w[b]*(1 - label)).sum()
+            assert (found["recall"][s, b], found["specificity"][s, b]) == pytest.approx((hit/total, passed))
+    once = at_specificity_draws(label, prob, np.ones((1, 200)), label, prob, np.ones((1, 200)), .95)
+    assert once["recall"] == pytest.approx((prob[label == 1] > threshold_at(label, prob, .95)).mean())
+
+def test_a_draw_without_a_class_has_no_value():
+    weights = np.array([[1., 1, 0, 0], [1, 1, 1, 1]])
+    found = at_specificity_draws([1, 1, 0, 0], [.9, .8, .1, .2], weights, [1, 1, 0, 0], [.9, .8, .1, .2], weights[::-1])
+    assert np.isnan(found["specificity"][0, 0]) and np.isnan(found["recall"][0, 1]) and found["recall"][0, 0] == 1

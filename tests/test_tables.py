@@ -98,7 +98,7 @@ def test_all_metrics_in_words(scored):
 def test_the_papers_protocol_counts_synthetic_positives(study):
     predictions, cells = study
     test = predictions[(predictions.arm == "real-synth-meta") & (predictions.side == "test")]
-    made = test.groupby(["backbone", "seed"]).head(20).assign(label=1, probability=.9, synthetic=True)
+    made = test.groupby(["backbone", "seed"]).head(20).assign(label=1, probability=.9, synthetic=True, image=lambda o: "a2b_" + o.image)
     table = score_table(pd.concat([predictions, made]), cells, protocol="paper", n=20)
     plain = score_table(*study, n=20)
     positives = plain.positives[0]
