@@ -126,7 +126,7 @@ def _card(learn, threshold, summary, licence):
     res = learn.settings | dict(format=FORMAT, classes=list(dls.vocab), weights=learn.weights, versions=versions(),
         precision="bf16" if learn.model.bf16 else "fp32", licence=licence, summary=summary or known.get("summary", {}),
         size=radiograph.size if radiograph else 1, bs=dls.valid.bs, # another batch size gives other last bits
-        threshold=ifnone(threshold, known.get("threshold", .5)))
+        threshold=ifnone(threshold, learn.threshold))
     if res["kind"] != "image":
         res["metadata"] = {o: getattr(metadata, o) for o in ("cat_names", "cont_names", "stats")}
     if known: return res | {o: known[o] for o in ("training", "typical", "versions")}
@@ -149,7 +149,7 @@ def bundle_card(
 def save_bundle(
     learn:RadiographLearner, # a classifier of `image_learner`, `metadata_learner` or `fusion_learner`
     path:str|Path,           # a folder, or a file that ends in .safetensors
-    threshold:float=None,    # a probability above it is positive; None: .5, or that of the bundle `learn` came from
+    threshold:float=None,    # a probability above it is positive; None: `learn.threshold`, .5 or that of its bundle
     summary:dict=None,       # what to tell of its making: scores, settings
     licence:str=NOT_STATED, # of weights and training data
 ) -> Path:                   # `path`
@@ -204,5 +204,5 @@ def load_bundle(
     except RuntimeError as e: raise BundleError(f"{file} doesn't fit {card.get('arch', 'the MLP')}: "
                                                 f"{shorten(str(e), 200, placeholder=' ...')}") from None
     if "arch" in card: learn.model.backbone.weights = card["weights"]
-    learn.card = card
+    learn.card, learn.threshold = card, card["threshold"]
     return learn

@@ -35,12 +35,19 @@ class Cell:
         gan:dict=None,     # the CycleGAN's settings, where the arm has synthetic rows
         loud:bool=False,   # print to the terminal, not to log.txt
         track:str="",      # trackers, as in `tracked`; no part of what determines it
+        name:str="",       # its arm in full, as its study has it; what determines it stands in `settings`
     ):
         self.folder, self.rows, self.settings, self.gan = Path(folder), rows, settings, gan
-        self.loud, self.track = loud, track
+        self.loud, self.track, self.name = loud, track, name or settings["arm"]
     def __repr__(self): return self.folder.name
     @property
-    def arm(self): return parse_arm(self.settings["arm"])
+    def arm(self): return parse_arm(self.name)
+    @property
+    def about(self):
+        "Which cell it is, for its bundle: a study's cells.csv has a line of the same folder."
+        s = self.settings
+        return dict(folder=self.folder.name, backbone=s.get("arch"), arm=self.name, seed=s["seed"],
+                    protocol=s["protocol"])
 
 def arm_rows(
     cell:Cell,     # whose arm
@@ -96,7 +103,7 @@ def _train(cell):
     real = table[(table["side"] == "test") & ~table["synthetic"]]
     found = scores(real["label"], real["probability"])
     told = {k: v for k, v in s.items() if k != "weights"} # may be a path of this machine; the card says which they were
-    save_bundle(learn, folder/"bundle", summary=dict(settings=told, test=found))
+    save_bundle(learn, folder/"bundle", summary=dict(cell=cell.about, settings=told, test=found))
     train = cell.rows if s["protocol"] == "clean" else split_paper(cell.rows, s["split_seed"])
     return found | dict(
         weights=learn.weights, prior=train_prior(train), train_prior=train_prior(rows, cell.arm.rival),

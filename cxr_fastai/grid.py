@@ -129,7 +129,7 @@ class Study:
         named = settings_digest(s | dict(weights=_named(s.get("weights", "none"))))
         model = backbone if "arch" in s else "metadata"
         folder = self.out/"cells"/f"{model}-{s['arm']}-{seed}-{named}"
-        return Cell(folder, self.rows, s, self.gan, track=self.track)
+        return Cell(folder, self.rows, s, self.gan, track=self.track, name=name)
 
     def _synthesis(self, cell):
         "The folder of a cell's synthetic rows; None where it has none."

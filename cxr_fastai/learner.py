@@ -5,12 +5,19 @@ from .data import *
 from .fusion import *
 from .metadata import MetadataTransform
 from .metrics import paper_metrics
+from .scoring import called
 from .show import *
 
 __all__ = ["RadiographLearner", "image_learner", "metadata_learner", "fusion_learner"]
 
+class _Above:
+    "fastai's `decodes` of a loss, from probabilities `[n, 2]`: the positive class above a threshold, no argmax."
+    def __init__(self, threshold): self.threshold = threshold
+    def __call__(self, prob): return torch.from_numpy(called(prob[..., 1].cpu().numpy(), self.threshold)).long()
+
 class RadiographLearner(Learner):
-    "A fastai Learner that fits only leak-free data, from a seed, and predicts one patient from named values."
+    """A fastai Learner that fits only leak-free data, from a seed, and predicts one patient from named values. What it
+    calls positive (`predict`, `show_results`, fastai's interpretation) is above its `threshold`, a bundle's or .5."""
     def __init__(self, *args, seed=0, **kwargs):
         super().__init__(*args, **kwargs)
         self.seed, self.fits = seed, 0
@@ -29,6 +36,16 @@ class RadiographLearner(Learner):
         self.dls.train.rng = random.Random(self.seed + self.fits)
         self.fits += 1
         super().fit(n_epoch, lr, **kwargs)
+
+    @property
+    def threshold(self):
+        "A probability above it is called positive."
+        return getattr(self.loss_func.decodes, "threshold", .5)
+
+    @threshold.setter
+    def threshold(self, value):
+        if not 0 <= value <= 1: raise ValueError(f"threshold is {value} and must be from 0 to 1.")
+        self.loss_func.decodes = _Above(value)
 
     @property
     def weights(self): return self.model.backbone.weights if hasattr(self.model, "backbone") else "none"
@@ -75,6 +92,7 @@ def _learner(dls, model, seed, metrics, cbs, settings, frozen=False, **kwargs):
     kwargs = dict(opt_func=fused_adamw) | kwargs
     learn = RadiographLearner(dls, model, CrossEntropyLossFlat(), metrics=metrics, splitter=parameter_groups,
                               seed=seed, **kwargs)
+    learn.threshold = .5
     learn.settings = settings # what the model is built from, beside the DataLoaders
     learn.remove_cb(ProgressCallback)
     learn.add_cbs([epoch_table(), *L(cbs)])

@@ -12,6 +12,7 @@ from .data import *
 from .fusion import *
 from .learner import *
 from .metadata import *
+from .scoring import called
 
 __all__ = ["OnnxModel", "export_onnx"]
 
@@ -75,6 +76,13 @@ class OnnxModel:
         "Probabilities of both classes."
         return self.session.run(["probability"], {k: np.asarray(o, np.float32) for k, o in zip(self.names, inputs)})[0]
 
+    def decide(self,
+        *inputs:np.ndarray, # as of a call
+    ) -> list:              # words
+        "The class of each row, at the card's threshold."
+        hit = called(self(*inputs)[:, 1], self.card["threshold"])
+        return [self.card["classes"][o] for o in hit.astype(int)]
+
 def _check(model, file, inputs):
     "ValueError where the file says other than the model."
     with torch.no_grad(): here = torch.cat([model(*o) for o in zip(*(o.split(32) for o in inputs))]).numpy()
@@ -89,6 +97,7 @@ def export_onnx(
     file:str|Path,           # .onnx
     rows:pd.DataFrame=None,  # to compare on; None: noise of the right shape
     seed:int=0,              # of the noise
+    threshold:float=None,    # for its card: a probability above it is positive; None: `learn.threshold`
 ) -> Path:                   # `file`
     """Write inputs `image` (float, `[n, 1, size, size]`, 0..1) and/or `metadata` (`[n, d]`) to `probability` `[n, 2]`,
     with the card. The file is kept if onnxruntime's probabilities are within 1e-4 of the learner's in fp32, else
@@ -97,6 +106,6 @@ def export_onnx(
     model = _Probability(deepcopy(learn.model).cpu().float().eval(), kind)
     example = _random(learn, 3, seed)
     with atomic(file) as tmp:
-        _write(model, example, INPUTS[kind], bundle_card(learn)[0], tmp)
+        _write(model, example, INPUTS[kind], bundle_card(learn, threshold)[0], tmp)
         _check(model, tmp, _random(learn, 33, seed) if rows is None else _inputs(learn, rows))
     return file

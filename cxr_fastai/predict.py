@@ -15,6 +15,7 @@ from .intake import *
 from .learner import RadiographLearner
 from .metadata import *
 from .radiograph import RadiographError, read_radiograph
+from .scoring import called
 from .show import TensorRadiograph
 from .typical import atypical
 
@@ -34,10 +35,10 @@ class Predictor:
     "A bundle that predicts batches of decoded rows."
     def __init__(self,
         learn:RadiographLearner, # of `load_bundle`
-        threshold:float=None,    # above it is positive; None: the bundle's
+        threshold:float=None,    # above it is positive; None: the learner's, which is its bundle's
     ):
         self.learn, self.card = learn, learn.card
-        self.threshold = ifnone(threshold, self.card["threshold"])
+        self.threshold = ifnone(threshold, learn.threshold)
         if not 0 <= self.threshold <= 1: raise ValueError(f"threshold is {self.threshold} and must be from 0 to 1.")
         self.metadata = learn.dls.transform(MetadataTransform)
         self.size = self.card["size"] if learn.dls.transform(RadiographTransform) else None
@@ -95,7 +96,7 @@ class Predictor:
             line = self.known(o) | {k: _line(o.get(k)) for k in ("flag", "error")}
             if "error" not in o:
                 line["probability"] = f"{(p := next(said)):.9g}"
-                line["decision"] = self.card["classes"][p > self.threshold]
+                line["decision"] = self.card["classes"][int(called(p, self.threshold))]
             res.append(line)
         return res
 

@@ -24,20 +24,37 @@ HTTP = "httpx", "httpx2", "requests"
 
 def _facts(pairs): return "\n".join(f"- {k}: {v}" for k, v in pairs if v not in (None, "", {}))
 
+def _in_study(card, study):
+    "The scores, by metric, of the very line of a study's tables that the bundle is a cell of."
+    cell = card["summary"].get("cell", {})
+    if not (name := cell.get("folder")):
+        raise ValueError(f"The bundle doesn't say which cell of a study it is, so that nothing in {study} is its own: "
+                         "take the bundle of a cell that this version ran.")
+    cells = pd.read_csv(Path(study)/"cells.csv")
+    own = cells[cells["folder"].astype(str).map(lambda o: Path(o).name) == name]
+    if own.empty: raise ValueError(f"{study} has no cell {name}: the bundle is of another study.")
+    own = own.loc[(own["arm"] == cell.get("arm")).sort_values(ascending=False, kind="stable").index].iloc[0]
+    table = pd.read_csv(Path(study)/"scores.csv")
+    table = table[(table["backbone"] == own["backbone"]) & (table["arm"] == own["arm"])]
+    if table.empty: raise ValueError(f"{study} has no scores of {own['backbone']}, arm {own['arm']}.")
+    return table.set_index("metric")
+
+def _span(low, high): return "-" if pd.isna(low) or pd.isna(high) else f"{low:.3f} to {high:.3f}"
+
 def _metrics(card, study):
     "A table of the test rows' figures, from the study's means over seeds where there is one, else this model's own."
-    settings, test = (card["summary"].get(o, {}) for o in ("settings", "test"))
+    test = card["summary"].get("test", {})
     head = "| metric | value | 95% interval |\n|---|---|---|\n"
     if study:
-        table = pd.read_csv(Path(study)/"scores.csv")
-        own = table[(table["backbone"] == card.get("arch")) & (table["arm"] == settings.get("arm"))]
-        if own.empty: raise ValueError(f"{study} has no scores of {card.get('arch')}, arm {settings.get('arm')}.")
-        own, one = own.set_index("metric"), own.iloc[0]
-        lines = [f"| {words} | {o['mean']:.3f} | {o['low']:.3f} to {o['high']:.3f} |"
+        own = _in_study(card, study)
+        one = own.iloc[0]
+        lines = [f"| {words} | {o['mean']:.3f} | {_span(o['low'], o['high'])} |".replace("nan", "-")
                  for k, words in SHOWN.items() if k in own.index for o in [own.loc[k]]]
-        return (f"{one['n']} test rows, {one['positives']} positive, mean over {one['seeds']} seeds of this "
-                f"architecture and arm; this file is one of them. Protocol '{one['protocol']}'; intervals are a "
-                "bootstrap of patients.\n\n" + head + "\n".join(lines))
+        seeds = (f"mean over {one['seeds']} seeds of this architecture and arm; this file is one of them"
+                 if one["seeds"] > 1 else "one seed: an anecdote")
+        return (f"{one['n']} real test rows, {one['positives']} positive, {seeds}. The study's line: "
+                f"{one['backbone']}, {one['arm']}; protocol '{one['protocol']}'. Intervals are of the test patients, "
+                "not of training or of the split.\n\n" + head + "\n".join(lines))
     if not test: return "None were stored with this model. Measure it before anyone relies on it."
     span = {"recall": f"{test['recall_low']:.3f} to {test['recall_high']:.3f} (Wilson)"} if "recall_low" in test else {}
     lines = [f"| {words} | {test[k]:.3f} | {span.get(k, 'not stored')} |" for k, words in SHOWN.items() if k in test]
@@ -60,10 +77,11 @@ def model_card(
     "What a model is, what it was trained on, what it scored, what isn't known. ValueError for another study's folder."
     card = read_card(bundle)
     s, t = card["summary"].get("settings", {}), card["training"]
+    arm = card["summary"].get("cell", {}).get("arm") or s.get("arm")
     data = hub.ModelCardData(license="other", license_name="see-below", library_name="cxr_fastai", language="en",
                              tags=["chest-radiograph", "image-classification", "class-imbalance", "fastai", "timm"])
     trained = _facts([
-        ("arm", f"{arm_title(s['arm'])} ({s['arm']})" if "arm" in s else None), ("architecture", card.get("arch")),
+        ("arm", f"{arm_title(arm)} ({arm})" if arm else None), ("architecture", card.get("arch")),
         ("fusion of image and metadata", card.get("fusion")), ("initial weights", card["weights"]),
         ("epochs", s.get("epochs")), ("largest learning rate", s.get("lr")), ("batch", card["bs"]),
         ("seed", s.get("seed")), ("protocol", s.get("protocol")), ("precision", card["precision"]),

@@ -2,9 +2,12 @@ import os, resource, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
-from cxr_fastai.arms import RIVALS, expand_arms
+from cxr_fastai.arms import RIVALS, arm_title, expand_arms
 from cxr_fastai.cell import Cell, CellError
+from cxr_fastai.bundle import read_card
 from cxr_fastai.grid import PAPER_ARMS, Study
+from cxr_fastai.publish import model_card
+from cxr_fastai.tables import score_table
 from cxr_fastai.synthesis import read_manifest
 
 TINY = dict(size=32, epochs=1, bs=16, weights="none", gan_epochs=1)
@@ -89,6 +92,32 @@ def test_every_rival_dose_policy_and_fusion_runs(rows, tmp_path):
     prior = cells.set_index("arm").train_prior
     assert prior["real-synth-meta+1"] == prior["real+oversample"] == .5 and prior["real+focal"] == prior["real"] < .4
     assert prior["real+duplicate"] == prior["real-synth"] # the control for mere size
+
+def test_a_bundle_carries_its_cells_name_and_its_card_quotes_that_line(rows, tmp_path):
+    arms = ["real-meta", "real-meta+film", "meta", "real-synth-meta+1/8", "real-synth-meta+donor"]
+    study = grid(rows, tmp_path, arms=arms, seeds=[0]).run()
+    predictions, cells = study.collect()
+    scored = score_table(predictions, cells, n=20)
+    def card(arm, arms):
+        "Of an arm's bundle, in a study of these arms."
+        cells[cells["arm"].isin(arms)].to_csv(tmp_path/"cells.csv", index=False)
+        scored[scored["arm"].isin(arms)].to_csv(tmp_path/"scores.csv", index=False)
+        return model_card(study.cells["test_resnet", arm, 0].folder/"bundle", tmp_path)
+    aucs = scored[scored["metric"] == "rocauc"].set_index("arm")["mean"]
+    assert aucs.nunique() > 3
+    for arm in arms:
+        folder = study.cells["test_resnet", arm, 0].folder
+        assert read_card(folder/"bundle")["summary"]["cell"] == dict(
+            folder=folder.name, backbone=None if arm == "meta" else "test_resnet", arm=arm, seed=0, protocol="clean")
+        for of in arms, [arm]:
+            text = card(arm, of)
+            assert f"- arm: {arm_title(arm)} ({arm})" in text and f"| area under the ROC curve | {aucs[arm]:.3f} |" in text
+
+def test_an_arms_words_name_no_cell_beyond_what_they_set(rows, tmp_path):
+    one = grid(rows, tmp_path, arms=["real-meta+film"], seeds=[0]).cells["test_resnet", "real-meta+film", 0]
+    two = grid(rows, tmp_path, arms=["real-meta"], seeds=[0], fusion="film").cells["test_resnet", "real-meta", 0]
+    assert one.folder == two.folder and one.settings == two.settings and one.settings["arm"] == "real-meta"
+    assert (one.about["arm"], two.about["arm"]) == ("real-meta+film", "real-meta") and one.arm.fusion == "film"
 
 def test_a_cell_that_fails_is_said_and_the_others_go_on(rows, tmp_path, capsys):
     study = grid(rows, tmp_path, ["no_such_net", "test_resnet"], ["real", "meta"], [0]).run()

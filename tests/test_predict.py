@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from cxr_fastai import predict as room
+from cxr_fastai.basics import ClassificationInterpretation
 from cxr_fastai.bundle import load_bundle, save_bundle
 from cxr_fastai.data import RadiographDataLoaders
 from cxr_fastai.learner import *
@@ -39,6 +40,24 @@ def test_probabilities_are_the_learners_own_bits(rows, tmp_path, listed, use, pr
     assert torch.equal(prob, torch.tensor(found.probability.to_numpy(np.float32)))
     assert list(found.decision) == ["Pneumonia" if p > .4 else "Normal" for p in prob] and set(found.threshold) == {.4}
     assert found.error.isna().all() and list(found.image) == list(rows.file[:21])
+
+def test_every_door_decides_at_the_bundles_threshold(rows, tmp_path, listed):
+    some = rows.iloc[:21]
+    dls = RadiographDataLoaders.from_df(rows, tmp_path, size=SIDE, bs=8)
+    learn = fusion_learner(dls, arch="test_resnet", weights="none", precision="fp32")
+    with learn.no_bar(): prob = learn.get_preds(dl=learn.dls.test_dl(some))[0][:, 1].double()
+    at = float(prob.sort().values[5]) # a threshold that is one patient's probability to the bit, and far from .5 for most
+    learn = load_bundle(save_bundle(learn, tmp_path/"b", threshold=at))
+    said = read(predict_patients(tmp_path/"b", listed, tmp_path/"out.csv")).decision.tolist()
+    assert said == ["Pneumonia" if p > at else "Normal" for p in prob] and said.count("Pneumonia") == 15
+    with learn.no_bar():
+        one = [learn.predict(o)[:2] for o in some.to_dict("records")]
+        decoded = learn.get_preds(dl=learn.dls.test_dl(some), with_decoded=True)[2]
+        matrix = ClassificationInterpretation.from_learner(learn, dl=learn.dls.test_dl(some, with_labels=True)).confusion_matrix()
+    assert [o for o, _ in one] == said and [learn.dls.vocab[o] for o in decoded] == said
+    assert [learn.dls.vocab[int(o)] for _, o in one] == said and matrix[:, 1].sum() == 15
+    assert learn.threshold == at and load_bundle(save_bundle(learn, tmp_path/"again")).threshold == at
+    assert Predictor(learn, .9).threshold == .9 and learn.threshold == at # one run's own
 
 def test_a_bad_file_is_a_row_with_its_reason_and_the_others_go_on(rows, tmp_path, bundle):
     folder = tmp_path/"new"

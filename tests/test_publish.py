@@ -63,6 +63,7 @@ def hub():
     server.shutdown()
 
 TEST = dict(recall=.6, recall_low=.4, recall_high=.8, specificity=.9, rocauc=.8, n=24, positives=8)
+CELL = dict(folder="a-0-1", backbone="test_resnet", arm="real-meta", seed=0, protocol="clean")
 SETTINGS = dict(arm="real-meta", epochs=1, lr=1e-3, seed=0, protocol="clean", epoch_rule="last")
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def learn(rows, tmp_path_factory):
     return fusion_learner(dls, "test_resnet", weights="none", precision="fp32")
 
 @pytest.fixture
-def bundle(learn, tmp_path): return save_bundle(learn, tmp_path/"b", summary=dict(settings=SETTINGS, test=TEST), licence="CC0")
+def bundle(learn, tmp_path): return save_bundle(learn, tmp_path/"b", summary=dict(settings=SETTINGS, test=TEST, cell=CELL), licence="CC0")
 
 def said(learn, rows):
     with learn.no_bar(): return learn.get_preds(dl=learn.dls.test_dl(rows))[0]
@@ -120,10 +121,18 @@ def test_the_model_card_tells_what_is_known_and_what_is_not(learn, bundle, tmp_p
     assert text.startswith("---\n") and "        " not in text
     assert "None were stored" in model_card(save_bundle(learn, tmp_path/"c"))
 
-def test_a_studys_intervals_are_quoted_and_another_study_is_refused(bundle, tmp_path):
+def test_a_studys_intervals_are_quoted_and_another_study_is_refused(learn, bundle, tmp_path):
+    with pytest.raises(ValueError, match="doesn't say which cell"): model_card(save_bundle(learn, tmp_path/"c"), tmp_path)
     line = dict(backbone="test_resnet", arm="real-meta", metric="rocauc", mean=.8123, low=.7, high=.9, n=90, positives=22, seeds=3, protocol="clean")
-    pd.DataFrame([line]).to_csv(tmp_path/"scores.csv", index=False)
+    cell = dict(backbone="test_resnet", arm="real-meta", seed=0, folder="cells/a-0-1")
+    scores = lambda *o: pd.DataFrame(o).to_csv(tmp_path/"scores.csv", index=False)
+    scores(line, line | dict(arm="real-meta+film", mean=.7))
+    pd.DataFrame([cell]).to_csv(tmp_path/"cells.csv", index=False)
     assert "| area under the ROC curve | 0.812 | 0.700 to 0.900 |" in (text := model_card(bundle, tmp_path))
-    assert "90 test rows, 22 positive, mean over 3 seeds" in text
-    pd.DataFrame([line | dict(backbone="vgg16")]).to_csv(tmp_path/"scores.csv", index=False)
+    assert "90 real test rows, 22 positive, mean over 3 seeds" in text and "over 3 seeds" not in model_card(bundle)
+    scores(line | dict(seeds=1, low=float("nan")))
+    assert "| 0.812 | - |" in (text := model_card(bundle, tmp_path)) and "one seed: an anecdote" in text and "mean" not in text
+    scores(line | dict(backbone="vgg16"))
     with pytest.raises(ValueError, match="no scores of test_resnet"): model_card(bundle, tmp_path)
+    pd.DataFrame([cell | dict(folder="cells/b")]).to_csv(tmp_path/"cells.csv", index=False)
+    with pytest.raises(ValueError, match="no cell a-0-1: the bundle is of another study"): model_card(bundle, tmp_path)
