@@ -14,6 +14,7 @@ from .cohort import *
 from .compare import *
 from .cyclegan import *
 from .data import *
+from .dicom import *
 from .distributed import *
 from .duplicates import *
 from .engines import *
@@ -29,6 +30,7 @@ from .intervals import *
 from .leaks import *
 from .learner import *
 from .losses import *
+from .memory import *
 from .metadata import *
 from .metrics import *
 from .minority import *
@@ -47,6 +49,7 @@ from .rows import *
 from .runs import *
 from .scoring import *
 from .show import *
+from .signs import *
 from .study import *
 from .synthesis import *
 from .tables import *

@@ -15,6 +15,7 @@ from .cohort import *
 from .engines import threads_of
 from .fusion import ImageModel
 from .installed import *
+from .memory import free_memory
 from .minority import GANS
 from .networks import *
 from .radiograph import read_radiograph
@@ -102,19 +103,6 @@ def _flags(given):
 
 def _arms(run):
     return expand_arms(*(_listed(getattr(run, o)) for o in ("arms", "rivals", "doses", "policies", "fusions")))
-
-def _read(file):
-    try: return int(Path(file).read_text())
-    except (OSError, ValueError): return
-
-def free_memory() -> int: # bytes; None where it can't be known
-    "What this process may still take: of the machine, and of the container it may be in."
-    found = []
-    with contextlib.suppress(OSError):
-        found += [int(o.split()[1]) * 1024 for o in open("/proc/meminfo") if o.startswith("MemAvailable")]
-    limit, used = (_read(f"/sys/fs/cgroup/memory.{o}") for o in ("max", "current"))
-    if limit and used: found.append(limit - used)
-    return min(found, default=None)
 
 def _own_memory():
     "What Python and torch take in this process already; a usual figure where the system doesn't say."

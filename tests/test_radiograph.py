@@ -229,8 +229,8 @@ def test_dicom_is_told_by_its_bytes_and_resized(tmp_path):
     (lambda p: dicom(p, ramp(dtype=np.uint16), Rows=60000, Columns=60000), "3,600 million pixels"),
     (lambda p: dicom(p, ramp(dtype=np.uint16), deflated=True), "deflated DICOM"),
     (lambda p: dicom(p, None), "without an image"),
-    (lambda p: dicom(p, ramp(dtype=np.uint16), WindowCenter=1, WindowWidth=0), "damaged.*Window Width"),
-    (lambda p: dicom(p, ramp(dtype=np.uint16), Rows=400), "truncated or damaged")])
+    (lambda p: dicom(p, ramp(dtype=np.uint16), WindowCenter=1, WindowWidth=0), "has a header that .*Window Width"),
+    (lambda p: dicom(p, ramp(dtype=np.uint16), Rows=400), "contradicts .*48,000 bytes of pixels, and 4,800 follow")])
 def test_dicom_refusals_say_why(tmp_path, make, match):
     with pytest.raises(RadiographError, match=f"x.dcm .*{match}"): read_radiograph(make(tmp_path/"x.dcm"))
 
