@@ -4,7 +4,10 @@ One store per working size and reader version holds `pixels.u8` (slots of size x
 (a row a slot). A slot's key is the file's absolute path, length and mtime: a changed file gets a new slot, and any set
 of files shares the store. Pixels reach the disk before the index that names them: a kill costs the last seconds' work
 and nothing else. One process builds at a time (a file lock, which dies with its process); reading takes no lock.
-What a changed or deleted file leaves behind stays until the folder is deleted, safely while nothing runs."""
+What a changed or deleted file leaves behind stays until the folder is deleted, safely while nothing runs.
+
+A 16-bit file that doesn't say what white is gets the white of its set: the bits of the film that needs most. Each is
+first decoded by its own values; those that need fewer bits than the set are decoded again, into slots of their own."""
 import io, os, shutil, sys, time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -17,11 +20,12 @@ from fastcore.imports import IN_NOTEBOOK
 from filelock import FileLock, Timeout
 from cxr_fastai.duplicates import perceptual_hash
 from cxr_fastai.files import atomic, bar_fits, few, named_errors, say
-from cxr_fastai.radiograph import READER_VERSION, RadiographError, read_radiograph
+from cxr_fastai.memory import threads_within
+from cxr_fastai.radiograph import READER_VERSION, THREAD_BYTES, RadiographError, decode_radiograph, is_one_gray
 
 __all__ = ["RadiographCache", "ahead", "cache_root", "progress"]
 
-SLOT = np.dtype([("key", "V16"), ("crc", "u4"), ("hash", "u8", 4)])
+SLOT = np.dtype([("key", "V16"), ("crc", "u4"), ("hash", "u8", 4), ("bits", "u1")])
 COMMIT_EVERY = 2.  # seconds between two indices on disk while building: the work that a kill may cost
 
 def cache_root() -> Path:
@@ -59,14 +63,12 @@ def _keys(files):
     keys, missing = {}, []
     for f in files:
         try: keys[f] = _key(f)
-        except (FileNotFoundError, NotADirectoryError): missing.append(f)
+        except (FileNotFoundError, NotADirectoryError, ValueError): missing.append(f)  # ValueError: no name at all
     if not missing: return keys
     raise FileNotFoundError(f"{len(missing):,} of {len(files):,} radiographs do not exist ({few(missing)}): is "
                             f"{os.path.dirname(os.path.abspath(missing[0]))} the folder they are in?")
 
-def _decode(file, size):
-    pixels = read_radiograph(file, size)
-    return pixels, crc32(pixels), perceptual_hash(pixels[None])[0]
+def _with_white(key, white): return blake2b(key + bytes([white]), digest_size=16).digest()
 
 def ahead(
     pool:Executor,  # of threads
@@ -90,19 +92,47 @@ class RadiographCache:
         size:int,           # side of the square, pixels
         folder=None,        # where stores are; None: `cache_root()`
         progress:bool=True, # show how far the decoding is
+        white:int=None,     # bits of white for 16-bit files that don't say; None: the most that one of `files` needs
     ):
-        "Raises ONE FileNotFoundError or RadiographError for all files missing or unreadable; the good stay cached."
+        """Raises ONE FileNotFoundError or RadiographError for all files missing or unreadable; the good stay cached.
+        `white` is then the bits that were taken, None where each file says itself what white is."""
         if size < 1: raise ValueError(f"size is the side of a square in pixels, not {size}")
-        self.size, self.folder, self.progress = size, folder, progress
+        self.size, self.folder, self.progress, self.white, self.dark = size, folder, progress, None, set()
         self.store = Path(folder or cache_root())/f"{size}px-v{READER_VERSION}"
         self.keys, self.pixels = _keys([str(f) for f in files]), np.empty((0, size, size), np.uint8)
         self._open(self._load() if self.keys else np.empty(0, SLOT))
-        if any(k not in self.slot for k in self.keys.values()): self._build()
+        said = self._complete()
+        self._take_white(white)
+        if self._complete() or said: self._say_white()
+
+    def _complete(self):
+        "Decode what isn't there; whether anything was."
+        if lost := any(k not in self.slot for k in self.keys.values()): self._build()
+        return lost
+
+    def _bits(self): return self.rows["bits"][self._slots(self.keys)]
+
+    def _take_white(self, white):
+        "The set's white, and the keys of films that need fewer bits by themselves."
+        bits = self._bits()
+        self.white = white or int(bits.max(initial=0)) or None
+        if beyond := [f for f, o in zip(self.keys, bits) if o > (self.white or 0)]:
+            raise RadiographError(f"{len(beyond):,} radiographs hold values beyond {2**self.white-1:,}, the white of the "
+                                  f"films they are to be like: {few(beyond)}. Save them with the PNG's sBIT, or with 8 bits")
+        self.dark = {f for f, o in zip(self.keys, bits) if 0 < o < (self.white or 0)}
+        self.keys = self._of_set(self.keys)
+
+    def _of_set(self, keys): return {f: _with_white(k, self.white) if f in self.dark else k for f, k in keys.items()}
+
+    def _say_white(self):
+        if n := int((self._bits() > 0).sum()):
+            say(f"{n:,} of {len(self):,} radiographs have 16 bits and don't say what white is: {2**self.white-1:,} "
+                f"({self.white} bits) was taken, by the greatest value of them all")
 
     def __len__(self): return len(self.keys)
     def __contains__(self, file): return str(file) in self.keys
     def __getitem__(self, file): return self.get([file])[0]
-    def __getstate__(self): return dict(size=self.size, folder=self.folder)
+    def __getstate__(self): return dict(size=self.size, folder=self.folder, white=self.white)
     def __setstate__(self, state): self.__init__([], **state)
 
     def _slots(self, files):
@@ -166,7 +196,7 @@ class RadiographCache:
     def _build(self, again=()):
         "Under the lock: decode what no process has yet, and the files `again`, each into the slot it has."
         self.store.mkdir(parents=True, exist_ok=True)
-        self.keys.update(_keys(again))
+        self.keys.update(self._of_set(_keys(again)))
         again = {self.keys[f] for f in again}
         with self._lock():
             for tmp in self.store.glob(".index.*.npz"): tmp.unlink()  # of a process killed while it wrote its index
@@ -179,26 +209,34 @@ class RadiographCache:
 
     def _fill(self, todo):
         "Decode the files of `todo` (key: file) in threads, as Pillow frees the GIL, into their slots; the errors met."
-        n, errors, last, workers = len(self.rows), [], time.monotonic(), os.cpu_count() or 1
+        n, errors, blank, last = len(self.rows), [], [], time.monotonic()
+        workers = threads_within(None, THREAD_BYTES)
         rows, file = np.concatenate([self.rows, np.zeros(len(todo), SLOT)]), self.store/"pixels.u8"
         if (need := len(todo)*self.size**2) > (free := shutil.disk_usage(self.store).free):
             raise OSError(f"{self.store} needs {need/1e9:.1f} GB and its disk has {free/1e9:.1f} GB left: name another "
                           "folder with CXR_FASTAI_CACHE")
         if not n: file.unlink(missing_ok=True)  # unlinked, not overwritten: a process that maps it goes on reading it
         with named_errors(file), open(file, "r+b" if n else "w+b") as f, ThreadPoolExecutor(workers) as pool:
-            done = ahead(pool, lambda o: _decode(o[1], self.size), todo.items(), 16*workers)
+            done = ahead(pool, lambda o: self._decode(o[1]), todo.items(), 16*workers)
             if self.progress: done = progress(done, len(todo), f"Decoding radiographs to {self.size} px")
             try:
-                for (key,_),job in done:
+                for (key,name),job in done:
                     try: pixels, *rest = job.result()
                     except RadiographError as e: errors.append(str(e)); continue
+                    if is_one_gray(pixels): blank.append(name)
                     i = self.slot.get(key, n)
                     f.seek(i * self.size**2)
                     f.write(pixels)
                     rows[i], n = (key, *rest), max(n, i+1)
                     if time.monotonic()-last > COMMIT_EVERY: last = self._commit(f, rows[:n])
             finally: self._commit(f, rows[:n])
+        if blank: say(f"{len(blank):,} of {len(todo):,} radiographs are of one gray: {few(blank)}")
         return errors
+
+    def _decode(self, file):
+        "Pixels and what the index says of them; the set's white is for the films that would take another."
+        pixels, bits = decode_radiograph(file, self.size, self.white if file in self.dark else None)
+        return pixels, crc32(pixels), perceptual_hash(pixels[None])[0], bits
 
     def _commit(self, f, rows):
         "Pixels first, then the index that vouches for them; gives the time."

@@ -8,7 +8,7 @@ from filelock import FileLock
 import cxr_fastai.cache as module
 from cxr_fastai.cache import RadiographCache, progress
 from cxr_fastai.duplicates import perceptual_hash
-from cxr_fastai.radiograph import READER_VERSION, RadiographError, read_radiograph
+from cxr_fastai.radiograph import READER_VERSION, RadiographError, decode_radiograph, read_radiograph
 from conftest import SHARED, needs_nih
 
 ROOT = Path(__file__).parents[1]
@@ -28,10 +28,10 @@ def files(tmp_path): return draw(tmp_path/"images", 12)
 def decoded(monkeypatch):
     "The files decoded since, in the order in which they were."
     log = []
-    def reader(file, size):
+    def reader(file, size, white=None):
         log.append(str(file))
-        return read_radiograph(file, size)
-    monkeypatch.setattr(module, "read_radiograph", reader)
+        return decode_radiograph(file, size, white)
+    monkeypatch.setattr(module, "decode_radiograph", reader)
     return log
 
 def want(files, size=16): return np.stack([read_radiograph(f, size) for f in files])
@@ -231,12 +231,12 @@ SCRIPT = """
 import sys, time, zlib
 import cxr_fastai.cache as module
 log, folder, *files = sys.argv[1:]
-real = module.read_radiograph
-def reader(file, size):
+real = module.decode_radiograph
+def reader(file, size, white):
     time.sleep(.03)
     with open(log, "a") as f: f.write(file + "\\n")
-    return real(file, size)
-module.read_radiograph, module.COMMIT_EVERY = reader, 0
+    return real(file, size, white)
+module.decode_radiograph, module.COMMIT_EVERY = reader, 0
 print("sum", zlib.crc32(module.RadiographCache(files, 16, folder).get(files)))
 """
 

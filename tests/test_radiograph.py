@@ -234,16 +234,38 @@ def test_dicom_is_told_by_its_bytes_and_resized(tmp_path):
 def test_dicom_refusals_say_why(tmp_path, make, match):
     with pytest.raises(RadiographError, match=f"x.dcm .*{match}"): read_radiograph(make(tmp_path/"x.dcm"))
 
-def test_dicom_whose_decoder_is_not_installed_says_so(tmp_path):
+def compressed(path, x, frame, syntax, **tags):
+    "A DICOM of one compressed frame."
     pydicom = pytest.importorskip("pydicom")
-    if pydicom.pixels.get_decoder(pydicom.uid.JPEGLSLossless).is_available: pytest.skip("it is installed here")
-    ds = pydicom.dcmread(dicom(tmp_path/"x.dcm", ramp(dtype=np.uint16)))
-    ds.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLSLossless
-    ds.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xf7"*20])
+    ds = pydicom.dcmread(dicom(path, x, **tags))
+    ds.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+    ds.PixelData = pydicom.encaps.encapsulate([bytes(frame)])
     ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
-    ds.save_as(tmp_path/"x.dcm")
-    with pytest.raises(RadiographError, match="x.dcm cannot be decoded here .*pylibjpeg.*install"):
-        read_radiograph(tmp_path/"x.dcm")
+    ds.save_as(path)
+    return path
+
+CODECS = dict(JPEGLosslessSV1=("ljpeg_encode", dict(bitspersample=12)), JPEGLossless=("ljpeg_encode", {}),
+              JPEGLSLossless=("jpegls_encode", {}), JPEG2000Lossless=("jpeg2k_encode", dict(codecformat="j2k")))
+
+@pytest.mark.parametrize("syntax", CODECS)
+def test_compressed_dicom_is_what_was_compressed(tmp_path, syntax):
+    x, (encode, options) = ramp(dtype=np.uint16, top=4095), CODECS[syntax]
+    frame = getattr(pytest.importorskip("imagecodecs"), encode)(x, **options)
+    want = read_radiograph(dicom(tmp_path/"raw.dcm", x, WindowCenter=1500, WindowWidth=2001))
+    file = compressed(tmp_path/"x.dcm", x, frame, syntax, WindowCenter=1500, WindowWidth=2001)
+    np.testing.assert_array_equal(read_radiograph(file), want)
+    other = compressed(tmp_path/"x.dcm", x[:8], frame, syntax)
+    with pytest.raises(RadiographError, match="contradicts .*8 x 60 x 1, and its compressed image 40 x 60 x 1"):
+        read_radiograph(other)
+    cut = compressed(tmp_path/"x.dcm", x, frame[:len(frame)//2], syntax)
+    with pytest.raises(RadiographError, match="x.dcm is truncated or damaged"): read_radiograph(cut)
+
+def test_dicom_whose_decoder_is_not_installed_says_so(tmp_path, monkeypatch):
+    x, codecs = ramp(dtype=np.uint16), pytest.importorskip("imagecodecs")
+    file = compressed(tmp_path/"x.dcm", x, codecs.jpegls_encode(x), "JPEGLSLossless")
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(RadiographError, match=r"x.dcm cannot be decoded here .*JPEG-LS.*pip install .*\[dicom\]"):
+        read_radiograph(file)
 
 def test_dicom_without_pydicom_names_the_extra(tmp_path, monkeypatch):
     file = dicom(tmp_path/"x.dcm", ramp(dtype=np.uint16))
