@@ -68,19 +68,19 @@ def _by_heart(near):
                          for o in ("features", "pixels")])
 
 def _judge(rows, synth, folder, weights):
-    "Write how good `synth` is beside it, and print it. The real rows are of patients that the GAN never saw."
-    real = rows[(rows["split"] != "train") & rows["label"].isin(synth["label"].unique())]
+    "Write how good `synth` is beside it, and print it. The real rows are valid's: test rows judge a study's end alone."
+    real = rows[(rows["split"] == "valid") & rows["label"].isin(synth["label"].unique())]
     if min(o["patient_id"].nunique() for o in (synth, real)) < FEWEST:
-        return say(f"{len(synth)} synthetic and {len(real)} held-out real rows are too few to judge by.")
+        return say(f"{len(synth)} synthetic and {len(real)} real valid rows are too few to judge by.")
     file = folder/"quality.csv"
-    if not file.exists():
+    if not file.exists() or "judged_on" not in pd.read_csv(file): # of before: valid and test rows together
         kwargs = dict(weights="none" if weights == "none" else "auto", size=int(synth["size"].iloc[0]))
         near = memorisation(rows[rows["split"] == "train"], synth, **kwargs)
         with atomic(folder/"memorised.csv") as tmp: near.to_csv(tmp, index=False)
         table = pd.concat([quality(real, synth, **kwargs), told_apart(real, synth, **kwargs), _by_heart(near)])
-        with atomic(file) as tmp: table.to_csv(tmp, index=False)
+        with atomic(file) as tmp: table.assign(judged_on="valid").to_csv(tmp, index=False)
     label = synth["label"].iloc[0]
-    say(f"\nSynthetic against real {label} that the GAN never saw\n{to_markdown(pd.read_csv(file))}\n")
+    say(f"\nSynthetic against real {label} of the valid rows, which the GAN never saw\n{to_markdown(pd.read_csv(file))}\n")
 
 def _number(rows, n, direction):
     "Synthetic rows: half the majority's training rows, as the paper, where not said; at most one a minority row."
@@ -119,6 +119,7 @@ def synthetic_minority(
             learn, _ = train_gan(rows, out, seed=seed, track=track, **kwargs)
             synthesise(learn, rows, _number(rows, n, direction), direction, made, metadata, seed)
         synth = read_manifest(made)
+        write_note(made, synth) # that of an older version was untrue
         _judge(rows, synth, made, weights)
     return synth
 

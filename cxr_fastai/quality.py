@@ -74,7 +74,7 @@ def _halves(rows, rng):
     return np.split(np.argsort(turn, kind="stable"), [ends[abs(ends - len(rows)/2).argmin()]])
 
 def quality(
-    real_rows:pd.DataFrame,  # best of patients that the generator never saw
+    real_rows:pd.DataFrame,  # best valid rows: not seen by the generator, and not kept to judge the study's end by
     synth_rows:pd.DataFrame, # of the same label
     features="resnet18",     # as in `radiograph_features`
     weights:str="auto",      # as there

@@ -3,21 +3,27 @@
 The paper adds 350 synthetic pneumonia images to the minority class, and says nothing of their metadata. Here a policy
 gives it, and a probe says how well the metadata alone tells synthetic rows from real ones. A folder of synthetic rows
 holds the pngs, `manifest.csv` (a line an image, enough to make it again) and `generator.json` (which patients the
-generator was trained on), so that `add_synthetic` can refuse a leak long after."""
-import json
+generator was trained on), so that `add_synthetic` can refuse a leak long after. A translation keeps most of its source:
+a png's name tells no patient, its pixels may."""
+import json, zlib
 from PIL import Image
 from scipy.ndimage import affine_transform
 from .basics import *
 from .cache import RadiographCache, progress
 from .cohort import *
 from .leaks import LeakError
+from .phantom import is_drawn
 from .policies import POLICIES, draw_evenly, is_synthetic, match_sources, metadata_probe, verdict
 from .radiograph import read_radiograph
 
-__all__ = ["add_synthetic", "plot_synthetic", "read_manifest", "resynthesise", "synthesise"]
+__all__ = ["add_synthetic", "plot_synthetic", "read_manifest", "resynthesise", "synthesise", "write_note"]
 
 MANIFEST, GENERATOR, MARK = "manifest.csv", "generator.json", "SYNTHETIC.txt"
-NOTE = "Synthetic radiographs by cxr_fastai: no patient is shown. A folder that holds this file may be made anew.\n"
+ANEW = " A folder that holds this file may be made anew.\n"
+NOTE = ("Synthetic radiographs by cxr_fastai: films of real patients, changed by a model. Each keeps most of the film it was "
+        "made from, so that its patient may be recognised, and manifest.csv names that film and its patient. They are "
+        "under the terms of the data they were made from: share them as you may share those." + ANEW)
+NOTE_DRAWN = "Synthetic radiographs by cxr_fastai: drawn films of no patient, changed by a model." + ANEW
 JITTER = ["zoom", "angle", "shift_x", "shift_y"] # of an augmented source: times, degrees clockwise, shares of the side
 _WORDS = ["source_image", "source_file", "source_patient_id", "donor_image", "generator", "direction",
           "metadata_policy"] # words, even if they look like numbers
@@ -53,8 +59,8 @@ def _translate(gan, lines, cache):
 def _lines(source, donor, names, metadata, **same):
     "The manifest: a line an image, `same` in all."
     lines = source[["image", "file", "patient_id"]].add_prefix("source_").reset_index(drop=True)
-    stems = lines["source_image"].map(lambda o: Path(o).stem)
-    lines["image"] = [f"{same['direction']}_{i:05}_{o}.png" for i, o in enumerate(stems)]
+    kind = repr((same["generator"], metadata, same["seed"], len(lines))) # no name of two folders is the same
+    lines["image"] = [f"{same['direction']}_{i:05}_{zlib.crc32(kind.encode()):08x}.png" for i in range(len(lines))]
     giver = {"source": source, "matched": donor, "donor": donor}.get(metadata)
     for o in names: lines[o] = np.nan if giver is None else giver[o].array
     lines["donor_image"] = donor["image"].array if giver is donor else None
@@ -71,7 +77,16 @@ def _write(folder, gan, lines, bs, about):
             with named_errors(folder/name): Image.fromarray(pixels).save(folder/name, compress_level=1) # the quickest
     save_rows(lines, folder/MANIFEST)
     write_json(folder/GENERATOR, about)
-    (folder/MARK).write_text(NOTE, encoding="utf-8")
+    write_note(folder, lines)
+
+def write_note(
+    folder:str|Path,    # of synthetic films
+    lines:pd.DataFrame, # their manifest
+):
+    "Say in a file beside synthetic films what they are: changed films of real patients, or of none."
+    note = NOTE_DRAWN if is_drawn(lines.assign(file=lines["source_file"])) else NOTE
+    if (file := Path(folder)/MARK).exists() and file.read_text(encoding="utf-8") == note: return
+    with atomic(file) as tmp: tmp.write_text(note, encoding="utf-8")
 
 def _refuse(gan, rows, direction, folder, metadata, names):
     "The settings and the table, or one sentence that says what is wrong with them."

@@ -2,6 +2,7 @@ import json, shutil, signal, subprocess, sys, threading, time
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, pytest
+from cxr_fastai import minority as room
 from cxr_fastai.minority import gan_folder, run_gan, synthetic_folder, synthetic_minority, train_gan
 from cxr_fastai.readers import read_rows
 from cxr_fastai.report import plot_gan
@@ -69,11 +70,26 @@ def nih(tmp_path_factory):
 def test_run_gan_makes_both_classes_judges_them_and_draws_figures(nih, tmp_path, capsys):
     folder = run_gan(str(nih), size=32, epochs=1, normals=60, weights="none", out=str(tmp_path))
     out = capsys.readouterr().out
-    assert "Synthetic against real Pneumonia that the GAN never saw" in out and "told apart" in out and "floor" in out
+    assert "Synthetic against real Pneumonia of the valid rows, which the GAN never saw" in out and "told apart" in out and "floor" in out
     assert set(read_manifest(next(folder.glob("b2a-*"))).label) == {"Normal"}
     plot_gan(folder)
     assert all(o.stat().st_size > 5000 for o in (folder/"fig2.png", *folder.glob("*/memorised.png")))
     assert {o.parent.name[:3] for o in folder.glob("*/memorised.png")} == {"a2b", "b2a"}
+
+def test_synthetic_films_are_judged_on_valid_rows_alone(made, rows, monkeypatch):
+    out, synth = made
+    asked, folder = [], Path(synth.file[0]).parent
+    figure = pd.DataFrame([dict(figure="none", value=1.)])
+    monkeypatch.setattr(room, "FEWEST", 2)
+    for o in "quality", "told_apart": monkeypatch.setattr(room, o, lambda real, *args, **kwargs: asked.append(real) or figure)
+    monkeypatch.setattr(room, "memorisation", lambda train, *args, **kwargs: asked.append(train) or pd.DataFrame())
+    monkeypatch.setattr(room, "_by_heart", lambda near: figure)
+    figure.to_csv(folder/"quality.csv") # of an older version, which took test rows too
+    (folder/"SYNTHETIC.txt").write_text("no patient is shown")
+    for _ in range(2): synthetic_minority(rows, out, weights="none", **TINY) # judged once
+    assert [set(o.split) for o in asked] == [{"train"}, {"valid"}, {"valid"}]
+    assert set(pd.read_csv(folder/"quality.csv").judged_on) == {"valid"}
+    assert "real patients" in (folder/"SYNTHETIC.txt").read_text()
 
 def test_too_few_to_judge_by_are_said_and_kept(rows, made, capsys):
     assert len(synthetic_minority(rows, made[0], n=7, weights="none", **TINY)) == 7

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from cxr_fastai import phantom
 from cxr_fastai.cohort import read_nih
 from cxr_fastai.duplicates import NEAR, perceptual_hash
-from cxr_fastai.phantom import draw_radiograph, make_phantom
+from cxr_fastai.phantom import draw_radiograph, is_drawn, make_phantom
 
 SET = Path(__file__).parents[1]/"data"/"phantom"
 NIH_HEADER = ("Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -36,6 +36,18 @@ def test_one_seed_gives_one_film_and_another_seed_another():
     assert film.dtype == np.uint8 and film.shape == (128, 128)
     assert (film == draw(7)).all()
     assert (film != draw(8)).mean() > .5
+
+def test_drawn_films_are_known_by_what_is_in_them(rows, tmp_path):
+    "Whatever their folder is called, resized, and as JPEG; films without the word are real."
+    assert is_drawn(rows) and not is_drawn(rows.drop(columns="file")) and not is_drawn(rows[:0])
+    some = rows[:5].assign(file=[str(tmp_path/f"{i}.jpg") for i in range(5)])
+    for size in 128, 200:
+        for new, old in zip(some.file, rows.file): Image.open(old).resize((size, size)).save(new)
+        assert is_drawn(some)
+    for o in some.file[:3]: Image.open(o).crop((20, 20, 128, 128)).save(o)
+    assert not is_drawn(some) # most are not
+    (tmp_path/phantom.MARK).write_text(phantom.NOTE)
+    assert is_drawn(some)
 
 def test_a_returning_patient_keeps_the_body_but_not_the_pose():
     assert phantom._body(7, 50, "M", "PA") == phantom._body(7, 50, "M", "PA") != phantom._body(8, 50, "M", "PA")

@@ -8,6 +8,7 @@ from cxr_fastai.data import RadiographDataLoaders
 from cxr_fastai.leaks import LeakError
 from cxr_fastai.learner import fusion_learner
 from cxr_fastai.metadata import MetadataTransform
+from cxr_fastai.phantom import draw_radiograph
 from cxr_fastai.policies import POLICIES
 from cxr_fastai.synthesis import *
 from cxr_fastai.synthesis import JITTER, _jittered
@@ -58,6 +59,32 @@ def test_sources_are_training_rows_of_one_class_each_once(rows, make, direction,
     assert synth["image"].is_unique and not set(synth["image"]) & set(rows["image"])
     if metadata in ("matched", "donor"): assert set(synth["donor_image"]) <= set(train_of(rows, here)["image"])
     else: assert synth["donor_image"].isna().all()
+
+def test_a_films_name_tells_no_patient_and_a_note_says_whose_films_they_are(rows, make, tmp_path):
+    synth = make()
+    for names in synth["image"], [o.name for o in (tmp_path/"out").iterdir()]:
+        told = " ".join(names)
+        assert not any(Path(o).stem in told for o in rows["image"]) and not any(str(o) in told for o in rows["patient_id"])
+    note = (tmp_path/"out"/"SYNTHETIC.txt").read_text()
+    assert "no patient" not in note and "real patients" in note and "terms of the data" in note and "recognised" in note
+    assert not set(synth["image"]) & set(make(out="other", seed=1)["image"]) # so that folders can be joined
+
+def test_changed_drawings_are_films_of_no_patient(rows, make, tmp_path):
+    files = [str(tmp_path/o) for o in rows["image"]]
+    for i, o in enumerate(files): Image.fromarray(draw_radiograph(i % 2, 50, "F", "PA", i % 3, size=64)).save(o)
+    make(table=rows.assign(file=files))
+    assert (tmp_path/"out"/"SYNTHETIC.txt").read_text().startswith("Synthetic radiographs by cxr_fastai: drawn films of no patient")
+
+def test_a_folder_of_before_is_read_under_its_own_names(rows, make, tmp_path):
+    synth, folder = make(), tmp_path/"out"
+    old = {o: f"a2b_{i:05}_{Path(s).stem}.png" for i, (o, s) in enumerate(zip(synth["image"], synth["source_image"]))}
+    for new, name in old.items(): (folder/new).rename(folder/name)
+    text = (folder/"manifest.csv").read_text()
+    for new, name in old.items(): text = text.replace(new, name)
+    (folder/"manifest.csv").write_text(text)
+    read = read_manifest(folder)
+    assert list(read["image"]) == list(old.values()) and (png(read) == resynthesise(Fade(), synth)).all()
+    assert len(add_synthetic(rows, read)) == len(rows) + 9
 
 def test_images_are_translated_in_batches(rows, make):
     gan = Fade(rows)
