@@ -53,6 +53,7 @@ from .signs import *
 from .study import *
 from .synthesis import *
 from .tables import *
+from .tensors import *
 from .tracking import *
 from .typical import *
 from .unpaired import *

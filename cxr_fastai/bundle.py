@@ -2,20 +2,23 @@
 
 A bundle is a folder of `bundle.json` (the card) and `model.safetensors`, or one .safetensors file with the card in its
 header. What is built is always this package's own code, named by the card and checked word by word before."""
-import hashlib, math, struct
-from textwrap import shorten
+import math
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from .backbone import create_backbone
 from .basics import *
 from .card import *
 from .cohort import positive
 from .data import *
+from .fusion import build_model
 from .learner import *
 from .metadata import MetadataTransform
 from .runs import versions
 from .show import TensorRadiograph
+from .tensors import check_types, check_values, file_header, file_types, mend_variances, read_weights
+from .tensors import sha256_of as _sha256
 from .typical import typical_ranges
 
 __all__ = ["bundle_card", "load_bundle", "read_card", "save_bundle"]
@@ -23,6 +26,7 @@ __all__ = ["bundle_card", "load_bundle", "read_card", "save_bundle"]
 FACTORIES = dict(image=image_learner, metadata=metadata_learner, fusion=fusion_learner)
 FILMS = 2000                # training films at most that `typical_ranges` are measured on
 COMPUTING = "torch", "timm" # whose other versions may give other bits
+MAX_WEIGHTS = 500_000_000 # numbers; VGG16 has 138 million
 
 # Files
 
@@ -32,19 +36,6 @@ def _places(path):
     if path.suffix == ".safetensors": return path, path
     return path/"model.safetensors", path/"bundle.json"
 
-def _header(file):
-    "The words in a safetensors file's header. BundleError for one of a wrong length or form, before anything is read."
-    size = file.stat().st_size
-    with open(file, "rb") as f:
-        n = struct.unpack("<Q", f.read(8).ljust(8, b"\xff"))[0]
-        if n > min(MAX_HEADER, size - 8):
-            raise BundleError(f"{file} is no safetensors file, or is truncated: its header claims {n:,} bytes, and the "
-                              f"file has {size:,}.")
-        header = parse_json(f.read(n), file)
-    meta = header.get("__metadata__", {}) if isinstance(header, dict) else None
-    if isinstance(meta, dict): return meta
-    raise BundleError(f"{file} is no safetensors file: its header is no table.")
-
 def read_card(
     path:str|Path, # a bundle's folder or file
 ) -> dict:
@@ -53,31 +44,13 @@ def read_card(
     for o in {weights, file}:
         if not o.is_file(): raise FileNotFoundError(f"{o} does not exist: {path} is no bundle.")
     if file == weights:
-        text = _header(file).get("cxr_fastai")
+        text = file_header(file).get("cxr_fastai")
         if not isinstance(text, str): raise BundleError(f"{file}: its header holds no card.")
     else: text = file.read_bytes() if file.stat().st_size <= MAX_CARD else ""
     if len(text) > MAX_CARD or not text: raise BundleError(f"{file}: a card has at most {MAX_CARD:,} bytes, and some.")
     card = parse_json(text, file)
     check_card(card, file)
     return card
-
-def _sha256(card, state):
-    "Of all the card says but this, and of each weight's name, type, shape and bytes."
-    said = {k: v for k, v in card.items() if k != "sha256"}
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-    for name, o in sorted(state.items()):
-        digest.update(f"{name} {o.dtype} {tuple(o.shape)}".encode())
-        digest.update(o.contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-def _weights(file):
-    "The tensors. BundleError for what is no whole safetensors file."
-    _header(file)
-    try:
-        with safe_open(file, "pt") as f: return {k: f.get_tensor(k) for k in f.keys()}
-    except (SafetensorError, OSError, ValueError) as e: raise BundleError(f"{file}: {one_line(e)}.") from None
-
-def _broken(state): return [k for k, o in state.items() if o.is_floating_point() and not o.isfinite().all()]
 
 # Save
 
@@ -142,7 +115,8 @@ def bundle_card(
 ) -> tuple[dict, dict]:      # the card, with its checksum, and the weights
     "What a bundle of `learn` holds."
     state = {k: v.detach().cpu().contiguous().clone() for k, v in learn.model.state_dict().items()}
-    if broken := _broken(state): raise BundleError(f"{few(broken)}: not a number, or infinite; nothing was saved.")
+    try: check_values(mend_variances(state), state, "The model")
+    except BundleError as e: raise BundleError(f"{str(e)[:-1]}; nothing was saved.") from None
     card = _plain(_card(learn, threshold, summary, licence))
     return card | dict(sha256=_sha256(card, state)), state
 
@@ -183,6 +157,21 @@ def _empty_dls(card, device):
     stats = {k: tuple(v) if k in names["cont_names"] else v for k, v in stats.items()}
     return block.empty(card["classes"], stats, card["bs"], device)
 
+def _named(card): return card.get("arch", "the MLP")
+
+def _skeleton(card, dls, file):
+    "The state of the model that a card names, on the meta device: names, shapes and types, and not a byte of weights."
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            backbone = create_backbone(card["arch"], "none", card["size"]) if "arch" in card else None
+            model = build_model(card, backbone, dls.transform(MetadataTransform), len(card["classes"]))
+    except Exception as e: # whatever an architecture says of a size that it can't have
+        raise BundleError(f"{file}: {_named(card)} can't be built at {card['size']} pixels: {one_line(e)}") from None
+    n = sum(o.numel() for o in model.parameters())
+    if n > MAX_WEIGHTS: raise BundleError(f"{file}: {_named(card)} has {n:,} weights, more than {MAX_WEIGHTS:,}.")
+    return model.state_dict()
+
 def load_bundle(
     path:str|Path,      # a bundle's folder or file
     device:str=None,    # 'cpu', 'cuda'; fastai's default where not given
@@ -192,17 +181,17 @@ def load_bundle(
     file and what doesn't fit: a card of another form or format, weights that are other than its checksum says, that
     don't fit the architecture, or aren't finite."""
     card, (file, _) = read_card(path), _places(path)
-    state = _weights(file)
+    dls = _empty_dls(card, device)
+    check_types(file_types(file), _skeleton(card, dls, file), file, _named(card))
+    state = read_weights(file)
     if _sha256(card, state) != card["sha256"]:
         raise BundleError(f"{path}: card and weights aren't those that were saved together; get the bundle again.")
-    if broken := _broken(state): raise BundleError(f"{file}: {few(broken)} is not a number, or infinite.")
     _warn_of_versions(card, path)
     kwargs = {o: card[o] for o in ("arch", "ps", "fusion", "n_meta", "meta_dropout") if o in card}
     if "arch" in card: kwargs |= dict(weights="none", precision=precision or card["precision"])
-    learn = FACTORIES[card["kind"]](_empty_dls(card, device), **kwargs)
-    try: learn.model.load_state_dict(state)
-    except RuntimeError as e: raise BundleError(f"{file} doesn't fit {card.get('arch', 'the MLP')}: "
-                                                f"{shorten(str(e), 200, placeholder=' ...')}") from None
+    learn = FACTORIES[card["kind"]](dls, **kwargs)
+    check_values(state, learn.model.state_dict(), file)
+    learn.model.load_state_dict(state)
     if "arch" in card: learn.model.backbone.weights = card["weights"]
     learn.card, learn.threshold = card, card["threshold"]
     return learn

@@ -1,12 +1,12 @@
 """What a bundle's card must say, word by word: a file from a stranger is checked by this before anything is built."""
-import json
+import json, math
 from numbers import Real
 from pathlib import Path
 
 import timm
 
 from . import __version__
-from .arms import FUSION_NAMES
+from .arms import FUSION_NAMES, parse_arm
 from .files import few
 from .typical import SIDE
 
@@ -14,8 +14,10 @@ __all__ = ["FORMAT", "MAX_CARD", "MAX_HEADER", "USES", "BundleError", "check_car
 
 FORMAT = 1
 USES = dict(image="image", metadata="metadata", fusion="both") # kind of learner -> inputs of its DataLoaders
-MAX_CARD, MAX_HEADER = 1_000_000, 10_000_000 # bytes; ResNet152's header has 0.1 million
+MAX_CARD, MAX_HEADER = 1_000_000, 4_000_000 # bytes; ResNet152's header has 0.1 million
 MAX_SIZE, MAX_BS, MAX_WIDTH = 2048, 65_536, 4096 # pixels a side, rows a batch, units of the MLP's output
+MAX_BATCH = 2**31            # pixels of all images of a batch
+MAX_WORDS, MAX_DEPTH = 4096, 20 # of a metadata column; tables within tables
 
 class BundleError(ValueError): "A bundle that can't be used: one sentence names the file and what doesn't fit."
 
@@ -25,16 +27,37 @@ def parse_json(
 ):
     "json as Python has it. BundleError for anything else; NaN and Infinity aren't json."
     def refuse(o): raise ValueError(f"it holds {o}")
-    try: return json.loads(text, parse_constant=refuse)
+    def table(pairs):
+        res = dict(pairs)
+        if len(res) < len(pairs): refuse("a name twice") # of which another reader may take the other
+        return res
+    try: return json.loads(text, parse_constant=refuse, object_pairs_hook=table)
     except (ValueError, RecursionError) as e: raise BundleError(f"{file}: its json can't be read ({e}).") from None
 
 # Each field: a test of the value, and what it should be in words.
+
+def _utf8(o):
+    try: return o.isascii() or bool(o.encode())
+    except UnicodeEncodeError: return False # half of a surrogate pair can't be written
+
+def _plain(o, depth=MAX_DEPTH):
+    "Whether all that is in it can be written again, by any program: no number without end, no nest without bottom."
+    if not depth: return False
+    if isinstance(o, dict): return all(_utf8(k) and _plain(v, depth - 1) for k, v in o.items())
+    if isinstance(o, list): return all(_plain(v, depth - 1) for v in o)
+    if isinstance(o, str): return _utf8(o)
+    if isinstance(o, float): return math.isfinite(o)
+    return o is None or abs(o) < 2**63
 
 def _text(o): return isinstance(o, str) and len(o) < 10_000
 def _texts(o): return isinstance(o, list) and all(map(_text, o))
 def _number(o, low, high): return isinstance(o, Real) and not isinstance(o, bool) and low <= o <= high
 def _whole(o, low, high): return _number(o, low, high) and isinstance(o, int)
 def _table(o): return isinstance(o, dict)
+def _said(o): return o is None or isinstance(o, Real) or _text(o) # what is only printed
+def _figures(o): return _table(o) and all(v is None or isinstance(v, Real) for v in o.values())
+
+READ = "epochs", "lr", "seed", "protocol", "epoch_rule" # of a summary's settings, beside the arm
 
 COMMON = dict(
     format=(lambda o: o == FORMAT, f"{FORMAT}; this is cxr_fastai {__version__}"),
@@ -43,7 +66,9 @@ COMMON = dict(
     threshold=(lambda o: _number(o, 0, 1), "a number from 0 to 1"),
     precision=(lambda o: o in ("bf16", "fp32"), "bf16 or fp32"),
     weights=(_text, "words"), licence=(_text, "words"), sha256=(_text, "words"),
-    versions=(_table, "a table"), training=(_table, "a table"), summary=(_table, "a table"),
+    versions=(lambda o: _table(o) and all(map(_text, o.values())), "a table of words"),
+    training=(lambda o: _table(o) and _training_fits(o), "a table of whole numbers and of the last epoch's figures"),
+    summary=(lambda o: _table(o) and _summary_fits(o), "a table whose settings and test are those of a study"),
     typical=(lambda o: _table(o) and (not o or _ranges_fit(o)), "what typical_ranges gives"),
     bs=(lambda o: _whole(o, 1, MAX_BS), f"1 to {MAX_BS}"),
     size=(lambda o: _whole(o, 1, MAX_SIZE), f"1 to {MAX_SIZE} pixels"))
@@ -58,11 +83,26 @@ METADATA = dict(
     meta_dropout=(lambda o: _number(o, 0, 1), "a number from 0 to 1"))
 FIELDS = dict(image=COMMON | IMAGE, metadata=COMMON | METADATA, fusion=COMMON | IMAGE | FUSION | METADATA)
 
+def _training_fits(o):
+    return _figures(o.get("last_epoch", {})) and all(_whole(v, 0, 2**63) for k, v in o.items() if k != "last_epoch")
+
+def _arm_fits(o):
+    try: return _text(o) and bool(parse_arm(o))
+    except ValueError: return False
+
+def _summary_fits(o):
+    "As far as `model_card` reads it; whoever saves may tell more."
+    s, test = o.get("settings", {}), o.get("test", {})
+    ends = [test.get(k) is None for k in ("recall_low", "recall_high")] if _table(test) else []
+    if not (_table(s) and _figures(test) and ends[0] == ends[1]): return False
+    if "arm" in s and not _arm_fits(s["arm"]): return False
+    return all(_said(s.get(k)) for k in READ)
+
 def _ranges_fit(o):
     "Of `typical.typical_ranges`."
     row = lambda x: isinstance(x, list) and len(x) == SIDE**2 and all(_number(v, -1, 1) for v in x)
     return (set(o) == {"films", "mean", "patterns", "far", "flat"} and row(o["mean"]) and _number(o["far"], 0, 10) and
-            _number(o["flat"], 0, 255) and isinstance(o["patterns"], list) and 0 < len(o["patterns"]) < 100 and
+            _whole(o["films"], 1, 2**63) and _number(o["flat"], 0, 255) and isinstance(o["patterns"], list) and 0 < len(o["patterns"]) < 100 and
             all(map(row, o["patterns"])))
 
 def _columns_fit(o):
@@ -70,7 +110,8 @@ def _columns_fit(o):
     names, stats = o["cat_names"] + o["cont_names"], o["stats"]
     if not names or len(set(names)) < len(names) or set(names) != set(stats): return False
     span = lambda s: isinstance(s, list) and len(s) == 2 and all(_number(x, -1e300, 1e300) for x in s) and s[0] <= s[1]
-    return all(_texts(stats[c]) and stats[c] for c in o["cat_names"]) and all(span(stats[c]) for c in o["cont_names"])
+    words = lambda s: _texts(s) and 0 < len(set(s)) == len(s) <= MAX_WORDS
+    return all(words(stats[c]) for c in o["cat_names"]) and all(span(stats[c]) for c in o["cont_names"])
 
 def check_card(
     card:dict,     # what json gave
@@ -80,10 +121,14 @@ def check_card(
     if not _table(card): raise BundleError(f"{file}: the card is no table of names and values.")
     if not COMMON["kind"][0](kind := card.get("kind")):
         raise BundleError(f"{file}: kind is {_short(kind)} and should be {COMMON['kind'][1]}.")
+    if not _plain(card): raise BundleError(f"{file}: the card is nested too deep, or holds what json can't.")
     for name, (fits, wanted) in FIELDS[kind].items():
         if name not in card: raise BundleError(f"{file}: the card lacks {name!r}.")
         if not fits(card[name]):
             raise BundleError(f"{file}: {name} is {_short(card[name])} and should be {wanted}.")
-    if more := set(card) - set(FIELDS[kind]): raise BundleError(f"{file}: the card has an unknown {few(sorted(more))}.")
+    if more := set(card) - set(FIELDS[kind]):
+        raise BundleError(f"{file}: the card has an unknown {few(o if o.isidentifier() else _short(o) for o in sorted(more))}.")
+    if card["bs"] * card["size"]**2 > MAX_BATCH:
+        raise BundleError(f"{file}: bs {card['bs']} and size {card['size']} together are more than {MAX_BATCH:,} pixels.")
 
 def _short(o): return f"{o!r:.60}"

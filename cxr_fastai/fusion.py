@@ -3,7 +3,7 @@ and both trained jointly with merged outputs, in the ways of `FUSIONS`. Each giv
 from .backbone import *
 from .basics import *
 
-__all__ = ["FUSIONS", "MetadataMLP", "ImageModel", "MetadataModel", "FusionModel", "parameter_groups"]
+__all__ = ["FUSIONS", "build_model", "MetadataMLP", "ImageModel", "MetadataModel", "FusionModel", "parameter_groups"]
 
 class MetadataMLP(Module):
     """Three fully connected layers over encoded metadata (the paper's MLP-meta). In training each value is masked as
@@ -125,6 +125,21 @@ class FusionModel(Module):
         still = self.head.state_dict(), (fmap[only], token[only].detach()) # a state dict is detached
         out = self.head(fmap[real], meta), torch.func.functional_call(self.head, *still)
         return torch.cat(out)[torch.cat([real, only]).argsort()]
+
+def build_model(
+    settings:dict,         # of a learner or a card: `kind`, and what it takes of arch, ps, fusion, n_meta, meta_dropout
+    backbone:Backbone,     # None for a model of metadata alone
+    metadata:Transform,    # the fitted `MetadataTransform`; None for one of images alone
+    n_out:int,             # classes
+    bf16:bool=False,       # compute in bfloat16
+) -> Module:
+    "The model that `settings` describe."
+    s = settings
+    if s["kind"] == "image": return ImageModel(backbone, n_out, s["ps"], bf16)
+    if s["kind"] == "metadata": return MetadataModel(MetadataMLP(metadata, n_out, p_missing=s["meta_dropout"]))
+    mlp = MetadataMLP(metadata, s["n_meta"], p_missing=s["meta_dropout"])
+    head = FUSIONS[s["fusion"]](backbone.width, s["n_meta"], n_out, s["ps"])
+    return FusionModel(backbone, mlp, head, bf16)
 
 def parameter_groups(
     model:nn.Module, # one of the three models

@@ -124,8 +124,8 @@ def image_learner(
     "Image alone: the paper's DCNN-real. Starts frozen where the body is pretrained."
     seed = _begin(dls, seed, "image", "both")
     backbone = _backbone(dls, arch, weights)
-    model = ImageModel(backbone, dls.c, ps, use_bf16(precision, dls.device))
     settings = dict(kind="image", arch=arch, ps=ps)
+    model = build_model(settings, backbone, None, dls.c, use_bf16(precision, dls.device))
     return _learner(dls, model, seed, metrics, cbs, settings, backbone.weights != "none", **kwargs)
 
 @delegates(Learner.__init__, but=["dls", "model", "loss_func", "splitter"])
@@ -139,8 +139,9 @@ def metadata_learner(
 ) -> RadiographLearner:
     "Metadata alone: the paper's MLP-meta, three fully connected layers. One parameter group: `freeze` freezes nothing."
     seed = _begin(dls, seed, "metadata", "both")
-    model = MetadataModel(MetadataMLP(dls.transform(MetadataTransform), dls.c, p_missing=meta_dropout))
-    return _learner(dls, model, seed, metrics, cbs, dict(kind="metadata", meta_dropout=meta_dropout), **kwargs)
+    settings = dict(kind="metadata", meta_dropout=meta_dropout)
+    model = build_model(settings, None, dls.transform(MetadataTransform), dls.c)
+    return _learner(dls, model, seed, metrics, cbs, settings, **kwargs)
 
 @delegates(Learner.__init__, but=["dls", "model", "loss_func", "splitter"])
 def fusion_learner(
@@ -161,8 +162,7 @@ def fusion_learner(
     if fusion not in FUSIONS: raise ValueError(f"fusion={fusion!r} is not known; use one of {', '.join(FUSIONS)}.")
     seed = _begin(dls, seed, "both")
     backbone = _backbone(dls, arch, weights)
-    mlp = MetadataMLP(dls.transform(MetadataTransform), n_meta, p_missing=meta_dropout)
-    head = FUSIONS[fusion](backbone.width, n_meta, dls.c, ps)
-    model = FusionModel(backbone, mlp, head, use_bf16(precision, dls.device))
     settings = dict(kind="fusion", arch=arch, ps=ps, fusion=fusion, n_meta=n_meta, meta_dropout=meta_dropout)
+    metadata, bf16 = dls.transform(MetadataTransform), use_bf16(precision, dls.device)
+    model = build_model(settings, backbone, metadata, dls.c, bf16)
     return _learner(dls, model, seed, metrics, cbs, settings, backbone.weights != "none", **kwargs)

@@ -58,13 +58,14 @@ class MetadataTransform(Transform):
     @property
     def column(self):
         "The column's number for each slot, int64 `[d]`."
-        return torch.repeat_interleave(torch.arange(len(self.names)), torch.tensor(self.widths))
+        return torch.from_numpy(np.repeat(np.arange(len(self.names)), self.widths))
 
     @property
     def missing(self):
         "True for each slot that says 'this value is missing', bool `[d]`: the last of every column."
-        ends = torch.tensor(self.widths).cumsum(0) - 1
-        return torch.zeros(sum(self.widths), dtype=torch.bool).index_fill(0, ends, True)
+        missing = np.zeros(sum(self.widths), bool)
+        missing[np.cumsum(self.widths) - 1] = True
+        return torch.from_numpy(missing)
 
     def _words(self, values, name):
         "One-hot `[n, words + 2]` of a column of words."

@@ -56,6 +56,7 @@ def _metrics(card, study):
                 f"{one['backbone']}, {one['arm']}; protocol '{one['protocol']}'. Intervals are of the test patients, "
                 "not of training or of the split.\n\n" + head + "\n".join(lines))
     if not test: return "None were stored with this model. Measure it before anyone relies on it."
+    test = {k: v for k, v in test.items() if v is not None} # what one class alone can't give
     span = {"recall": f"{test['recall_low']:.3f} to {test['recall_high']:.3f} (Wilson)"} if "recall_low" in test else {}
     lines = [f"| {words} | {test[k]:.3f} | {span.get(k, 'not stored')} |" for k, words in SHOWN.items() if k in test]
     return (f"{test.get('n')} test rows, {test.get('positives')} positive, one seed: an anecdote. Real rows only.\n\n"

@@ -1,8 +1,10 @@
 import json, pickle, struct, subprocess, sys, warnings
+import mutants
 import numpy as np, pandas as pd, pytest, torch
 from safetensors.torch import load_file, save_file
 from cxr_fastai.basics import Normalize, aug_transforms
 from cxr_fastai.bundle import *
+from cxr_fastai.bundle import FACTORIES
 from cxr_fastai.card import BundleError
 from cxr_fastai.data import RadiographDataLoaders
 from cxr_fastai.fusion import FUSIONS
@@ -190,13 +192,73 @@ def test_nan_weights_are_refused(saved):
     rewrite(saved, lambda s: s | {"mlp.token": torch.full_like(s["mlp.token"], torch.nan)})
     refused(saved, "mlp.token is not a number")
 
+def like(s, name, value): return s | {name: torch.full_like(s[name], value)}
+def cast(s, kind, *names): return {k: v.to(kind) if v.is_floating_point() and (k in names or not names) else v for k, v in s.items()}
+VAR = "backbone.body.bn1.running_var"
+
 @pytest.mark.parametrize("f, match", [
-    (lambda s: {k: v for k, v in s.items() if k != "mlp.token"}, "Missing key.*mlp.token"),
-    (lambda s: s | {"../../../tmp/x": torch.ones(1)}, "Unexpected key"),
-    (lambda s: s | {"mlp.token": torch.ones(99)}, "size mismatch")])
+    (lambda s: {k: v for k, v in s.items() if k != "mlp.token"}, "lacks mlp.token"),
+    (lambda s: s | {"../../../tmp/x": torch.ones(1)}, "unknown '../../../tmp/x'"),
+    (lambda s: s | {"mlp.token": torch.ones(99)}, r"mlp.token is \[99\], not \[32\]"),
+    (lambda s: cast(s, torch.float64, "mlp.token"), "mlp.token is of type F64; weights are fp32, bf16 or fp16"),
+    (lambda s: cast(s, torch.int32, "mlp.token"), "of type I32"), (lambda s: cast(s, torch.float8_e4m3fn), "of type F8"),
+    (lambda s: cast(s, torch.float16, "mlp.token"), "of the types F16, F32, and must be of one"),
+    (lambda s: s | {"mlp.missing": s["mlp.missing"].byte()}, "mlp.missing is of type U8, not torch.bool"),
+    (lambda s: like(s, VAR, -1), "running_var is not positive"), (lambda s: like(s, VAR, 0), "running_var is not positive"),
+    (lambda s: like(s, "backbone.std", 0), "backbone.std is not positive"), (lambda s: like(s, VAR, torch.inf), "infinite"),
+    (lambda s: like(s, VAR.replace("running_var", "num_batches_tracked"), -1), "is a number of batches"),
+    (lambda s: like(s, "mlp.column", 10**9), "mlp.column isn't what the card's settings give")])
 def test_weights_that_do_not_fit_are_named(saved, f, match):
     rewrite(saved, f)
     refused(saved, match)
+
+def test_weights_may_be_written_in_half_precision(saved):
+    for kind in torch.bfloat16, torch.float16:
+        rewrite(saved, lambda s: cast(s, kind))
+        state = load_bundle(saved).model.state_dict()
+        assert all(torch.equal(o.to(state[k].dtype), state[k]) for k, o in load_file(saved/"model.safetensors").items())
+
+def test_a_variance_of_zero_is_saved_as_the_least_that_changes_nothing(rows, tmp_path):
+    learn = make(rows, tmp_path, "metadata")
+    bn = next(o for o in learn.model.modules() if isinstance(o, torch.nn.BatchNorm1d))
+    bn.running_var[0] = 0
+    assert torch.equal(said(learn, held_out(rows)), said(load_bundle(save_bundle(learn, tmp_path/"b")), held_out(rows)))
+
+@pytest.mark.parametrize("fields, match", [
+    (dict(arch="vit_7b_patch16_dinov3"), r"has 6,\d{3},\d{3},\d{3} weights, more than"), (dict(arch="vit_giant_patch14_dinov2"), "weights, more than"),
+    (dict(arch="resnet152"), "lacks"), (dict(arch="efficientvim_m1"), "can't be built at 48 pixels"),
+    (dict(size=2048, bs=513), "together are more"), (dict(arch="test_vit"), "lacks"), (dict(n_meta=4096), r"is \[")])
+def test_what_a_card_names_is_refused_before_a_byte_of_it_is_built(saved, fields, match, monkeypatch):
+    change(saved, honest=True, **fields)
+    for o in FACTORIES: monkeypatch.setitem(FACTORIES, o, None)
+    monkeypatch.setattr("cxr_fastai.bundle.read_weights", None)
+    refused(saved, match)
+
+SETTINGS = dict(arm="real-meta", epochs=1)
+
+@pytest.mark.parametrize("fields, match", [
+    (dict(summary=dict(settings=[])), "summary is"), (dict(summary=dict(settings=dict(arm="x"))), "summary is"),
+    (dict(summary=dict(settings=SETTINGS | dict(lr=[]))), "summary is"), (dict(summary=dict(test=dict(recall="high"))), "summary is"),
+    (dict(summary=dict(test=dict(recall_low=.1))), "summary is"), (dict(summary=dict(a=float("inf"))), "holds Infinity"),
+    (dict(training=dict(rows=-1)), "training is"), (dict(training=dict(last_epoch=dict(recall=[]))), "training is"),
+    (dict(versions=dict(torch=2)), "versions is"), (dict(licence="\ud800"), "what json can't"),
+    (dict(metadata=METADATA | dict(stats=dict(sex=["F", "F"], age=[0, 90]))), "metadata is"),
+    (dict(metadata=METADATA | dict(stats=dict(sex=list(map(str, range(5000))), age=[0, 90]))), "metadata is"),
+    (dict(summary=json.loads('{"a":' * 30 + "1" + "}" * 30)), "nested too deep")])
+def test_a_card_is_checked_as_deep_as_it_is_read(saved, fields, match):
+    change(saved, honest=True, **fields)
+    refused(saved, match)
+
+def test_a_name_that_stands_twice_is_refused(saved):
+    text = (saved/"bundle.json").read_text()
+    (saved/"bundle.json").write_text(text.replace("{", '{"threshold": 0.5,', 1))
+    refused(saved, "a name twice")
+
+def test_mutants_are_refused_by_name_or_are_whole(rows, tmp_path):
+    "`python tests/mutants.py 2000` tries more of them."
+    found = list(mutants.run(rows, tmp_path/"m", 100))
+    assert {o[1] for o in found} == {"refused", "accepted"} and sum(o[1] == "refused" for o in found) > 60
+    assert max(o[2] for o in found) < 500 # MB
 
 def test_what_is_no_bundle_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no bundle"): load_bundle(tmp_path)
