@@ -12,6 +12,7 @@ from .cell import *
 from .checkpoint import *
 from .cohort import *
 from .compare import *
+from .csvs import *
 from .cyclegan import *
 from .data import *
 from .dicom import *

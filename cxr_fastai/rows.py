@@ -1,44 +1,135 @@
-"""Rows of radiographs, one an image: their two classes, their patients' ids, and a csv that gives them back as they were."""
-import zlib
+"""Rows of radiographs, one an image: their two classes, their metadata as a model takes it, and a csv that gives them
+back as they were."""
+import json
 from pathlib import Path
 import numpy as np, pandas as pd
 
-from .files import atomic
-from .words import fold_id, fold_ids
+from .csvs import read_text, write_csv
+from .files import few
+from .words import fold_id, fold_ids, fold_numbers, fold_words
 
-__all__ = ["classes", "fold_id", "fold_ids", "positive", "read_rows", "save_rows"]
+__all__ = ["RESERVED", "check_names", "classes", "fold_id", "fold_ids", "fold_metadata", "positive", "read_rows", "save_rows"]
 
-_TEXT = ["image", "sex", "view", "findings", "label", "file", "split"] # words, even if they look like numbers
+RESERVED = { # columns of our own tables, which metadata can't be named as
+    *"image patient_id label file split classes words".split(),                                         # rows
+    *"synthetic metadata_policy source_image source_file source_patient_id donor_image generator direction".split(),
+    *"zoom angle shift_x shift_y seed size".split(),                                                    # synthetic rows
+    *"missing probability decision flag error threshold model stamp pixels".split(),                    # predictions
+    *"side backbone arm row with_input".split()}                                                        # a study's
+_TEXT = ["image", "sex", "view", "findings", "label", "file", "split"] # words of a csv that doesn't say which are
 
-def _read(csv, **kwargs):
-    "Text of a csv; only an empty field is missing, so that a word like 'None' stays a word."
-    try: return pd.read_csv(csv, encoding="utf-8-sig", keep_default_na=False, na_values=[""], **kwargs)
-    except FileNotFoundError: raise
-    except (EOFError, OSError, zlib.error, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as e:
-        raise ValueError(f"{csv} can't be read as a table: {str(e).strip()}.") from e
+# Metadata
+
+def check_names(
+    cat_names:list,  # metadata columns of words
+    cont_names:list, # metadata columns of numbers
+):
+    "ValueError for a name that is given twice, or that a column of our own tables has."
+    names = [*cat_names, *cont_names]
+    if twice := sorted({str(o) for o in names if names.count(o) > 1}):
+        raise ValueError(f"Metadata {few(map(repr, twice))} is named twice among cat_names and cont_names; name it once.")
+    if own := sorted(RESERVED.intersection(names)):
+        raise ValueError(f"{few(map(repr, own))} can't name metadata: the rows' own columns and those of predictions have "
+                         f"such names; rename it, as in rows.rename(columns={{'{own[0]}': 'my_{own[0]}'}}).")
+
+def _refuse(rows, bad, name, why):
+    at = np.flatnonzero(bad)
+    names = rows["image"] if "image" in rows else pd.Series(rows.index, rows.index)
+    found = few(f"{v!r} ({i})" for v, i in zip(rows[name].iloc[at], names.iloc[at]))
+    raise ValueError(f"{len(at):,} of {len(rows):,} values of metadata column '{name}', one of numbers, {why}: {found}.")
+
+def _numbers(rows, name):
+    "A column as numbers; ages that are too old become missing, aloud."
+    numbers, why = fold_numbers(rows[name], name)
+    old = why.str.endswith("years").to_numpy(bool)
+    for o in dict.fromkeys(why[~old]):
+        if o: _refuse(rows, (why == o).to_numpy(bool), name, o.replace("is ", "are ", 1))
+    if old.any(): print(f"{old.sum():,} of {len(rows):,} values of '{name}' are over 100 years and become missing.")
+    return numbers
+
+def fold_metadata(
+    rows:pd.DataFrame, # any rows
+    cat_names=(),      # their metadata columns of words
+    cont_names=(),     # their metadata columns of numbers
+) -> pd.DataFrame:     # the same, where nothing was to fold
+    """Metadata as a model takes it: words in one writing, text that stands for numbers as numbers. ValueError for a name
+    of `RESERVED`, for two columns of one name, and for what is no number or none that float32 holds, with its rows."""
+    check_names(cat_names, cont_names)
+    if twice := [o for o in rows.columns[rows.columns.duplicated()]]:
+        raise ValueError(f"The table has more than one column {few(map(repr, twice))}: rename or drop one.")
+    new = {o: fold_words(rows[o], o) for o in cat_names if o in rows and not pd.api.types.is_numeric_dtype(rows[o])}
+    new = {o: v for o, v in new.items() if not v.astype(object).equals(rows[o].astype(object))}
+    for o in cont_names:
+        if o in rows and (not pd.api.types.is_numeric_dtype(rows[o]) or not fold_numbers(rows[o], o)[1].eq("").all()):
+            new[o] = _numbers(rows, o)
+    return rows.assign(**new) if new else rows
+
+# A csv of rows
 
 def _ids(text):
-    "Whole numbers if every id is written as one (12, not 012), so that a saved table reads back the same."
-    return text.astype(np.int64) if text.str.fullmatch(r"0|[1-9]\d{0,17}").all() else text
+    "Folded, and whole numbers if every id is one, so that an id has one writing and a saved table reads back the same."
+    codes, there = text.factorize() # code -1: missing, the last of the arrays below
+    there = pd.Series(there)
+    digits = bool((there.str.isdigit() & there.str.isascii() & there.str.len().lt(19)).all())
+    ids = there if digits else fold_ids(there)
+    whole = (codes >= 0).all() and (digits or ids.str.fullmatch("-?[0-9]{1,18}").all())
+    ids = ids.astype(np.int64).array if whole else pd.array([*ids, np.nan], dtype=text.dtype)
+    return pd.Series(ids[codes], text.index, name=text.name)
+
+def _has_words(values):
+    return not pd.api.types.is_numeric_dtype(values) and values.map(lambda o: isinstance(o, str)).any()
 
 def save_rows(
     rows:pd.DataFrame, # any rows
-    csv:str|Path,      # written whole or not at all; gzipped if it ends in .gz
+    csv:str|Path,      # written whole or not at all; packed if it ends in .gz, .bz2, .xz or .zip
 ):
-    "Write `rows` as a plain csv; its column `classes` (`Normal|Pneumonia`) keeps which label is the positive one."
-    with atomic(csv) as tmp: rows.assign(classes="|".join(classes(rows))).to_csv(tmp, index=False)
+    """Write `rows` as a plain csv. Its column `classes` is a json list, [negative, positive]; its column `words` one of
+    the columns that are words, whatever they look like. ValueError where `rows` have such columns."""
+    names = [o.item() if hasattr(o, "item") else o for o in classes(rows)]
+    if own := [o for o in ("classes", "words") if o in rows]:
+        raise ValueError(f"The rows have a column {few(map(repr, own))}, as the csv of save_rows has one: rename it.")
+    words = [str(o) for o in rows if o != "label" and _has_words(rows[o])]
+    write_csv(rows.assign(classes=json.dumps(names, ensure_ascii=False), words=json.dumps(words, ensure_ascii=False)), csv)
+
+def _listed(csv, text, name):
+    "What a column of one json list says."
+    found = text.pop(name).unique()
+    try:
+        if len(found) == 1 and isinstance(res := json.loads(found[0]), list): return res
+        if len(found) == 1 and name == "classes": return found[0].split("|") # as earlier versions wrote it
+    except (ValueError, TypeError):
+        if len(found) == 1 and name == "classes" and isinstance(found[0], str): return found[0].split("|")
+    raise ValueError(f"{csv} is damaged: its column '{name}' isn't one json list in all rows; save_rows writes it anew.")
+
+def _inferred(values):
+    "Text of a column that isn't one of words, as what it was: bool, whole numbers, numbers."
+    there = values.dropna()
+    if len(there) and there.isin(["True", "False"]).all():
+        res = values.map({"True": True, "False": False})
+        return res.astype(bool) if len(there) == len(values) else res.astype(object)
+    try:
+        if len(there) == len(values) and values.str.fullmatch(r"[+-]?[0-9]{1,18}").all(): return values.astype(np.int64)
+        return values.astype(object).astype(float)
+    except (TypeError, ValueError): return values
 
 def read_rows(
     csv:str|Path, # written by `save_rows`
-    cat_names=(), # metadata columns whose words look like numbers, such as 1, 2, 3
+    cat_names=(), # metadata columns of words, where an earlier version wrote the csv, which doesn't say so
 ) -> pd.DataFrame:
-    "Rows saved by `save_rows`, label and ids as they were; ValueError for any other csv."
-    words = ["patient_id", "classes", *_TEXT, *cat_names]
-    rows = _read(csv, dtype=dict.fromkeys(words, str))
-    if "classes" not in rows or rows["classes"].nunique() != 1:
-        raise ValueError(f"{csv} was not written by save_rows (no column 'classes'): use read_nih or read_table.")
-    label = pd.Categorical(rows["label"], rows.pop("classes")[0].split("|"), ordered=True)
-    return rows.assign(label=label, patient_id=_ids(rows["patient_id"]))
+    "Rows saved by `save_rows`, label, words and ids as they were; ValueError for any other csv."
+    text = read_text(csv, strip=False).reset_index(drop=True)
+    if lost := [o for o in ("classes", "label", "patient_id") if o not in text]:
+        raise ValueError(f"{csv} was not written by save_rows (no column {few(map(repr, lost))}): use read_nih or read_table.")
+    if text.empty: raise ValueError(f"{csv} holds no rows below its header.")
+    names, old = _listed(csv, text, "classes"), "words" not in text
+    words = {*_TEXT, "patient_id", *cat_names} if old else {*_listed(csv, text, "words")}
+    if len(names) != 2 or (odd := sorted({*text["label"].dropna()} - {*map(str, names)})):
+        raise ValueError(f"{csv} is damaged: its labels {few(odd if len(names) == 2 else names)} are not of its two classes.")
+    label = pd.Categorical(text["label"].map({str(o): o for o in names}), names, ordered=True)
+    rows = pd.DataFrame({o: text[o] if o in words else _inferred(text[o]) for o in text})
+    return rows.assign(label=label, patient_id=_ids(text["patient_id"]) if old else rows["patient_id"])
+
+# Classes
 
 def classes(
     rows:pd.DataFrame, # with `label`

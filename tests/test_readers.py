@@ -56,7 +56,7 @@ def test_2017_edition_has_ages_in_words_and_an_empty_last_column(tmp_path, capsy
     assert rows["patient_id"].tolist() == [1, 2, 2, 3] and rows["follow_up"].tolist() == [0, 0, 1, 0]
     np.testing.assert_allclose(rows["age"], [58, 11/12, np.nan, 1/365.25])
     said = capsys.readouterr().out
-    assert "1 ages are over 100 years, up to 414" in said and "00000002_001.png" in said
+    assert "1 ages are over 100 years, up to 414" in said and "line 4" in said
 
 def test_an_age_of_100_stays_and_nothing_is_said(tmp_path, capsys):
     rows = read_nih(write(tmp_path/"a.csv", [HEAD, V2020[1].replace(",57,", ",100,"), V2020[2].replace(",80,", ",,")]))
@@ -85,7 +85,7 @@ def test_an_unknown_finding_lists_those_there(nih):
     (",1,2,81,", ",1,2,old,", "'Patient Age' .* 'old' .line 4"),
     (",1,2,81,", ",1,2,-5,", "'Patient Age' .* '-5' .line 4"),
     (",1,2,81,", ",one,2,81,", "'Follow-up #' are no whole numbers: 'one' .line 4"),
-    (",1,2,81,", ",1,,81,", "'Patient ID' are no whole numbers: '' .line 4"),
+    (",1,2,81,", ",1,,81,", "'Patient ID' name no patient: '' .line 4"),
     (",1,2,81,", ",1,2.5,81,", "'Patient ID' are no whole numbers: '2.5' .line 4"),
     ("00000002_001.png", "00000002_000.png", "2 of 4 .* 'Image Index' name an image more than once: '0.* .line 3"),
     ("00000002_001.png", "", "1 of 4 .* 'Image Index' name no image: '' .line 4")])
@@ -94,11 +94,11 @@ def test_a_wrong_field_is_named_by_file_column_and_line(tmp_path, old, new, word
         read_nih(write(tmp_path/"bad.csv", "\n".join(V2020).replace(old, new).split("\n")))
 
 def test_a_table_that_is_not_nihs_is_sent_to_read_table(table):
-    with pytest.raises(ValueError, match="own.csv is not NIH's table: its header begins 'name,who,dx.*read_table"):
+    with pytest.raises(ValueError, match="own.csv is not NIH's table: its header has no 'Image Index', .*read_table"):
         read_nih(table)
 
 @pytest.mark.parametrize("name,content", [
-    ("cut.csv.gz", gzip.compress("\n".join(V2020).encode())[:60]), ("empty.csv", b""), ("text.csv.gz", b"no gzip"),
+    ("cut.csv.gz", gzip.compress("\n".join(V2020).encode())[:60]), ("empty.csv", b""), ("blank.csv.gz", b"\n"),
     ("latin.csv", "\n".join(V2020).encode() + b"\n\xe9,")])
 def test_an_unreadable_file_is_one_sentence(tmp_path, name, content):
     (tmp_path/name).write_bytes(content)
@@ -144,21 +144,36 @@ def test_any_table_by_column_names(table):
     assert rows["patient_id"].tolist() == ["p1", "p1", "p2", "p3"] and classes(rows) == ("well", "sick")
     assert positive(rows).tolist() == [True, False, False, True]
     assert rows["smoker"].fillna("?").tolist() == ["1", "2", "?", "1"]
-    assert rows["site"].tolist() == ["x", "x", "y", "None"]
+    assert rows["site"].fillna("?").tolist() == ["x", "x", "y", "?"]
     np.testing.assert_array_equal(rows["weight"], [71.5, np.nan, np.nan, 60])
 
 @pytest.mark.parametrize("words,positive,want", [
     ("0 1 1", None, ("0", "1")), ("0.0 1.0 0", None, ("0", "1")), ("0 1 1", 0, ("1", "0")), ("0 1 1", 1, ("0", "1")),
-    ("Normal Pneumonia Normal", None, ("Normal", "Pneumonia")), ("Zebra Apple Zebra", "Apple", ("Zebra", "Apple"))])
+    (" 00 1.0 1", None, ("0", "1")), ("1 2 02", 2, ("1", "2")), ("no yes no", " yes", ("no", "yes")), ("+ - +", "+", ("-", "+")),
+    ("a|b c|d a|b", "c|d", ("a|b", "c|d")), ("Zebra Apple Zebra", "Apple", ("Zebra", "Apple"))])
 def test_which_label_is_positive(tmp_path, words, positive, want):
     lines = [f"{i}.png,{i},{o}" for i, o in enumerate(words.split())]
     assert classes(read_table(write(tmp_path/"t.csv", ["image,patient_id,label", *lines]), positive=positive)) == want
 
-def test_ids_stay_as_they_are_written(tmp_path):
-    for names, want in (("12", "7"), [12, 7]), (("012", "7"), ["012", "7"]):
-        lines = [f"{i}.png,{o},{i}" for i, o in enumerate(names)]
-        rows = read_table(write(tmp_path/"t.csv", ["image,patient_id,label", *lines]))
-        assert rows["patient_id"].tolist() == want
+@pytest.mark.parametrize("words", ["1 2 1", "yes no no", "Normal Pneumonia Normal", "True False True", "Y N N"])
+def test_any_pair_but_0_and_1_must_be_named(tmp_path, words):
+    lines = [f"{i}.png,{i},{o}" for i, o in enumerate(words.split())]
+    with pytest.raises(ValueError, match="t.csv: positive=None doesn't say which label of column 'label'"):
+        read_table(write(tmp_path/"t.csv", ["image,patient_id,label", *lines]))
+
+@pytest.mark.parametrize("names, want", [("12 7", [12, 7]), ("012 7", [12, 7]), ("13.0 7", [13, 7]), ("p1 007", ["p1", "7"]),
+                                         ("1.2.840.10 7", ["1.2.840.10", "7"]), ("A-1|x 7", ["A-1|x", "7"])])
+def test_ids_have_one_writing(tmp_path, names, want):
+    lines = [f"{i}.png,{o},{i}" for i, o in enumerate(names.split())]
+    assert read_table(write(tmp_path/"t.csv", ["image,patient_id,label", *lines]))["patient_id"].tolist() == want
+
+@pytest.mark.parametrize("one, other", [("0013", "13"), ("13.0", "13"), ("+13", "013")])
+def test_two_writings_of_one_id_are_refused_with_both(tmp_path, one, other):
+    csv = write(tmp_path/"t.csv", ["image,patient_id,label", f"a,{one},0", f"b,{other},1", "c,14,1"])
+    with pytest.raises(ValueError, match=f"2 of 3 values of column 'patient_id' are one id .*: '{one}' .line 2., '{other}' .line 3.".replace("+", r"\+")):
+        read_table(csv)
+    bad = write(tmp_path/"n.csv", [V2020[0], V2020[1], V2020[2], V2020[3].replace(",1,2,", ",1,0002,")])
+    with pytest.raises(ValueError, match="n.csv: 2 of 3 values of column 'Patient ID' are one id"): read_nih(bad)
 
 def test_images_with_folders_in_their_names(tmp_path):
     csv = write(tmp_path/"t.csv", ["image,patient_id,label", "a/1.png,1,0", "b/1.png,2,1"])
@@ -170,8 +185,8 @@ def test_images_with_folders_in_their_names(tmp_path):
 @pytest.mark.parametrize("kwargs,words", [
     (dict(image="picture"), "has no column 'picture'; its columns are name, who, dx, smoker, weight, site"),
     (dict(cat_names=["sex"], cont_names=["age"]), "has no column 'sex', 'age'"),
-    (dict(cont_names=["site"]), "4 of 4 values of column 'site' are no numbers: 'x' .line 2"),
-    (dict(label="site"), "column 'site' must hold two labels, not 3: 'x' .2., 'y' .1."),
+    (dict(cont_names=["site"]), "3 of 4 values of column 'site' are no numbers: 'x' .line 2"),
+    (dict(label="site"), "1 of 4 values of column 'site' are no label: '' .line 5"),
     (dict(label="smoker"), "1 of 4 values of column 'smoker' are no label: '' .line 4"),
     (dict(patient="smoker"), "1 of 4 values of column 'smoker' name no patient: '' .line 4"),
     (dict(image="who"), "2 of 4 values of column 'who' name an image more than once: 'p1' .line 2"),
@@ -184,6 +199,8 @@ def test_metadata_cannot_take_the_rows_own_names(tmp_path):
     csv = write(tmp_path/"t.csv", ["image,patient_id,label,split", "a,1,0,x", "b,2,1,y"])
     with pytest.raises(ValueError, match="'label', 'split' can't name metadata"):
         read_table(csv, cat_names=["label", "split"])
+    with pytest.raises(ValueError, match="'flag' can't name metadata: .* rename"): read_table(csv, cont_names=["flag"])
+    with pytest.raises(ValueError, match="'age' is named twice"): read_table(csv, cat_names=["age"], cont_names=["age"])
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz"])
 def test_saved_rows_read_back_the_same(tmp_path, nih, name):
