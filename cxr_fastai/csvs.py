@@ -90,7 +90,7 @@ def _quick(file, text, sep, columns, strip):
     starts, widths = np.r_[0, ends[:-1] + 1], np.diff(np.searchsorted(seps, ends), prepend=0) + 1
     if (ends - starts).max() > _LONGEST: return _careful(file, text, sep, columns, strip)
     full = np.ones(len(ends), bool)
-    full[[i for i in np.flatnonzero(widths == 1) if not data[starts[i]:ends[i]].strip()]] = False
+    full[[i for i in np.flatnonzero(widths == 1) if not data[starts[i]:ends[i]].decode().strip()]] = False
     at = np.flatnonzero(full)
     head, rest = at[0], at[1:]
     names = [o.strip() for o in data[starts[head]:ends[head]].decode().split(sep)]

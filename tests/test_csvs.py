@@ -59,7 +59,7 @@ def test_both_parsers_agree(tmp_path, monkeypatch):
     def found(file, strip):
         try: return read_text(file, strip=strip)
         except ValueError as e: return str(e)
-    for _ in range(250):
+    for _ in range(150):
         width, sep, end = int(rng.integers(1, 5)), ",;"[rng.integers(2)], ["\n", "\r\n", "\r"][rng.integers(3)]
         lines = [sep.join(f"c{i}" for i in range(width)) + sep * int(rng.random() < .1)]
         for _ in range(rng.integers(0, 5)):
