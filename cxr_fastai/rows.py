@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from .csvs import read_text, write_csv
-from .files import few
+from .files import few, say
 from .words import fold_id, fold_ids, fold_numbers, fold_words
 
 __all__ = ["RESERVED", "check_names", "classes", "fold_id", "fold_ids", "fold_metadata", "positive", "read_rows", "save_rows"]
@@ -44,7 +44,7 @@ def _numbers(rows, name):
     old = why.str.endswith("years").to_numpy(bool)
     for o in dict.fromkeys(why[~old]):
         if o: _refuse(rows, (why == o).to_numpy(bool), name, o.replace("is ", "are ", 1))
-    if old.any(): print(f"{old.sum():,} of {len(rows):,} values of '{name}' are over 100 years and become missing.")
+    if old.any(): say(f"{old.sum():,} of {len(rows):,} values of '{name}' are over 100 years and become missing.")
     return numbers
 
 def fold_metadata(
