@@ -100,6 +100,7 @@ def _card(learn, threshold, summary, licence):
         precision="bf16" if learn.model.bf16 else "fp32", licence=licence, summary=summary or known.get("summary", {}),
         size=radiograph.size if radiograph else 1, bs=dls.valid.bs, # another batch size gives other last bits
         threshold=ifnone(threshold, learn.threshold))
+    if radiograph: res["white"] = radiograph.white
     if res["kind"] != "image":
         res["metadata"] = {o: getattr(metadata, o) for o in ("cat_names", "cont_names", "stats")}
     if known: return res | {o: known[o] for o in ("training", "typical", "versions")}
@@ -155,7 +156,7 @@ def _empty_dls(card, device):
     block = radiograph_block(size=card["size"], use=USES[card["kind"]], cache=False, **names)
     stats = card.get("metadata", {}).get("stats", {})
     stats = {k: tuple(v) if k in names["cont_names"] else v for k, v in stats.items()}
-    return block.empty(card["classes"], stats, card["bs"], device)
+    return block.empty(card["classes"], stats, card["bs"], device, card.get("white"))
 
 def _named(card): return card.get("arch", "the MLP")
 

@@ -74,13 +74,15 @@ COMMON = dict(
     size=(lambda o: _whole(o, 1, MAX_SIZE), f"1 to {MAX_SIZE} pixels"))
 IMAGE = dict(
     arch=(lambda o: _text(o) and ":" not in o and timm.is_model(o), "the name of a model that this timm has"),
-    ps=(lambda o: _number(o, 0, 1), "a number from 0 to 1"))
+    ps=(lambda o: _number(o, 0, 1), "a number from 0 to 1"),
+    white=(lambda o: o is None or _whole(o, 8, 16), "8 to 16 bits, or nothing"))
 FUSION = dict(
     fusion=(lambda o: isinstance(o, str) and o in FUSION_NAMES, ", ".join(FUSION_NAMES)),
     n_meta=(lambda o: _whole(o, 1, MAX_WIDTH), f"1 to {MAX_WIDTH}"))
 METADATA = dict(
     metadata=(lambda o: _table(o) and _columns_fit(o), "cat_names and cont_names with the words or range of each"),
     meta_dropout=(lambda o: _number(o, 0, 1), "a number from 0 to 1"))
+LATER = "white", # which bundles of 0.2 don't say
 FIELDS = dict(image=COMMON | IMAGE, metadata=COMMON | METADATA, fusion=COMMON | IMAGE | FUSION | METADATA)
 
 def _training_fits(o):
@@ -123,6 +125,7 @@ def check_card(
         raise BundleError(f"{file}: kind is {_short(kind)} and should be {COMMON['kind'][1]}.")
     if not _plain(card): raise BundleError(f"{file}: the card is nested too deep, or holds what json can't.")
     for name, (fits, wanted) in FIELDS[kind].items():
+        if name in LATER and name not in card: continue
         if name not in card: raise BundleError(f"{file}: the card lacks {name!r}.")
         if not fits(card[name]):
             raise BundleError(f"{file}: {name} is {_short(card[name])} and should be {wanted}.")

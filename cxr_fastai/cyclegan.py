@@ -151,6 +151,11 @@ class CycleGANLearner(Learner):
 
     @property
     def size(self): return self.dls.size
+
+    @property
+    def white(self):
+        "Bits that were taken for white in 16-bit files that don't say; None where all do."
+        return self.dls.train_ds.tfm.white
     @property
     def seen(self): return set(self.model.seen)
 
@@ -199,7 +204,7 @@ class CycleGANLearner(Learner):
         direction:str="a2b", # 'a2b': majority to minority; 'b2a' back
     ) -> TensorRadiograph:   # uint8 `[1, size, size]`; `.show()` draws it
         "Translate one radiograph."
-        pixels = image if isinstance(image, np.ndarray) else read_radiograph(image, self.size)
+        pixels = image if isinstance(image, np.ndarray) else read_radiograph(image, self.size, self.white)
         return TensorRadiograph(torch.from_numpy(self.translate(pixels[None], direction)))
 
     def shown(self,

@@ -7,7 +7,7 @@ from .cache import RadiographCache
 from .cohort import classes, positive
 from .leaks import LeakError, check_leaks
 from .metadata import *
-from .radiograph import read_radiograph
+from .radiograph import read_radiograph, white_of
 from .show import *
 
 __all__ = ["RadiographTransform", "LabelTransform", "RadiographDL", "RadiographDataLoaders",
@@ -19,7 +19,7 @@ class RadiographTransform(Transform):
     def __init__(self,
         size:int=256, # side of the square image, pixels
     ):
-        self.size, self.cache = size, None
+        self.size, self.cache, self.white = size, None, None # white: bits, of 16-bit files that don't say; once known
         super().__init__()
 
     def open(self,
@@ -27,7 +27,14 @@ class RadiographTransform(Transform):
         folder=None,  # the cache's folder; None for the user's own
     ):
         "Decode what no run has decoded yet, and serve it from memory maps."
-        self.cache = RadiographCache(files, self.size, folder)
+        self.cache = RadiographCache(files, self.size, folder, white=self.white)
+        self.white = self.cache.white
+
+    def look(self,
+        files:list, # every file that will be asked for
+    ):
+        "Without a cache: what white is, where files don't say."
+        self.white = self.white or white_of(files)
 
     def hashes(self,
         files:list, # of every row that is loaded now; those that came later are decoded first
@@ -38,7 +45,8 @@ class RadiographTransform(Transform):
         return self.cache.hashes(files)
 
     def _read(self, file):
-        return self.cache[file] if self.cache and file in self.cache else read_radiograph(file, self.size)
+        if self.cache and file in self.cache: return self.cache[file]
+        return read_radiograph(file, self.size, self.white)
 
     def encodes(self, o:pd.DataFrame):
         files = o["file"].tolist()
@@ -195,6 +203,7 @@ class RadiographBlock(DataBlock):
         if metadata: metadata.fit(rows.iloc[splits[0]])
         if radiograph and self.cache is not False:
             radiograph.open(rows["file"].tolist(), None if self.cache is True else self.cache)
+        elif radiograph: radiograph.look(rows["file"].tolist())
         if self.protocol == "clean": _check_leaks(rows, metadata, radiograph)
         else: say("protocol='paper': patients and synthetic images may be on two sides, and the scores flatter.")
         return self._datasets(rows, splits, [*tfms.values(), label])
@@ -208,11 +217,13 @@ class RadiographBlock(DataBlock):
         stats:dict,  # column -> words, or (min, max): what `MetadataTransform` learnt
         bs:int=32,   # rows a batch
         device=None, # fastai's default where not given
+        white:int=None, # bits that were taken for white in 16-bit files that don't say
     ) -> RadiographDataLoaders:
         "DataLoaders without a row, that encode new patients as some training rows did: those of a loaded model."
         tfms = [t for tt in self.type_tfms for t in tt]
         for t in tfms:
             if isinstance(t, MetadataTransform): t.stats = dict(stats)
+            if isinstance(t, RadiographTransform): t.white = white
         none = pd.DataFrame(columns=["image", "patient_id", "label", "split", "file"])
         dsets = self._datasets(none, [[], []], [*tfms, LabelTransform(vocab)])
         return dsets.dataloaders(bs=bs, after_batch=self.batch_tfms, device=device, num_workers=0)

@@ -45,15 +45,14 @@ def _element(f, uid):
     return struct.unpack(f"{order}HH", tag), struct.unpack(f"{order}L", length)[0]
 
 def _ends_early(f, ds):
-    "Whether a file without pixels was cut, rather than never had any."
+    "Whether a file without pixels was cut or damaged, rather than never had any."
     from pydicom.filereader import data_element_generator, read_preamble
     f.seek(0)
     read_preamble(f, True)
     try:
         for _ in data_element_generator(f, False, True, stop_when=lambda tag, vr, n: tag >> 16 != 2): pass
         for _ in data_element_generator(f, *ds.original_encoding): pass
-    except EOFError: return True
-    except Exception: return False # of nonsense, which other errors tell
+    except Exception: return True # EOFError, or of a length that is nonsense
     return "Rows" in ds
 
 def _check(ds):

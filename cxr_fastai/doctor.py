@@ -18,7 +18,7 @@ from .installed import *
 from .memory import free_memory
 from .minority import GANS
 from .networks import *
-from .radiograph import read_radiograph
+from .radiograph import RadiographError, read_radiograph
 from .runs import *
 from .study import run_study
 
@@ -130,6 +130,10 @@ def _precision(run):
     yield Finding("precision", "warn" if slow else "ok", told,
                   "--precision fp32 is faster here" if slow else "")
 
+def _unreadable(file, size):
+    try: read_radiograph(file, size)
+    except RadiographError as e: return str(e)
+
 def _data(run, found):
     "Fills `found` with the rows."
     with contextlib.redirect_stdout(said := io.StringIO()):
@@ -139,7 +143,9 @@ def _data(run, found):
     told = f"{run.data}: {len(rows):,} films, {positive(rows).sum():,} {classes(rows)[1]} ({sides})"
     yield Finding("data", "warn" if lost else "ok", "; ".join([told, *lost]), "download the others" if lost else "")
     files, start = rows["file"].iloc[np.linspace(0, len(rows) - 1, LOOKED_AT).round().astype(int)], time.time()
-    for o in files: read_radiograph(o, run.size)
+    if bad := [why for o in files if (why := _unreadable(o, run.size))]:
+        yield Finding("films", "FAIL", f"{len(bad)} of {LOOKED_AT} can't be read: {few(bad)}", "mend or leave them out")
+        return
     each = (time.time() - start) / LOOKED_AT
     whole = each * len(rows) / threads_of(1)
     yield Finding("films", "ok", f"{LOOKED_AT} were read; {each*1000:.0f} ms each, {whole:.0f} s for all, once")

@@ -7,8 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 from .files import few
+from .signs import HEADER, kind_of_file, told
 
-__all__ = ["colourful", "count_patients", "new_patients"]
+__all__ = ["colourful", "count_patients", "new_patients", "passed_over"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"}
 IMAGE_COLUMNS = "file", "image", "Image Index", "path", "filename", "file_name"
@@ -26,22 +27,15 @@ def _is_file(path):
     try: return path.is_file()
     except (OSError, ValueError): return False
 
-def _is_dicom(file):
-    if not _is_file(file): return False
-    try:
-        with open(file, "rb") as f: return f.read(132)[128:] == b"DICM"
-    except OSError: return False # reading its pixels will say why
-
 def _is_image(file):
-    "By its name; a file without a suffix may be DICOM, as archives export it."
-    suffix = file.suffix.lower()
-    return suffix in SUFFIXES or not suffix and _is_dicom(file)
+    "By its first bytes, whatever its name; a name alone is believed, too, so that a damaged image is told of."
+    return file.suffix.lower() in SUFFIXES or kind_of_file(file) != ""
 
 def _walk(folder):
-    "Every image below a folder, in the order of names; hidden files and folders are passed over."
+    "Every file below a folder, in the order of names; hidden files and folders are left out."
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(o for o in folders if not o.startswith("."))
-        yield from filter(_is_image, (Path(root)/o for o in sorted(files) if not o.startswith(".")))
+        yield from (Path(root)/o for o in sorted(files) if not o.startswith("."))
 
 def _csv_rows(source, images):
     "Name, path and the row's words."
@@ -60,7 +54,7 @@ def _csv_rows(source, images):
 
 def _sources(source, images):
     source = Path(source)
-    if source.is_dir(): return ((str(o.relative_to(source)), o, {}) for o in _walk(source))
+    if source.is_dir(): return ((str(o.relative_to(source)), o, {}) for o in _walk(source) if _is_image(o))
     if not source.is_file(): raise FileNotFoundError(f"There is no file or folder '{source}' to predict.")
     if source.suffix.lower() == ".csv": return _csv_rows(source, images)
     return iter([(source.name, source, {})])
@@ -69,18 +63,25 @@ def count_patients(
     source:str|Path,      # as of `new_patients`
     images:str|Path=None, # too
 ) -> int:                 # rows
-    "How many rows there will be: names are counted, nothing is opened."
+    "How many rows there will be: of a folder's files the first bytes are looked at, where the name tells nothing."
     return sum(1 for _ in _sources(source, images))
+
+def passed_over(
+    source:str|Path, # as of `new_patients`
+) -> tuple:          # how many, and the first of their names
+    "The files of a folder that are no images, by name and by first bytes."
+    if not (source := Path(source)).is_dir(): return 0, ""
+    names = [str(o.relative_to(source)) for o in _walk(source) if not _is_image(o)]
+    return len(names), few(names)
 
 # What is known of them
 
 def _dicom_words(file):
-    "Age in years, sex and view; and the flag of what is no frontal radiograph. {} where the header can't be read."
-    try:
-        import pydicom
-        tags = "PatientAge PatientBirthDate StudyDate PatientSex ViewPosition Modality".split()
-        ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
-    except Exception: return {}, "" # reading its pixels will say why
+    "Age in years, sex and view; and the flag of what is no frontal radiograph. Raises whatever pydicom does."
+    try: import pydicom
+    except ImportError: return {}, "" # reading its pixels will say so
+    tags = "PatientAge PatientBirthDate StudyDate PatientSex ViewPosition Modality".split()
+    ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
     said = {o: str(ds.get(o) or "").strip().upper() for o in tags}
     view, modality = said["ViewPosition"], said["Modality"]
     flags = [f"view {view}: not frontal"] if view and view not in FRONTAL else []
@@ -116,7 +117,7 @@ def _fitted(word, name, card):
 
 def _metadata(row, file, card):
     "The model's columns, the table's words before the header's, and flags."
-    header, flag = _dicom_words(file) if _is_dicom(file) else ({}, "")
+    header, flag = _dicom_words(file) if kind_of_file(file) == "DICOM" else ({}, "")
     res, flags = {}, [flag]
     for name in card["cat_names"] + card["cont_names"]:
         word = row.get(name) or row.get(NIH.get(name)) or header.get(name) or ""
@@ -130,11 +131,16 @@ def new_patients(
     images:str|Path=None, # folder of a csv's images, flat or as NIH's archives unpack; None: the csv's own
 ):
     """Yield a row for each image, in order; constant memory. DICOM headers fill in what the table leaves out.
-    FileNotFoundError or ValueError for a source that is no such thing; of one image nothing is raised."""
+    FileNotFoundError or ValueError for a source that is no such thing; of one image nothing is raised: one whose header
+    can't be read has an `error`."""
     card = metadata or dict(cat_names=[], cont_names=[], stats={})
     for name, file, row in _sources(source, images):
-        values, flag = _metadata(row, file, card)
-        yield dict(image=" ".join(name.split()), file=str(file), **values, flag=flag)
+        known = dict(image=" ".join(name.split()), file=str(file))
+        try: values, flag = _metadata(row, file, card)
+        except Exception as e: # a damaged header's is of every kind
+            values = dict.fromkeys(card["cat_names"] + card["cont_names"])
+            yield known | values | dict(flag="", error=f"{file} {HEADER.format(told(e))}")
+        else: yield known | values | dict(flag=flag)
 
 def colourful(
     file:str|Path, # a picture
@@ -143,7 +149,7 @@ def colourful(
     from PIL import Image
     import numpy as np
     try:
-        with Image.open(file) as im:
+        with Image.open(file, formats=("PNG", "JPEG", "TIFF")) as im:
             if im.mode in ("1", "L", "LA", "F") or im.mode[0] == "I": return False
             im.draft("RGB", (64, 64))
             im.thumbnail((64, 64))

@@ -77,9 +77,9 @@ def plot_thresholds(
     fig.legend(loc="outside lower center", ncols=2)
     return fig
 
-def _film(file, size):
+def _film(file, size, white=None):
     "A film for a panel, 0..1."
-    return read_radiograph(file, size) / 255
+    return read_radiograph(file, size, white) / 255
 
 def _draw_film(ax, film, white=1):
     ax.imshow(film, cmap="gray", vmin=0, vmax=white)
@@ -94,13 +94,14 @@ def plot_top_losses(
     "The rows that a learner is most wrong about, worst first: film (where `rows` has files), label and metadata."
     said, files = predictions_of(learn, rows), as_rows(rows).get("file")
     own = said["probability"].where(said["label"] == 1, 1 - said["probability"])
-    loss, tfm = -np.log(own.clip(1e-12)), learn.dls.transform(MetadataTransform)
+    loss, (tfm, pixels) = -np.log(own.clip(1e-12)), map(learn.dls.transform, (MetadataTransform, RadiographTransform))
+    white = getattr(pixels, "white", None)
     worst = loss.nlargest(n).index
     fig = Figure(figsize=(7.2, 2.9 * -(-len(worst) // 3)), layout="constrained")
     axs = fig.subplots(-(-len(worst) // 3), 3, squeeze=False)
     for ax in axs.flat: ax.axis("off")
     for ax, i in zip(axs.flat, worst):
-        if files is not None: _draw_film(ax, _film(files.iloc[i], 256))
+        if files is not None: _draw_film(ax, _film(files.iloc[i], 256, white))
         told = f"{learn.dls.vocab[said['label'][i]]}: {said['probability'][i]:.2f}, loss {loss[i]:.2f}"
         words = [str(tfm.decode(tfm(rows.iloc[i])))] if tfm else []
         ax.set_title("\n".join([told, *words]), fontsize="small")

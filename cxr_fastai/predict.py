@@ -13,8 +13,9 @@ from .cache import ahead, progress
 from .data import *
 from .intake import *
 from .learner import RadiographLearner
+from .memory import threads_within
 from .metadata import *
-from .radiograph import RadiographError, read_radiograph
+from .radiograph import THREAD_BYTES, RadiographError, decode_radiograph, is_one_gray
 from .scoring import called
 from .show import TensorRadiograph
 from .typical import atypical
@@ -67,10 +68,14 @@ class Predictor:
         row:dict, # of `new_patients`
     ) -> dict:    # with `pixels`, or `error`, and with its flags
         "Read one row's picture, where the model looks at pictures."
+        if "error" in row: return row
         if self.size is None: return row | dict(pixels=None)
-        try: pixels = read_radiograph(row["file"], self.size)
+        white = self.card.get("white")
+        try: pixels, taken = decode_radiograph(row["file"], self.size, white)
         except RadiographError as e: return row | dict(error=str(e))
-        flags = [row["flag"], "in colour" if colourful(row["file"]) else "", atypical(pixels, self.card["typical"])]
+        flags = [row["flag"], "in colour" if colourful(row["file"]) else "",
+                 "of one gray" if is_one_gray(pixels) else atypical(pixels, self.card["typical"]),
+                 f"doesn't say what white is: {2**taken-1:,} was taken" if taken and not white else ""]
         return row | dict(pixels=pixels, flag="; ".join(filter(None, flags)))
 
     @torch.no_grad()
@@ -149,7 +154,7 @@ def predict_patients(
     folder:str=None,         # of a csv's images; the csv's own where not given
     threshold:float=None,    # a probability above it is positive; the bundle's where not given
     bs:int=None,             # images a batch; as in training where not given: another gives other last bits
-    workers:int=None,        # threads that decode; as many as there are cores where not given
+    workers:int=None,        # threads that decode, as far as memory goes; as many as there are cores where not given
     device:str=None,         # 'cpu' or 'cuda'; fastai's default where not given
     precision:str=None,      # 'bf16' or 'fp32'; as it was trained where not given
 ) -> Path:                   # `out`
@@ -165,6 +170,8 @@ def predict_patients(
         raise FileNotFoundError(f"'{images}' holds no png, jpeg, tiff or DICOM image to predict.")
     if predictor.size and not predictor.card["typical"]:
         say(f"{bundle} doesn't know what films look like: no picture is flagged as unlike the training films")
+    n, names = passed_over(images)
+    if n: say(f"{n:,} files of {images} are passed over, for they don't begin as png, jpeg, tiff or DICOM: {names}")
     patients = partial(new_patients, images, predictor.card.get("metadata"), folder)
     old, n, size = part if part.exists() else out, 0, 0
     if old.exists(): n, size = _kept(old, predictor, patients(), bs, total)
@@ -180,7 +187,7 @@ def predict_patients(
         f.truncate()
         table = csv.DictWriter(f, predictor.columns, lineterminator="\n")
         if not size: table.writeheader()
-        seen = progress(_decoded(predictor, rows, workers or os.cpu_count(), bs), total - n, "Predicting")
+        seen = progress(_decoded(predictor, rows, threads_within(workers, THREAD_BYTES), bs), total - n, "Predicting")
         for batch in _batches(seen, bs):
             table.writerows(predictor.table(batch))
             f.flush()

@@ -140,7 +140,7 @@ def _is_damage(e, f, kind):
 
 def _why(e, f, kind):
     "What was wrong and what to do, from whatever the decoders raised."
-    if isinstance(e, RadiographError): return str(e)
+    if isinstance(e, RadiographError): return " ".join(str(e).split()) # a header's words may have line breaks
     if isinstance(e, MemoryError): return "needs more memory to decode than there is"
     if f is None:
         if isinstance(e, (FileNotFoundError, NotADirectoryError)): return "does not exist; check the folder and the name"

@@ -70,7 +70,7 @@ def _lines(source, donor, names, metadata, **same):
 
 def _write(folder, gan, lines, bs, about):
     "Images, manifest and generator into an empty folder."
-    cache, starts = RadiographCache(lines["source_file"].unique().tolist(), gan.size), range(0, len(lines), bs)
+    cache, starts = RadiographCache(lines["source_file"].unique().tolist(), gan.size, white=gan.white), range(0, len(lines), bs)
     for i in progress(starts, len(starts), f"Translating {len(lines):,} radiographs, in batches of {bs}"):
         batch = lines.iloc[i:i+bs]
         for name, pixels in zip(batch["image"], _translate(gan, batch, cache)):
@@ -161,7 +161,7 @@ def resynthesise(
 ) -> np.ndarray:        # uint8 [n,h,w]
     "The pixels of each line's png, made again from its source. ValueError for another generator or size."
     res = np.empty((len(lines), gan.size, gan.size), np.uint8)
-    cache = RadiographCache(lines["source_file"].unique().tolist(), gan.size)
+    cache = RadiographCache(lines["source_file"].unique().tolist(), gan.size, white=gan.white)
     for way in lines["direction"].unique():
         at = np.flatnonzero(lines["direction"] == way)
         made = lines[["generator", "size"]].iloc[at].drop_duplicates().itertuples(index=False, name=None)
