@@ -1,7 +1,7 @@
 """The command line: `cxr-fastai` lists its verbs, `cxr-fastai VERB --help` explains one. Each is a door to a function.
 
 A verb here gives that door, and imports what is behind it: what needs no torch, as the list, comes at once."""
-import os, sys
+import os, signal, sys, threading
 from difflib import get_close_matches
 from . import __version__
 from .files import lenient
@@ -143,11 +143,16 @@ def _mendable(error):
     kinds = OSError, ValueError, ImportError, MemoryError
     return isinstance(error, kinds) or type(error).__name__ in ("CellError", "OutOfMemoryError")
 
+def _terminated(*_):
+    "SIGTERM ends a run as Ctrl-C does: its workers end, and what is unfinished goes."
+    raise SystemExit(143)
+
 def main(
     args:list=None, # words after `cxr-fastai`; None: those it was started with
 ) -> int:           # 0; 1 for an error or a FAIL, 2 for words that aren't understood, 130 for Ctrl-C
     "Run a verb. An error the user can mend is one sentence on stderr; any other keeps its traceback."
     lenient()
+    if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, _terminated)
     verb, *args = (sys.argv[1:] if args is None else args) or ["--help"]
     if verb in ("-h", "--help", "help"): return print(_listing()) or 0
     if verb == "--version": return print(f"cxr-fastai {__version__}") or 0

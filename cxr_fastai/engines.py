@@ -1,10 +1,12 @@
 """Where a grid's jobs run: in this process, in several on this machine (joblib), or on a Ray cluster.
 
 Each yields (number of the job, its outcome) as jobs end, in whatever order. A worker that dies takes its job with it:
-it is started once more, and a job whose worker dies twice is given up, while the others go on."""
-import os, tempfile
+it is started once more, and a job whose worker dies twice is given up, while the others go on. A worker whose parent
+dies, in whatever way, ends with it."""
+import os, signal, tempfile, time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 __all__ = ["in_workers", "on_ray", "threads_of"]
 
@@ -23,17 +25,29 @@ def _noted(f, job, note):
     note.touch()
     return f(job)
 
+def _end_with(parent):
+    "In a worker: end as soon as its parent has, for nobody waits for the job. Nothing else reaches one that computes."
+    def watch():
+        while os.getppid() == parent: time.sleep(.5)
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+    Thread(target=watch, daemon=True).start()
+
 def _pool(f, jobs, workers, threads):
     "Outcomes of `jobs` (number: job) from a pool that a dying worker breaks; then, None of the started ones."
     from joblib.externals.loky import ProcessPoolExecutor, as_completed
     from joblib.externals.loky.process_executor import BrokenProcessPool
     with tempfile.TemporaryDirectory() as notes:
-        with ProcessPoolExecutor(workers, env=dict.fromkeys(THREADS, str(threads))) as pool:
-            futures = {pool.submit(_noted, f, job, Path(notes)/str(i)): i for i, job in jobs.items()}
-            for o in as_completed(futures):
-                try: yield futures[o], o.result()
-                except BrokenProcessPool:
-                    if (Path(notes)/str(futures[o])).exists(): yield futures[o], None
+        env = dict.fromkeys(THREADS, str(threads))
+        with ProcessPoolExecutor(workers, env=env, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+            try:
+                futures = {pool.submit(_noted, f, job, Path(notes)/str(i)): i for i, job in jobs.items()}
+                for o in as_completed(futures):
+                    try: yield futures[o], o.result()
+                    except BrokenProcessPool:
+                        if (Path(notes)/str(futures[o])).exists(): yield futures[o], None
+            except BaseException: # stopped: what its workers do now is for nobody
+                pool.shutdown(kill_workers=True)
+                raise
 
 def in_workers(
     f:Callable, # called with a job
