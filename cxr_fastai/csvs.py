@@ -10,7 +10,7 @@ import numpy as np, pandas as pd
 
 from .files import atomic, few
 
-__all__ = ["csv_line", "read_csv", "read_text", "write_csv"]
+__all__ = ["csv_line", "read_csv", "read_lines", "read_text", "write_csv"]
 
 _MARKS = [(codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
           (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")]
@@ -156,6 +156,8 @@ def read_csv(
     own = [o for o in table if pd.api.types.is_string_dtype(table[o]) and not pd.api.types.is_numeric_dtype(table[o])]
     return table.assign(**{o: _unguarded(table[o]) for o in own if b"'" in data})
 
+def _rows(text): return csv.reader(StringIO(text, newline=""))
+
 # Out
 
 def _guarded(word):
@@ -188,3 +190,17 @@ def csv_line(
     "A row of a csv that is written as a stream, its cells safe as those of `write_csv`."
     words = (_guarded("" if o is None else str(o)) for o in values)
     return ",".join('"' + o.replace('"', '""') + '"' if re.search('[,"\r\n]', o) else o for o in words) + "\n"
+
+def read_lines(
+    csv:str|Path, # written as a stream of `csv_line`
+):
+    "Yield each row's words and the byte at which it ends; a last row that was cut off isn't one."
+    row = ""
+    with open(csv, newline="", encoding="utf-8") as f:
+        try:
+            for line in iter(f.readline, ""):
+                row += line
+                if row.count('"') % 2 or not row.endswith("\n"): continue
+                yield [o[1:] if _GUARDED.match(o) else o for o in next(_rows(row))], f.tell()
+                row = ""
+        except UnicodeDecodeError: raise _bad(csv, "it is not in UTF-8, and so none of ours") from None

@@ -8,6 +8,7 @@ from .cohort import classes, positive
 from .leaks import LeakError, check_leaks
 from .metadata import *
 from .radiograph import read_radiograph, white_of
+from .rows import fold_metadata
 from .show import *
 
 __all__ = ["RadiographTransform", "LabelTransform", "RadiographDL", "RadiographDataLoaders",
@@ -196,9 +197,10 @@ class RadiographBlock(DataBlock):
         super().__init__(blocks, dl_type=RadiographDL, **kwargs)
 
     def datasets(self, source, verbose=False):
-        label, rows = LabelTransform(classes(source)), _refuse(source.reset_index(drop=True))
         tfms = {type(t): t for tt in self.type_tfms for t in tt}
         metadata, radiograph = tfms.get(MetadataTransform), tfms.get(RadiographTransform)
+        source = fold_metadata(source, *((metadata.cat_names, metadata.cont_names) if metadata else ()))
+        label, rows = LabelTransform(classes(source)), _refuse(source.reset_index(drop=True))
         splits = [np.flatnonzero(rows["split"] == o).tolist() for o in ("train", "valid")]
         if metadata: metadata.fit(rows.iloc[splits[0]])
         if radiograph and self.cache is not False:

@@ -2,20 +2,20 @@
 
 A row is a dict of `image` (as it was named), `file`, the model's metadata columns (None where missing) and `flag`, what
 to know before its prediction is believed. Nothing else of a table or a header is kept."""
-import csv, os, re
+import os
 from datetime import datetime
 from pathlib import Path
 
+from .csvs import read_text
 from .files import few
 from .signs import HEADER, kind_of_file, told
+from .words import _kind, fold_number, fold_word, known_word
 
 __all__ = ["colourful", "count_patients", "new_patients", "passed_over"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"}
 IMAGE_COLUMNS = "file", "image", "Image Index", "path", "filename", "file_name"
-NIH = dict(age="Patient Age", sex="Patient Gender", view="View Position")
-YEARS = dict(Y=1, M=1/12, W=7/365.25, D=1/365.25)
-SEXES = dict(MALE="M", FEMALE="F")
+TABLES = {".csv", ".tsv", ".txt", ".gz", ".bz2", ".xz", ".zip"}
 FRONTAL = {"AP", "PA"}
 FILMS = {"CR", "DX", "RG", "DR"} # DICOM's modalities of a plain radiograph
 COLOUR = 8                       # mean difference of a gray film's channels, in levels, that scanning may leave
@@ -39,24 +39,20 @@ def _walk(folder):
 
 def _csv_rows(source, images):
     "Name, path and the row's words."
-    root = Path(images or source.parent)
+    root, table = Path(images or source.parent), read_text(source)
+    column = next((o for o in IMAGE_COLUMNS if o in table), None)
+    if not column: raise ValueError(f"{source} has no column of images: name one {few(IMAGE_COLUMNS, 9)}.")
     folders = [root, *sorted(root.glob("images*")), *sorted(root.glob("images*/images"))]
-    try:
-        with open(source, newline="", encoding="utf-8-sig") as f:
-            table = csv.DictReader(f, restkey="more")
-            column = next((o for o in IMAGE_COLUMNS if o in (table.fieldnames or ())), None)
-            if not column: raise ValueError(f"{source} has no column of images: name one {few(IMAGE_COLUMNS, 9)}.")
-            for row in table:
-                name = row[column] or ""
-                yield name, next((o/name for o in folders if _is_file(o/name)), root/name), row
-    except (UnicodeError, csv.Error) as e:
-        raise ValueError(f"{source} is no csv in UTF-8 ({e}): save it as one, with commas.") from None
+    for values in table.fillna("").itertuples(index=False, name=None):
+        row = dict(zip(table, values))
+        name = row[column] if fold_word(row[column]) else "" # no picture is called NA
+        yield name, next((o/name for o in folders if _is_file(o/name)), root/name), row
 
 def _sources(source, images):
     source = Path(source)
     if source.is_dir(): return ((str(o.relative_to(source)), o, {}) for o in _walk(source) if _is_image(o))
     if not source.is_file(): raise FileNotFoundError(f"There is no file or folder '{source}' to predict.")
-    if source.suffix.lower() == ".csv": return _csv_rows(source, images)
+    if source.suffix.lower() in TABLES: return _csv_rows(source, images)
     return iter([(source.name, source, {})])
 
 def count_patients(
@@ -87,7 +83,7 @@ def _dicom_words(file):
     flags = [f"view {view}: not frontal"] if view and view not in FRONTAL else []
     if modality and modality not in FILMS: flags.append(f"modality {modality}: no radiograph")
     words = dict(age=said["PatientAge"] or _age(said["PatientBirthDate"], said["StudyDate"]),
-                 sex=said["PatientSex"] if said["PatientSex"] in ("M", "F") else "", view=view)
+                 sex=said["PatientSex"], view=view)
     return words, "; ".join(flags)
 
 def _age(birth, study):
@@ -95,33 +91,31 @@ def _age(birth, study):
     except ValueError: return ""
     return f"{days}D" if days >= 0 else ""
 
-def _number(word, name):
-    "A number; an age may have its unit: 58, 058Y, 18M, 3W, 2D. ValueError."
-    if name == "age" and (m := re.fullmatch(r"(\d+(?:\.\d+)?)([YMWD])", word.upper())): return float(m[1]) * YEARS[m[2]]
-    x = float(word)
-    if x - x: raise ValueError # nan, or infinite
-    return x
-
 def _fitted(word, name, card):
     "A word as the model knows it, or None; and the flag of one that it doesn't know."
     known = card["stats"][name]
-    if word == "": return None, ""
     if name in card["cont_names"]:
-        try: x = _number(word, name)
-        except ValueError: return None, f"{name} {word!r} is no number"
+        x, why = fold_number(word, name)
+        if why or x != x: return None, why and f"{name} {word!r} {why}"
         low, high = known
         return x, "" if low <= x <= high else f"{name} {x:g} is outside of {low:g} to {high:g}, the training rows'"
-    if word in known: return word, ""
-    same = [o for o in known if o.upper() in (word.upper(), SEXES.get(word.upper()))]
-    return (same[0], "") if same else (word, f"{name} {word!r} is none of {few(known, 9)}, the training rows'")
+    if (folded := fold_word(word, name)) is None: return None, ""
+    if same := known_word(folded, known, name): return same, ""
+    return folded, f"{name} {folded!r} is none of {few(known, 9)}, the training rows'"
+
+def _words_of(name, row):
+    "What a table's row says of a column: the column itself, then others of its kind, as `Patient Gender` for sex."
+    kind = _kind(name)
+    return [row[o] for o in [name, *(o for o in row if kind and o != name and _kind(o) == kind)] if o in row]
 
 def _metadata(row, file, card):
     "The model's columns, the table's words before the header's, and flags."
     header, flag = _dicom_words(file) if kind_of_file(file) == "DICOM" else ({}, "")
     res, flags = {}, [flag]
     for name in card["cat_names"] + card["cont_names"]:
-        word = row.get(name) or row.get(NIH.get(name)) or header.get(name) or ""
-        res[name], why = _fitted(str(word).strip(), name, card)
+        said = [*_words_of(name, row), header.get(_kind(name), "")]
+        word = next((o for o in said if fold_word(o) is not None), "")
+        res[name], why = _fitted(word, name, card)
         flags.append(why)
     return res, "; ".join(filter(None, flags))
 
@@ -130,12 +124,12 @@ def new_patients(
     metadata:dict=None,   # of a bundle's card: cat_names, cont_names, stats; None for a model of the image alone
     images:str|Path=None, # folder of a csv's images, flat or as NIH's archives unpack; None: the csv's own
 ):
-    """Yield a row for each image, in order; constant memory. DICOM headers fill in what the table leaves out.
+    """Yield a row for each image, in order; no more is in memory than the table. DICOM headers fill in what it leaves out.
     FileNotFoundError or ValueError for a source that is no such thing; of one image nothing is raised: one whose header
     can't be read has an `error`."""
     card = metadata or dict(cat_names=[], cont_names=[], stats={})
     for name, file, row in _sources(source, images):
-        known = dict(image=" ".join(name.split()), file=str(file))
+        known = dict(image=name, file=str(file))
         try: values, flag = _metadata(row, file, card)
         except Exception as e: # a damaged header's is of every kind
             values = dict.fromkeys(card["cat_names"] + card["cont_names"])

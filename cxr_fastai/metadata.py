@@ -1,5 +1,7 @@
 """The patient's metadata as numbers: one-hot categories and min-max scaled numerics (paper section 4.2)."""
 from .basics import *
+from .rows import numbers_of
+from .words import OLDEST, fold_words, known_word
 
 __all__ = ["TensorMetadata", "MetadataWords", "MetadataTransform"]
 
@@ -10,12 +12,6 @@ class MetadataWords(dict):
     "One patient's metadata in words, column -> value; None where it is missing."
     def __str__(self): return ", ".join(f"{v:g}" if isinstance(v, float) else str(v or "?") for v in self.values())
     def show(self, ctx=None, **kwargs): return show_title(self, ctx=ctx)
-
-def _as_numbers(values):
-    "float64 `[n]`, nan where missing."
-    try: return pd.to_numeric(values).to_numpy(float, na_value=np.nan)
-    except (TypeError, ValueError) as e:
-        raise ValueError(f"Metadata column {values.name!r} is one of numbers: {e}.") from e
 
 class MetadataTransform(Transform):
     """Encode metadata columns. A category becomes one 0/1 slot a word, then one for an unknown word and one for a
@@ -41,12 +37,11 @@ class MetadataTransform(Transform):
         "Learn words and ranges from `rows`. ValueError where a column is missing or holds no value at all."
         if absent := [o for o in self.names if o not in rows]:
             raise ValueError(f"No metadata column {few(absent)}; the table has {few(rows.columns, 20)}.")
-        if empty := [o for o in self.names if rows[o].notna().sum() == 0]:
+        values = {o: fold_words(rows[o], o) if o in self.cat_names else self._numbers(rows, o) for o in self.names}
+        if empty := [o for o, v in values.items() if v.isna().all()]:
             raise ValueError(f"Metadata column {few(empty)} is empty in all {len(rows):,} training rows; leave it out.")
-        self.stats = {o: sorted(rows[o].dropna().astype(str).unique()) for o in self.cat_names}
-        for o in self.cont_names:
-            numbers = _as_numbers(rows[o])
-            self.stats[o] = float(np.nanmin(numbers)), float(np.nanmax(numbers))
+        self.stats = {o: sorted(values[o].dropna().unique()) for o in self.cat_names}
+        for o in self.cont_names: self.stats[o] = float(values[o].min()), float(values[o].max())
         return self
 
     @property
@@ -67,29 +62,38 @@ class MetadataTransform(Transform):
         missing[np.cumsum(self.widths) - 1] = True
         return torch.from_numpy(missing)
 
-    def _words(self, values, name):
+    def _once(self, name, said):
+        "Warn of a column, the first time that there is something to warn of."
+        if name not in self.warned: warnings.warn(f"{name}: {said}")
+        self.warned.add(name)
+
+    def _words(self, rows, name):
         "One-hot `[n, words + 2]` of a column of words."
-        words, absent = self.stats[name], values.isna().to_numpy()
-        codes = pd.Index(words).get_indexer(values.astype(str))
+        words, values = self.stats[name], fold_words(rows[name], name)
+        absent, meant = values.isna().to_numpy(), {o: known_word(o, words, name) for o in values.dropna().unique()}
+        codes = pd.Index(words).get_indexer(values.map(meant))
         unknown = (codes < 0) & ~absent
-        if unknown.any() and name not in self.warned:
-            self.warned.add(name)
-            warnings.warn(f"{name}: {few(values[unknown].unique())} not among the training words {words}; "
-                          "encoded as unknown.")
+        if unknown.any():
+            self._once(name, f"{few(values[unknown].unique())} not among the training words {words}; encoded as unknown.")
         codes[unknown], codes[absent] = len(words), len(words) + 1
         return np.eye(len(words) + 2, dtype=np.float32)[codes]
 
-    def _number(self, values, name):
+    def _numbers(self, rows, name):
+        numbers, old = numbers_of(rows, name)
+        if old.any(): self._once(name, f"{few(rows[name][old].unique())} over {OLDEST} years; encoded as missing.")
+        return numbers
+
+    def _scaled(self, rows, name):
         "Scaled value and missing flag, `[n, 2]`, of a column of numbers."
         lo, hi = self.stats[name]
-        scaled = (_as_numbers(values) - lo) / ((hi - lo) or 1)
+        scaled = (self._numbers(rows, name).to_numpy() - lo) / ((hi - lo) or 1)
         absent = np.isnan(scaled)
         return np.stack([np.where(absent, 0, scaled), absent], 1).astype(np.float32)
 
     def encodes(self, o:pd.DataFrame):
         self.widths # refuses an unfitted transform
-        rows, o = o, o.reindex(columns=self.names)
-        parts = [self._words(o[c], c) for c in self.cat_names] + [self._number(o[c], c) for c in self.cont_names]
+        rows, known = o, o.reindex(columns=["image", *self.names])
+        parts = [self._words(known, c) for c in self.cat_names] + [self._scaled(known, c) for c in self.cont_names]
         encoded = np.concatenate(parts, 1)
         if "metadata_policy" in rows: encoded[rows["metadata_policy"].isin(["image-only"])] = np.nan
         return TensorMetadata(torch.from_numpy(encoded))

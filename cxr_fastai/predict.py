@@ -3,13 +3,14 @@
 A picture that can't be read is a row with its reason. Rows are written in whole batches, and a run that is killed goes
 on after the last of them, so that it gives the unbroken run's bits. A row that stands is compared with the one that
 would come, its metadata and its file's size and time included: no patient is given another's prediction."""
-import csv, itertools, shutil
+import itertools, shutil
 from concurrent.futures import ThreadPoolExecutor
 from zlib import crc32
 
 from .basics import *
 from .bundle import *
 from .cache import ahead, progress
+from .csvs import csv_line, read_lines
 from .data import *
 from .intake import *
 from .learner import RadiographLearner
@@ -22,9 +23,11 @@ from .typical import atypical
 
 __all__ = ["Predictor", "predict_patients"]
 
-def _line(o):
-    "As one line of UTF-8, which a name from another system needn't be."
-    return "" if o is None else " ".join(str(o).encode("utf-8", "backslashreplace").decode().split())
+NO_NUMBER = "the model gives no number for it: a value is far beyond the training rows', or its weights are damaged"
+
+def _said(o):
+    "In UTF-8, which a name from another system needn't be."
+    return "" if o is None else str(o).encode("utf-8", "backslashreplace").decode()
 
 def _stamp(file):
     "Eight digits of a file's size and time of change: two wards' films may have the same names."
@@ -62,7 +65,7 @@ class Predictor:
         "What its row of the table says whatever the model may say: who, with what, by which model."
         missing = " ".join(o for o in self.names if row.get(o) is None)
         about = dict(missing=missing, threshold=f"{self.threshold:.9g}", model=self.card["sha256"][:12])
-        return {o: _line(row.get(o)) for o in ("image", *self.names)} | about | dict(stamp=_stamp(row["file"]))
+        return {o: _said(row.get(o)) for o in ("image", *self.names)} | about | dict(stamp=_stamp(row["file"]))
 
     def decode(self,
         row:dict, # of `new_patients`
@@ -98,9 +101,11 @@ class Predictor:
         "Rows with what the model says of those that could be read."
         said, res = iter(self.probabilities([o for o in rows if "error" not in o])), []
         for o in rows:
-            line = self.known(o) | {k: _line(o.get(k)) for k in ("flag", "error")}
-            if "error" not in o:
-                line["probability"] = f"{(p := next(said)):.9g}"
+            line = self.known(o) | {k: _said(o.get(k)) for k in ("flag", "error")}
+            p = None if "error" in o else next(said)
+            if p is not None and not 0 <= p <= 1: line["error"] = NO_NUMBER
+            elif p is not None:
+                line["probability"] = f"{p:.9g}"
                 line["decision"] = self.card["classes"][int(called(p, self.threshold))]
             res.append(line)
         return res
@@ -127,12 +132,10 @@ def _decoded(predictor, rows, workers, bs):
 
 def _lines(file, columns):
     "The rows of a table of predictions, and where each ends; a last line that was cut off isn't one."
-    with open(file, newline="", encoding="utf-8") as f:
-        head = f.readline()
-        if head.endswith("\n") and next(csv.reader([head])) != columns:
+    for i, (words, end) in enumerate(read_lines(file)):
+        if i == 0 and words != columns:
             raise ValueError(f"{file} is no table of this model's predictions: delete it, or name another.")
-        for line in iter(f.readline, ""):
-            if line.endswith("\n"): yield dict(zip(columns, next(csv.reader([line])))), f.tell()
+        if i: yield dict(zip(columns, words)), end
 
 def _kept(file, predictor, rows, bs, total):
     "Rows that stand, and their bytes: all `total` of a finished table, whole batches of another."
@@ -140,10 +143,10 @@ def _kept(file, predictor, rows, bs, total):
     for n, (line, size) in enumerate(_lines(file, predictor.columns), 1):
         if (row := next(rows, None)) is None:
             raise ValueError(f"{file} has more rows than the {total:,} images: delete it, or name another.")
-        if other := [f"{k} '{line[k]}', not '{v}'" for k, v in predictor.known(row).items() if line[k] != v]:
+        if other := [f"{k} '{line.get(k)}', not '{v}'" for k, v in predictor.known(row).items() if line.get(k) != v]:
             raise ValueError(f"{file} has in row {n:,} {'; '.join(other)}: it is of another model, or of images or "
                              "metadata that are others now; delete it, or name another.")
-        found, good, since = (n, size), good + (not line["error"]), since + 1
+        found, good, since = (n, size), good + (line.get("error") in ("", NO_NUMBER)), since + 1
         if _is_whole(good, since, bs): whole, good, since = found, 0, 0
     return found if found[0] == total else whole
 
@@ -185,11 +188,10 @@ def predict_patients(
     with named_errors(part), open(part, "r+" if part.exists() else "w", newline="", encoding="utf-8") as f:
         f.seek(size)
         f.truncate()
-        table = csv.DictWriter(f, predictor.columns, lineterminator="\n")
-        if not size: table.writeheader()
+        if not size: f.write(csv_line(predictor.columns))
         seen = progress(_decoded(predictor, rows, threads_within(workers, THREAD_BYTES), bs), total - n, "Predicting")
         for batch in _batches(seen, bs):
-            table.writerows(predictor.table(batch))
+            f.writelines(csv_line([o.get(c) for c in predictor.columns]) for o in predictor.table(batch))
             f.flush()
     os.replace(part, out)
     return out

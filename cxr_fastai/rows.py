@@ -6,9 +6,10 @@ import numpy as np, pandas as pd
 
 from .csvs import read_text, write_csv
 from .files import few, say
-from .words import fold_id, fold_ids, fold_numbers, fold_words
+from .words import OLDEST, fold_id, fold_ids, fold_numbers, fold_words
 
-__all__ = ["RESERVED", "check_names", "classes", "fold_id", "fold_ids", "fold_metadata", "positive", "read_rows", "save_rows"]
+__all__ = ["RESERVED", "check_names", "classes", "fold_id", "fold_ids", "fold_metadata", "numbers_of",
+           "positive", "read_rows", "save_rows"]
 
 RESERVED = { # columns of our own tables, which metadata can't be named as
     *"image patient_id label file split classes words".split(),                                         # rows
@@ -38,14 +39,16 @@ def _refuse(rows, bad, name, why):
     found = few(f"{v!r} ({i})" for v, i in zip(rows[name].iloc[at], names.iloc[at]))
     raise ValueError(f"{len(at):,} of {len(rows):,} values of metadata column '{name}', one of numbers, {why}: {found}.")
 
-def _numbers(rows, name):
-    "A column as numbers; ages that are too old become missing, aloud."
+def numbers_of(
+    rows:pd.DataFrame, # any rows
+    name:str,          # a metadata column of numbers
+) -> tuple:            # float64, nan where missing; and which are ages over 100, taken as missing
+    "A column of numbers. ValueError for what is no number, or none that float32 holds, with its rows."
     numbers, why = fold_numbers(rows[name], name)
+    if not (reasons := {*why} - {""}): return numbers, np.zeros(len(rows), bool)
     old = why.str.endswith("years").to_numpy(bool)
-    for o in dict.fromkeys(why[~old]):
-        if o: _refuse(rows, (why == o).to_numpy(bool), name, o.replace("is ", "are ", 1))
-    if old.any(): say(f"{old.sum():,} of {len(rows):,} values of '{name}' are over 100 years and become missing.")
-    return numbers
+    for o in sorted(reasons - {*why[old]}): _refuse(rows, (why == o).to_numpy(bool), name, o.replace("is ", "are ", 1))
+    return numbers, old
 
 def fold_metadata(
     rows:pd.DataFrame, # any rows
@@ -60,8 +63,10 @@ def fold_metadata(
     new = {o: fold_words(rows[o], o) for o in cat_names if o in rows and not pd.api.types.is_numeric_dtype(rows[o])}
     new = {o: v for o, v in new.items() if not v.astype(object).equals(rows[o].astype(object))}
     for o in cont_names:
-        if o in rows and (not pd.api.types.is_numeric_dtype(rows[o]) or not fold_numbers(rows[o], o)[1].eq("").all()):
-            new[o] = _numbers(rows, o)
+        if o not in rows: continue
+        numbers, old = numbers_of(rows, o)
+        if old.any(): say(f"{old.sum():,} of {len(rows):,} values of '{o}' are over {OLDEST} years and become missing.")
+        if old.any() or not pd.api.types.is_numeric_dtype(rows[o]): new[o] = numbers
     return rows.assign(**new) if new else rows
 
 # A csv of rows

@@ -33,7 +33,8 @@ def _kind(name): return _KINDS.get("".join(o for o in str(name).lower() if o.isa
 def _text(value):
     "A value as a word without blanks around it; a whole number in one writing."
     if isinstance(value, (float, np.floating)) and value % 1 == 0: return str(int(value))
-    word = str(value).strip().strip(_INVISIBLE).strip()
+    word, before = str(value), None
+    while word != before: word, before = word.strip().strip(_INVISIBLE), word
     if not (m := _WHOLE.fullmatch(word)): return word
     return "0" if m[2] == "0" else m[1] + m[2]
 

@@ -3,6 +3,7 @@ import numpy as np, pandas as pd, pytest, torch
 from hypothesis import assume, given, settings, strategies as st
 from cxr_fastai.data import RadiographDataLoaders
 from cxr_fastai.metadata import *
+from cxr_fastai.words import fold_word, fold_words
 
 TABLE = pd.DataFrame(dict(sex=["F", "M", "F"], view=["PA", "PA", "AP"], age=[20, 60, 40]))
 
@@ -84,14 +85,14 @@ table   = st.lists(st.tuples(words, words, numbers, numbers), min_size=1, max_si
 @given(table)
 def test_any_table_comes_back_from_its_encoding(values):
     rows = pd.DataFrame(values, columns=["a", "b", "x", "y"])
-    kept = [[o for o in names if rows[o].notna().any()] for names in (["a", "b"], ["x", "y"])]
+    kept = [[o for o in names if fold_words(rows[o]).notna().any()] for names in (["a", "b"], ["x", "y"])]
     assume(any(kept))
     tfm = fitted(rows, *kept)
     encoded = tfm(rows)
     assert encoded.shape == (len(rows), sum(tfm.widths)) and torch.isfinite(encoded).all()
     for i, row in rows.iterrows():
         back = tfm.decode(encoded[i])
-        for o in kept[0]: assert back[o] == (None if pd.isna(row[o]) else row[o])
+        for o in kept[0]: assert back[o] == fold_word(row[o])
         for o in kept[1]:
             if pd.isna(row[o]): assert back[o] is None
             else: assert abs(back[o] - row[o]) <= 1e-3 + 1e-6 * (rows[o].max() - rows[o].min())
@@ -117,11 +118,41 @@ def test_absent_empty_and_unfitted_are_refused():
         fitted(TABLE.assign(age=np.nan))
     with pytest.raises(ValueError, match="not fitted"): MetadataTransform()(TABLE)
 
+@pytest.mark.parametrize("sex, view, age", [("Female", "PA", 60), (" f ", "pa", "060Y"), ("woman", "posteroanterior", "60.0"), ("F", "Pa ", " 60 ")])
+def test_a_patient_is_encoded_alike_in_every_writing(sex, view, age):
+    equal(fitted()(dict_row(sex=sex, view=view, age=age)), fitted()(dict_row(sex="F", view="PA", age=60)))
+
+def test_categories_that_are_numbers_have_one_writing():
+    "Trained on 1, 2 and a gap, which pandas reads as 1.0, 2.0 and nan."
+    for values in ([1., 2., np.nan], [1, 2, 1], ["1", "02", "NA"], ["1.0", " 2", None]):
+        tfm = fitted(pd.DataFrame(dict(site=values)), ("site",), ())
+        assert tfm.stats == dict(site=["1", "2"])
+        equal(tfm(pd.DataFrame(dict(site=[2, 1]))), tfm(pd.DataFrame(dict(site=["2.0", "01"]))))
+    tfm.stats = dict(site=["1.0", "2.0"]) # of a bundle that was trained before
+    equal(tfm(pd.DataFrame(dict(site=["2", 1]))), [[0, 1, 0, 0], [1, 0, 0, 0]])
+
+def test_words_for_missing_and_ages_over_100_are_missing():
+    tfm = fitted()
+    with pytest.warns(UserWarning, match="age: 414 over 100 years; encoded as missing") as seen:
+        equal(tfm(pd.DataFrame(dict(sex=["NA", " nan "], view=["", "N/A"], age=[414, "null"]), dtype=object)), [[0, 0, 0, 1,  0, 0, 0, 1,  0, 1]] * 2)
+    assert len(seen) == 1
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e39, "inf", -1])
+def test_numbers_that_no_model_can_take_are_refused_with_their_rows(rows, value):
+    with pytest.raises(ValueError, match="1 of 3 values of metadata column 'age', one of numbers, are .*: .* .1."): fitted(TABLE.assign(age=[1, value, 3]))
+    with pytest.raises(ValueError, match="1 of 3 values of metadata column 'age'"): fitted()(TABLE.assign(age=[1, value, 3]))
+    with pytest.raises(ValueError, match=rows["image"][0]):
+        RadiographDataLoaders.from_df(rows.assign(age=rows["age"].astype(object).mask(rows.index == 0, value)), size=48, bs=8, use="metadata")
+
+def test_metadata_named_as_a_column_of_our_own_is_refused_at_from_df(rows):
+    with pytest.raises(ValueError, match="'flag' can't name metadata"):
+        RadiographDataLoaders.from_df(rows.assign(flag=1), size=48, bs=8, use="metadata", cont_names=("age", "flag"))
+
 def test_from_df_fits_on_training_rows_only(rows, tmp_path):
     "A word and an age that only test rows have are not learned from them."
     test = rows["split"] == "test"
-    rows = rows.assign(age=rows["age"].mask(test, 300.), view=rows["view"].mask(test, "lateral"))
+    rows = rows.assign(age=rows["age"].mask(test, 99.), view=rows["view"].mask(test, "lateral"))
     tfm = RadiographDataLoaders.from_df(rows, tmp_path, size=48, bs=8, use="metadata").transform(MetadataTransform)
     train = rows[rows["split"] == "train"]
     assert tfm.stats == dict(sex=["F", "M"], view=["AP", "PA"], age=(train["age"].min(), train["age"].max()))
-    assert train["age"].max() < 300
+    assert train["age"].max() < 99

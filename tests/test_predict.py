@@ -5,6 +5,7 @@ from PIL import Image
 from cxr_fastai import predict as room
 from cxr_fastai.basics import ClassificationInterpretation
 from cxr_fastai.bundle import load_bundle, save_bundle
+from cxr_fastai.csvs import read_csv
 from cxr_fastai.data import RadiographDataLoaders
 from cxr_fastai.learner import *
 from cxr_fastai.predict import *
@@ -80,8 +81,8 @@ def test_pictures_and_values_unlike_the_training_rows_are_flagged(rows, tmp_path
     Image.fromarray(np.stack([film]*3, 2)).save(tmp_path/"gray.png")
     (tmp_path/"n.csv").write_text("image,age,sex,view\nblank.png,400,female,pa\ncolour.png,old,X,AP\ngray.png,,,\n")
     found = read(predict_patients(bundle, tmp_path/"n.csv", tmp_path/"out.csv"))
-    assert "of one gray" in found.flag[0] and "age 400 is outside of" in found.flag[0]
-    assert found.sex[0] == "F" and found.view[0] == "PA" and found.age[0] == 400
+    assert "of one gray" in found.flag[0] and "age '400' is over 100 years" in found.flag[0]
+    assert found.sex[0] == "F" and found.view[0] == "PA" and pd.isna(found.age[0]) and found.missing[0] == "age"
     assert "in colour" in found.flag[1] and "age 'old' is no number" in found.flag[1] and "sex 'X' is none of F, M" in found.flag[1]
     assert pd.isna(found.flag[2]) and found.missing[2] == "sex view age" and found.probability.notna().all()
 
@@ -171,9 +172,28 @@ def test_odd_names_and_words_neither_end_the_run_nor_break_the_table(rows, tmp_p
     film, new = rows.file[0], tmp_path/"new.csv"
     new.write_text(f'file,sex\n{"x" * 5000}.png,M\n"two\nlines.png",M\n,F\n{film},"F\rx"\n{film},F\n')
     text = predict_patients(bundle, new, out := tmp_path/"out.csv").read_text()
-    assert len(text.splitlines()) == 6 and list(read(out).error.isna()) == [False] * 3 + [True] * 2
+    assert list(read(out).image[1:3].fillna("")) == ["two\nlines.png", ""] and list(read(out).error.isna()) == [False] * 3 + [True] * 2
     (tmp_path/"out.csv").rename(tmp_path/"out.csv.part") # the table can be gone on with
     assert predict_patients(bundle, new, out).read_text() == text
+
+def test_no_name_runs_as_a_formula_or_is_squeezed(rows, tmp_path, bundle):
+    (tmp_path/"new").mkdir()
+    names = ["+1 (2).png", "-1.png", "=cmd|'x'!A0.png", "@a.png", "a  b.png"]
+    for o in names: shutil.copyfile(rows.file[0], tmp_path/"new"/o)
+    out = predict_patients(bundle, tmp_path/"new", tmp_path/"out.csv")
+    assert [o[0] for o in out.read_text().splitlines()[1:]] == ["'", "'", "'", "'", "a"]
+    assert list(read_csv(out)["image"]) == names and predict_patients(bundle, tmp_path/"new", out) == out
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_no_number_is_an_error_row_and_no_decision(rows, tmp_path, bundle, listed, monkeypatch, bad):
+    probabilities = Predictor.probabilities
+    monkeypatch.setattr(Predictor, "probabilities", lambda self, o: [bad, *probabilities(self, o)[1:]] if o else [])
+    found = read(out := predict_patients(bundle, listed, tmp_path/"out.csv"))
+    assert found.error.notna().sum() == 3 and found.probability.notna().sum() == found.decision.notna().sum() == 18
+    whole = out.read_bytes()
+    (tmp_path/"out.csv.part").write_bytes(whole[:len(whole) * 2 // 3])
+    out.unlink()
+    assert predict_patients(bundle, listed, out).read_bytes() == whole
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are always text")
 def test_a_name_that_is_no_utf8_is_a_row(rows, tmp_path, bundle):
