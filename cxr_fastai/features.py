@@ -49,6 +49,18 @@ def _evaluating(net):
     finally:
         for o, training in modes.items(): o.training = training
 
+def _pooled(rows, net, size, bs=32):
+    "Float64 `[n, d]`: means over what `net` maps the rows' radiographs to."
+    if "file" not in rows: raise ValueError("The rows have no column file, which names their images.")
+    files, out = rows["file"].tolist(), []
+    cache = RadiographCache(files, size)
+    device = first(o.device for o in net.parameters()) if isinstance(net, nn.Module) else None
+    with _evaluating(net), torch.no_grad():
+        for i in range(0, len(files), bs):
+            x = net(torch.from_numpy(cache.get(files[i:i + bs])[:, None]).to(device).float() / 255)
+            out.append((x.mean((2, 3)) if x.ndim == 4 else x).double().cpu().numpy())
+    return np.concatenate(out)
+
 def radiograph_features(
     rows:pd.DataFrame,   # with `file`
     features="resnet18", # a timm name, 'inception', a learner or model trained here, or a function as `inception()` is
@@ -58,20 +70,13 @@ def radiograph_features(
     bs:int=32,           # images a batch
 ) -> tuple:              # float64 `[n, d]`, and the features' name
     "Pooled features of radiographs. Untrained ones compare texture and layout only, and say so in their name."
-    if "file" not in rows: raise ValueError("The rows have no column file, which names their images.")
     net, name = _extractor(features, weights, size, seed)
-    files, out = rows["file"].tolist(), []
-    cache = RadiographCache(files, size)
-    device = first(o.device for o in net.parameters()) if isinstance(net, nn.Module) else None
-    with _evaluating(net), torch.no_grad():
-        for i in range(0, len(files), bs):
-            x = net(torch.from_numpy(cache.get(files[i:i + bs])[:, None]).to(device).float() / 255)
-            out.append((x.mean((2, 3)) if x.ndim == 4 else x).double().cpu().numpy())
-    return np.concatenate(out), name
+    return _pooled(rows, net, size, bs), name
 
-def both_features(real, synth, *args):
-    (x, name), (y, _) = (radiograph_features(o, *args) for o in (real, synth))
-    return x, y, name
+def both_features(real, synth, features, weights, size, seed):
+    "Of two tables' radiographs, by one network."
+    net, name = _extractor(features, weights, size, seed)
+    return _pooled(real, net, size), _pooled(synth, net, size), name
 
 def standardised(real, *others):
     "Mean 0 and deviation 1 on the real rows; a feature that hardly varies there isn't blown up."

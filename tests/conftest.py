@@ -1,4 +1,4 @@
-import os
+import multiprocessing, os, signal, tempfile
 from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1") # nets this small only wait for a second thread; subprocesses inherit it
 import matplotlib
@@ -35,6 +35,54 @@ def make_rows(folder, n_patients=64, seed=0):
     rows = pd.DataFrame(rows)
     rows.loc[rng.choice(len(rows), 6, replace=False), "age"] = np.nan
     return rows.assign(label=pd.Categorical.from_codes(rows["label"], ["Normal", "Pneumonia"], ordered=True))
+
+BEGIN = """
+import os, runpy, sys, warnings
+os.chdir(FOLDER)
+os.environ.clear()
+os.environ.update(ENV)
+for i in 1, 2: os.dup2(os.open(f"{OUT}/{i}", os.O_CREAT | os.O_WRONLY | os.O_APPEND), i)
+warnings.simplefilter("ignore")
+sys.argv = ["-c", *ARGS]
+"""
+
+class Process:
+    "What `start` gives, as of `subprocess.Popen`."
+    def __init__(self, process, out): self.process, self.out, self.pid = process, out, process.pid
+    @property
+    def returncode(self): return self.process.exitcode
+    def poll(self): return self.returncode
+    def send_signal(self, sign): os.kill(self.pid, sign)
+    def kill(self): self.send_signal(signal.SIGKILL)
+    def wait(self, timeout=None):
+        self.process.join(timeout)
+        return self.returncode
+    def said(self, i): return (Path(self.out.name)/str(i)).read_text()
+    @property
+    def stdout(self): return self.said(1)
+    @property
+    def stderr(self): return self.said(2)
+    def communicate(self, timeout=None):
+        self.wait(timeout)
+        return self.stdout, self.stderr
+
+def start(code, *args, cwd=None, env=()):
+    """As `python -W ignore -c code args`, for a Path `python file args`, in a new process that has imported the package
+    already, which else takes seconds: it is forked from one that did this and nothing else."""
+    if isinstance(code, Path): args, code = (code, *args), "sys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cxr_fastai.all"])
+    out, env = tempfile.TemporaryDirectory(), os.environ | dict(env)
+    about = dict(__name__="__main__", FOLDER=str(cwd or os.getcwd()), ENV=env, OUT=out.name, ARGS=[str(o) for o in args])
+    process = context.Process(target=exec, args=(BEGIN + code, about))
+    process.start()
+    return Process(process, out)
+
+def run(*args, timeout=None, **kwargs):
+    "As `start`, when it has ended."
+    process = start(*args, **kwargs)
+    process.wait(timeout)
+    return process
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):
