@@ -47,7 +47,7 @@ sys.argv = ["-c", *ARGS]
 """
 
 class Process:
-    "What `start` gives, as of `subprocess.Popen`."
+    "What `start_python` gives, as of `subprocess.Popen`."
     def __init__(self, process, out): self.process, self.out, self.pid = process, out, process.pid
     @property
     def returncode(self): return self.process.exitcode
@@ -66,7 +66,7 @@ class Process:
         self.wait(timeout)
         return self.stdout, self.stderr
 
-def start(code, *args, cwd=None, env=()):
+def start_python(code, *args, cwd=None, env=()):
     """As `python -W ignore -c code args`, for a Path `python file args`, in a new process that has imported the package
     already, which else takes seconds: it is forked from one that did this and nothing else."""
     if isinstance(code, Path): args, code = (code, *args), "sys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')"
@@ -78,10 +78,11 @@ def start(code, *args, cwd=None, env=()):
     process.start()
     return Process(process, out)
 
-def run(*args, timeout=None, **kwargs):
-    "As `start`, when it has ended."
-    process = start(*args, **kwargs)
-    process.wait(timeout)
+def run_python(*args, timeout=300, **kwargs):
+    "As `start_python`, when it has ended; it is killed after `timeout` seconds."
+    process = start_python(*args, **kwargs)
+    if process.wait(timeout) is None: process.kill()
+    process.wait()
     return process
 
 @pytest.fixture(scope="session", autouse=True)

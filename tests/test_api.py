@@ -1,10 +1,11 @@
 "The API page holds every public name with its comments; docstrings, comments, hints and lists of names are all there."
-import html, importlib, inspect, os, pkgutil, re, subprocess, sys
+import html, importlib, inspect, pkgutil, re
 from pathlib import Path
 import pytest
 import cxr_fastai
 from cxr_fastai import cyclegan, data, learner, unpaired
 from fastcore.docments import MarkdownRenderer, docments
+from conftest import run_python
 
 pdoc = pytest.importorskip("pdoc")
 RECIPE = Path(__file__).parents[1]/"recipes"/"api.py"
@@ -83,8 +84,8 @@ def test_summary_of_a_cyclegan_is_of_both_kinds_of_network(rows):
 def site(tmp_path_factory):
     "The pages, made in a process of their own: the recipe writes into docstrings."
     folder = tmp_path_factory.mktemp("site")
-    env = os.environ | dict(PYTHONPATH=str(RECIPE.parents[1]))
-    subprocess.run([sys.executable, RECIPE, "--out", folder], check=True, env=env, capture_output=True)
+    done = run_python(RECIPE, "--out", folder)
+    assert done.returncode == 0, done.stderr
     return folder
 
 def test_every_name_is_on_its_page_with_its_comments(site):

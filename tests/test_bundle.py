@@ -1,4 +1,4 @@
-import json, pickle, struct, subprocess, sys, warnings
+import json, pickle, struct, warnings
 import mutants
 import numpy as np, pandas as pd, pytest, torch
 from safetensors.torch import load_file, save_file
@@ -9,7 +9,7 @@ from cxr_fastai.card import BundleError
 from cxr_fastai.data import RadiographDataLoaders
 from cxr_fastai.fusion import FUSIONS
 from cxr_fastai.learner import *
-from conftest import SIDE
+from conftest import SIDE, run_python
 
 MAKE = dict(image=image_learner, metadata=metadata_learner, both=fusion_learner)
 
@@ -80,7 +80,7 @@ import torch, pandas as pd
 from cxr_fastai.bundle import load_bundle
 pickle.load = pickle.loads = pickle.Unpickler = torch.load = never
 print(load_bundle(sys.argv[1]).predict(image=sys.argv[2], age=50)[2][1].item())"""
-    out = subprocess.run([sys.executable, "-W", "ignore", "-c", code, saved, rows["file"][0]], capture_output=True, text=True)
+    out = run_python(code, saved, rows["file"][0])
     assert float(out.stdout) == learn.predict(image=rows["file"][0], age=50)[2][1].item(), out.stderr
 
 def test_another_version_is_said(saved):

@@ -1,4 +1,4 @@
-import multiprocessing, os, pickle, signal, subprocess, sys, threading, time
+import multiprocessing, os, pickle, signal, threading, time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import cxr_fastai.cache as module
 from cxr_fastai.cache import RadiographCache, progress
 from cxr_fastai.duplicates import perceptual_hash
 from cxr_fastai.radiograph import READER_VERSION, RadiographError, decode_radiograph, read_radiograph
-from conftest import SHARED, needs_nih
+from conftest import SHARED, needs_nih, start_python
 
 ROOT = Path(__file__).parents[1]
 
@@ -242,9 +242,7 @@ print("sum", zlib.crc32(module.RadiographCache(files, 16, folder).get(files)))
 
 def start(files, tmp_path):
     "Another process that builds the cache slowly, keeps every image at once, and logs what it decodes."
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path/"log"), str(tmp_path/"cache"), *files], env=env,
-                            stdout=subprocess.PIPE, text=True)
+    return start_python(SCRIPT, tmp_path/"log", tmp_path/"cache", *files)
 
 def kept(tmp_path):
     try:

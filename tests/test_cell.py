@@ -1,4 +1,4 @@
-import json, os, resource, shutil, subprocess, sys, time
+import json, os, resource, shutil, time
 import numpy as np, pandas as pd, pytest
 from filelock import FileLock
 from PIL import Image
@@ -6,6 +6,7 @@ from cxr_fastai import cell as room
 from cxr_fastai.cell import CellError, arm_rows, predict_rows, read_cell, run_cell
 from cxr_fastai.grid import Study
 from cxr_fastai.scoring import scores
+from conftest import start_python
 
 TINY = dict(size=32, epochs=1, bs=16, weights="none", gan_epochs=1)
 
@@ -108,7 +109,7 @@ print(run_cell(cell))
 def script(rows, tmp_path, limit=resource.RLIM_INFINITY, epochs=1):
     rows.to_pickle(tmp_path/"rows.pkl")
     code = CODE.format(rows=str(tmp_path/"rows.pkl"), out=str(tmp_path/"runs"), limit=limit, epochs=epochs)
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
+    return start_python(code)
 
 def test_a_full_disk_fails_the_cell_in_one_sentence_and_leaves_no_result(rows, tmp_path):
     out = script(rows, tmp_path, limit=300_000).communicate()[0].splitlines()[-1]

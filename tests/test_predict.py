@@ -1,4 +1,4 @@
-import os, shutil, signal, subprocess, sys, time
+import os, shutil, signal, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
@@ -9,7 +9,7 @@ from cxr_fastai.csvs import read_csv
 from cxr_fastai.data import RadiographDataLoaders
 from cxr_fastai.learner import *
 from cxr_fastai.predict import *
-from conftest import SIDE
+from conftest import SIDE, run_python, start_python
 
 ROOT = Path(__file__).parents[1]
 MAKE = dict(image=image_learner, metadata=metadata_learner, both=fusion_learner)
@@ -120,7 +120,7 @@ def slow(*args):
     return table(*args)
 predict.Predictor.table = slow
 predict.predict_patients({str(bundle)!r}, {str(new)!r}, {str(tmp_path/"out.csv")!r})"""
-    job, part = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code]), tmp_path/"out.csv.part"
+    job, part = start_python(code), tmp_path/"out.csv.part"
     while not (part.exists() and part.stat().st_size > 3000): time.sleep(.02); assert job.poll() is None
     job.send_signal(signal.SIGKILL)
     job.wait()
@@ -219,8 +219,7 @@ def test_what_is_no_source_is_one_sentence(tmp_path, bundle):
     with pytest.raises(FileNotFoundError, match="void' holds no png, jpeg, tiff or DICOM"): predict_patients(bundle, tmp_path/"void")
     (tmp_path/"a.csv").write_text("name,age\nx,1\n")
     with pytest.raises(ValueError, match="a.csv has no column of images"): predict_patients(bundle, tmp_path/"a.csv")
-    done = subprocess.run([sys.executable, "-W", "ignore", ROOT/"recipes"/"predict.py", bundle, tmp_path/"a.csv"], capture_output=True,
-                          text=True, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    done = run_python(ROOT/"recipes"/"predict.py", bundle, tmp_path/"a.csv")
     assert done.returncode == 1 and done.stderr.strip().count("\n") == 0 and "no column of images" in done.stderr
 
 def test_unreadable_files_do_not_fill_the_memory(tmp_path, bundle, monkeypatch):
