@@ -44,9 +44,9 @@ def bare_seconds(model, bs, size, steps):
     return (time.perf_counter() - start) / (steps * bs)
 
 def alternate(runs, *timed):
-    "Medians of each function, called in turn so that a busy moment hits all of them; the first round is not counted."
-    times = np.array([[f() for f in timed] for _ in range(runs + 1)])[1:]
-    return np.median(times, 0)
+    "Medians of each function, called in turn so that a busy moment hits all; of several rounds, the first isn't counted."
+    times = np.array([[f() for f in timed] for _ in range(runs + (runs > 1))])
+    return np.median(times[-runs:], 0)
 
 def peak_gb(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 
@@ -103,11 +103,11 @@ def gan_seconds(learn, steps):
     with learn.no_logging(): learn.fit(1, 1e-6, cbs=timer)
     return timer.seconds[0] / steps
 
-def bare_gan_seconds(bs, size, steps, precision, **nets):
+def bare_gan_seconds(bs, size, width, steps, precision):
     "Seconds a step of the reference's own order in a bare loop: generators' loss and step, then both discriminators'."
     bf16 = use_bf16(precision, default_device())
-    g_ab, g_ba = (Generator(6, 32, bf16=bf16, **nets).to(default_device()) for _ in range(2))
-    d_a, d_b = (Discriminator(32, bf16=bf16).to(default_device()) for _ in range(2))
+    g_ab, g_ba = (Generator(6, width, bf16=bf16).to(default_device()) for _ in range(2))
+    d_a, d_b = (Discriminator(width, bf16=bf16).to(default_device()) for _ in range(2))
     optimizer = lambda *m: torch.optim.Adam([p for o in m for p in o.parameters()], 1e-6, betas=(.5, .999), fused=True)
     opt_g, opt_d = optimizer(g_ab, g_ba), optimizer(d_a, d_b)
     a, b = torch.rand(2, bs, 1, size, size, device=default_device()) * 2 - 1
@@ -131,32 +131,32 @@ def bare_gan_seconds(bs, size, steps, precision, **nets):
             torch._foreach_lerp_(list(mean.parameters()), [p.detach() for p in now.parameters()], .001)
     return (time.perf_counter() - start) / steps
 
-def gan_learner(rows, size, bs, **kwargs):
+def gan_learner(rows, size, bs, width, **kwargs):
     dls = UnpairedDataLoaders.from_df(rows, size=size, bs=bs)
-    return cyclegan_learner(dls, **dict(n_blocks=6, ngf=32, ndf=32) | kwargs)
+    return cyclegan_learner(dls, n_blocks=6, ngf=width, ndf=width, **kwargs)
 
-def gan_steps(rows, size, bs, runs, steps=3):
+def gan_steps(rows, size, bs, width, runs, steps=3):
     "(e) A step in fp32 and in the default precision, each over the bare loop; (f) the default over fp32."
-    learns = {o: gan_learner(rows, size, bs, precision=o) for o in ("fp32", "auto")}
+    learns = {o: gan_learner(rows, size, bs, width, precision=o) for o in ("fp32", "auto")}
     ours = [partial(gan_seconds, o, steps) for o in learns.values()]
-    bare = [partial(bare_gan_seconds, bs, size, steps, o) for o in learns]
+    bare = [partial(bare_gan_seconds, bs, size, width, steps, o) for o in learns]
     a, b, x, y = alternate(runs, *ours, *bare)
-    name = f"CycleGAN step, 6 blocks, ngf 32, {size} px bs {bs}"
+    name = f"CycleGAN step, 6 blocks, ngf {width}, {size} px bs {bs}"
     faster = f"{b/y:.2f} of the bare loop's {y:.3f}; {a/b:.2f}x faster than fp32"
     return [(f"(e) {name}, fp32", f"{a:.3f} s", f"{a/x:.2f} of the bare loop's {x:.3f}"),
             (f"(e) {name}, default", f"{b:.3f} s", faster)]
 
-def gan_switches(rows, size, runs, steps=3):
+def gan_switches(rows, size, width, runs, steps=3):
     "(f) What each switch beyond the reference costs a step."
     switches = [{}, dict(residual=True), dict(upsample="resize"), dict(idt_every=4), dict(identity=0.),
                 dict(diffaug="translation,cutout")]
-    times = alternate(runs, *[partial(gan_seconds, gan_learner(rows, size, 1, **o), steps) for o in switches])
+    times = alternate(runs, *[partial(gan_seconds, gan_learner(rows, size, 1, width, **o), steps) for o in switches])
     return [(f"(f) CycleGAN step with {', '.join(f'{k}={v}' for k, v in o.items())}, {size} px bs 1", f"{t:.3f} s",
              f"{t/times[0]:.2f} of the reference settings'") for o, t in zip(switches[1:], times[1:])]
 
-def synthesis(rows, size, runs, folder, n=350):
-    "(g) Reading, moving, translating, probing and writing the paper's 350 images, over the generator alone."
-    learn, pixels = gan_learner(rows, size, 1), np.zeros((n, size, size), np.uint8)
+def synthesis(rows, size, width, runs, folder, n):
+    "(g) Reading, moving, translating, probing and writing `n` images, over the generator alone."
+    learn, pixels = gan_learner(rows, size, 1, width), np.zeros((n, size, size), np.uint8)
     def seconds(f):
         start = time.perf_counter()
         f()
@@ -228,6 +228,8 @@ def main(
     size:int=128,         # side of the square images, pixels
     bs:int=32,            # images a batch of the classifiers
     runs:int=5,           # counted rounds of each comparison
+    width:int=32,         # `ngf` and `ndf` of the CycleGAN
+    films:int=350,        # that are synthesised; the paper's 350
     images:int=200,       # drawn images
     cells:int=100,        # of the grid that is resumed
     originals:str=None,   # folder of 1024 px png files, for (b) and (k)
@@ -240,8 +242,8 @@ def main(
         if originals: table += against_stock(originals, arch, size, min(bs, 16), runs)
     if part in ("gan", "all"):
         for side in size // 2, size:
-            for n in 1, 4: table += gan_steps(rows, side, n, runs)
-        table += gan_switches(rows, size, runs) + synthesis(rows, size, runs, folder)
+            for n in 1, 4: table += gan_steps(rows, side, n, width, runs)
+        table += gan_switches(rows, size, width, runs) + synthesis(rows, size, width, runs, folder, films)
     if part in ("study", "all"):
         rows = split_patients(rows)
         table += cell_overhead(rows, arch, size, bs, runs, folder) + two_workers(rows, arch, size, bs, runs, folder)

@@ -24,11 +24,27 @@ def shrink(png):
     image.quantize(256, dither=Image.Dither.NONE).save(out := io.BytesIO(), "png", optimize=True)
     return min(png, base64.b64encode(out.getvalue()).decode(), key=len)
 
+SMALLER = { # what a test runs in place of what is printed
+    "01_first_run": {"size, bs, epochs = 64, 16, 6": "size, bs, epochs = 32, 16, 1", '"resnet10t"': '"test_resnet"'},
+    "02_tune": {"size=64": "size=32", '"resnet10t"': '"test_resnet"', "fine_tune(8,": "fine_tune(1,", "num_it=80": "num_it=40"},
+    "03_synthesis": {"ngf=16, ndf=16": "ngf=4, ndf=4", "gan.fit_flat_lin(2, 2)": "gan.fit_flat_lin(1, 1)", "size=64": "size=32",
+                     '"resnet10t"': '"test_resnet"', "fine_tune(4)": "fine_tune(1)"},
+    "04_study": {"epochs=4": "epochs=1", '"resnet10t"': '"test_resnet"'}}
+
+def small(book, name):
+    for cell in code(book):
+        for printed, less in SMALLER[name].items(): cell.source = cell.source.replace(printed, less)
+    return book
+
+def execute(book, km=None, **kwargs):
+    nbclient.NotebookClient(book, km, timeout=600, kernel_name="python3", record_timing=False, **kwargs).execute()
+
 def run(file, folder):
     "The notebook, executed in `folder`; an error in a cell is raised."
-    book = read(file)
-    kwargs = dict(timeout=600, kernel_name="python3", record_timing=False, resources=dict(metadata=dict(path=str(folder))))
-    nbclient.NotebookClient(book, **kwargs).execute()
+    execute(book := read(file), resources=dict(metadata=dict(path=str(folder))))
+    return without_the_machine(book)
+
+def without_the_machine(book):
     for cell in code(book):
         cell.outputs = tidy(cell.outputs)
         for o in cell.outputs:
@@ -46,10 +62,25 @@ def shown(book):
     return [(sum("image/png" in o.get("data", {}) for o in cell.outputs), cell.outputs[-1:] and
              cell.outputs[-1].output_type == "execute_result") for cell in code(book)]
 
+@pytest.fixture(scope="module")
+def kernel():
+    "One for all, as its start and its imports take longer than a notebook in small."
+    from jupyter_core.utils import run_sync
+    with pytest.MonkeyPatch.context() as patch:
+        for k, v in ENV.items(): patch.setenv(k, v)
+        km = nbclient.NotebookClient(nbformat.v4.new_notebook()).create_kernel_manager()
+        yield km
+        if km.has_kernel: run_sync(km.shutdown_kernel)(now=True)
+
 @pytest.mark.parametrize("file", BOOKS, ids=lambda o: o.stem)
-def test_a_notebook_runs_shows_what_is_committed_and_writes_to_runs_alone(file, tmp_path, monkeypatch):
-    for k, v in ENV.items(): monkeypatch.setenv(k, v)
-    book = run(file, tmp_path)
+def test_a_notebook_runs_shows_what_is_committed_and_writes_to_runs_alone(file, tmp_path, kernel):
+    "With a smaller network and fewer epochs than printed; nothing is left of the notebook before."
+    printed = "\n".join(o.source for o in code(read(file)))
+    assert all(o in printed for o in SMALLER[file.stem])
+    clear = nbformat.v4.new_code_cell(f"%reset -f\nimport os\nos.chdir({str(tmp_path)!r})\ndel os")
+    execute(nbformat.v4.new_notebook(cells=[clear]), kernel)
+    execute(book := small(read(file), file.stem), kernel)
+    book = without_the_machine(book)
     assert shown(book) == shown(read(file)), "What it shows isn't what is committed: run this file as a script."
     assert {o.name for o in tmp_path.iterdir()} <= {"runs"}
 

@@ -1,7 +1,8 @@
-import os, re, shutil, subprocess, sys
+import re, shutil
 from pathlib import Path
 import pandas as pd
 import cxr_fastai
+from conftest import run_python
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT/"README.md").read_text()
@@ -30,29 +31,29 @@ TINY = "--size 32 --bs 16 --epochs 1 --gan-epochs 1 --weights none --seeds 0 --a
 SMALL = dict(train=TINY, resnet50=TINY, table1=[*TINY, "--backbones", "test_resnet"],
              cyclegan=["--size", "32", "--epochs", "1", "--weights", "none"])
 
+CLI = "from cxr_fastai.cli import main\nsys.exit(main())" # what the console script does
+
 def small(command, places):
-    "A command as printed, for this interpreter, with places that exist; further flags overrule the printed ones."
+    "A command as printed, for `run_python`, with places that exist; further flags overrule the printed ones."
     for word, place in places.items(): command = command.replace(word, str(place))
     program, verb, *rest = command.split()
-    if program.endswith("cxr-fastai"): words = ["-m", "cxr_fastai.cli", verb]
-    else: words = [str(ROOT/verb)]
+    words = [CLI, verb] if program.endswith("cxr-fastai") else [ROOT/verb]
     if "resnet10t" in rest: rest[rest.index("resnet10t")] = "test_resnet"
-    return [sys.executable, "-W", "ignore", *words, *rest, *([] if "--help" in rest else SMALL.get(Path(verb).stem, []))]
+    return [*words, *rest, *([] if "--help" in rest else SMALL.get(Path(verb).stem, []))]
 
 def test_every_command_runs_in_small(tmp_path):
     "In the order of the page; the study that is printed last stands for the one that explanation and prediction need."
     films = ROOT/"data"/"phantom"
-    places, env = {"path/to/nih": films}, os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    places = {"path/to/nih": films}
     (tmp_path/"films").mkdir()
     for o in sorted(films.rglob("*.png"))[:3]: shutil.copy(o, tmp_path/"films")
-    run = lambda o: subprocess.run(small(o, places), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert len(COMMANDS) > 8
     needs_cells = [o for o in COMMANDS if "runs/" in o]
     for o in [o for o in COMMANDS if o not in needs_cells] + needs_cells:
         if o in needs_cells:
             places |= {"runs/cells/resnet50-real-meta-0-1a2b3c4d": next(tmp_path.glob("runs/cells/test_resnet-real-meta-0-*")),
                        "runs/study-9c0d1e2f": next(tmp_path.glob("runs/study-*")), "path/to/films": tmp_path/"films"}
-        done = run(o)
+        done = run_python(*small(o, places), cwd=tmp_path)
         assert done.returncode == 0, f"{o}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert len(pd.read_csv(tmp_path/"predictions.csv")) == 3
 

@@ -67,9 +67,9 @@ def test_bench_prints_a_table(tmp_path, capsys):
     assert "| (a) fit, test_resnet 48 px bs 16" in out and "(c) DataLoaders of 112,120 rows" in out and "(d) peak memory" in out
 
 def test_bench_measures_the_gan(tmp_path, capsys):
-    recipe("bench", "--part", "gan", "--size", 48, "--runs", 1, "--images", 60, "--folder", tmp_path)
+    recipe("bench", "--part", "gan", "--size", 48, "--width", 4, "--films", 12, "--runs", 1, "--images", 60, "--folder", tmp_path)
     out = capsys.readouterr().out
-    assert out.count("| (e) CycleGAN step") == 8 and out.count("| (f) ") == 5 and "| (g) synthesis of 350 images" in out
+    assert out.count("| (e) CycleGAN step") == 8 and out.count("| (f) ") == 5 and "| (g) synthesis of 12 images" in out and out.count("ngf 4,") == 8
     assert "x faster than fp32" in out and "upsample=resize" in out and "residual=True" in out
 
 def test_bench_measures_the_study(tmp_path, capsys):
