@@ -1,5 +1,6 @@
 """Everything, for notebooks and recipes: `from cxr_fastai.all import *`."""
 from .basics import *
+from .altered import *
 from .areas import *
 from .arms import *
 from .audit import *
@@ -24,6 +25,7 @@ from .features import *
 from .figures import *
 from .formats import *
 from .fusion import *
+from .giveaway import *
 from .grid import *
 from .intake import *
 from .interpret import *

@@ -3,6 +3,7 @@
 The paper splits 7:3 and doesn't say by what (section 4); here by patient, with one ratio of classes on every side."""
 import numpy as np, pandas as pd
 from .files import few, say
+from .leaks import check_ids
 from .readers import *
 
 __all__ = ["classes", "paper_cohort", "positive", "read_nih", "read_rows", "read_table", "save_rows",
@@ -71,6 +72,7 @@ def split_patients(
     for o in ("label", "patient_id"):
         if (no := rows[o].isna()).any():
             raise ValueError(f"{no.sum():,} of {len(rows):,} rows have no {o}: {few(rows['image'][no])}; drop them.")
+    check_ids(rows)
     who = rows["patient_id"].factorize(sort=True)[0]
     images = np.stack([np.bincount(who[o], minlength=who.max(initial=-1)+1) for o in (~hit, hit)], axis=1)
     rng = np.random.default_rng(seed)

@@ -45,6 +45,12 @@ class RadiographTransform(Transform):
         if any(f not in self.cache for f in files): self.open(files, self.cache.folder)
         return self.cache.hashes(files)
 
+    def films(self,
+        files:list, # as for `hashes`, after it
+    ):
+        "Row numbers to cached pixels `[m,h,w]`, for the leak check."
+        return lambda at: self.cache.get([files[i] for i in at])
+
     def _read(self, file):
         if self.cache and file in self.cache: return self.cache[file]
         return read_radiograph(file, self.size, self.white)
@@ -178,7 +184,8 @@ class RadiographDataLoaders(DataLoaders):
 
 def _check_leaks(rows, metadata, radiograph):
     features, stats = (metadata.names, metadata.stats) if metadata else ((), None)
-    check_leaks(rows, features, radiograph.hashes(rows["file"].tolist()) if radiograph else None, stats)
+    hashes = radiograph.hashes(rows["file"].tolist()) if radiograph else None
+    check_leaks(rows, features, hashes, stats, None if hashes is None else radiograph.films(rows["file"].tolist()))
 
 class RadiographDatasets(Datasets):
     "fastai's Datasets that remember the whole table, test rows included, and whether leaks are errors."

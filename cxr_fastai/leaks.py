@@ -1,19 +1,21 @@
-"""Leaks between train, valid and test: a patient, an image, a near-duplicate, the answer among the features.
+"""Leaks between train, valid and test: a patient, an image, a copy of a film, the answer among the features.
 
-Not in the paper, whose Ensemble was scored on a pool that its synthetic images had joined. Nothing here fits or changes
+Not in the paper, whose Ensemble was scored on a pool that its synthetic images had joined. Nothing here changes
 anything: a table goes in, and either nothing comes back or one `LeakError` that names the rows.
 """
+import re, warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import blake2b
+from unicodedata import normalize
 import numpy as np, pandas as pd
-from .duplicates import near_duplicates
+from .altered import altered_copies
+from .duplicates import near_duplicates, turned_duplicates
 from .files import few
+from .giveaway import _pairs, feature_leak
+from .words import fold_ids
 
-__all__ = ["LeakError", "check_leaks"]
-
-NOT_FEATURES = { # name, in lower case without signs: why it can't be a feature
-    "label": "is the target", "findings": "holds the target", "findinglabels": "holds the target",
-    "split": "is the side", "file": "names the image", "image": "names the image", "imageindex": "names the image",
-    "patientid": "names the patient", "followup": "counts visits, of which the sick have more",
-    "synthetic": "tells real from synthetic", "metadatapolicy": "tells real from synthetic"}
+__all__ = ["LeakError", "check_ids", "check_leaks"]
 
 class LeakError(ValueError):
     "Something of valid or test, or the answer itself, is where training sees it."
@@ -21,12 +23,6 @@ class LeakError(ValueError):
 def _at(rows, at):
     "Rows by name and side, for an error's sentence."
     return few(f"{i} ({s})" for i, s in zip(rows["image"].iloc[at], rows["split"].iloc[at]))
-
-def _pairs(a, b):
-    "Of the distinct pairs of two lists of codes: each one's code in `a`, sorted, and how often the pair occurs."
-    k = b.max(initial=0) + 1
-    pairs, count = np.unique(a*k + b, return_counts=True)
-    return pairs // k, count
 
 def _on_two_sides(rows, column):
     who, side = (pd.factorize(rows[o])[0] for o in (column, "split"))
@@ -37,14 +33,34 @@ def _on_two_sides(rows, column):
     return (f"'{column}' has values on two sides ({len(np.unique(who[both])):,}), in the rows {_at(rows, both)}; "
             "split with split_patients.")
 
-def _near(rows, hashes):
+_KNOWN, _REMEMBERED = OrderedDict(), 8 # pairs of the last tables: a fit asks what `from_df` has asked
+
+def _altered(rows, hashes, films):
+    "`altered_copies`, worked out once for the same films and sides in any order."
+    order = np.lexsort([*hashes.T, pd.factorize(rows["split"], sort=True)[0]])
+    sides = rows["split"].to_numpy()[order].astype(str)
+    key = blake2b(hashes[order].tobytes() + "\n".join(sides).encode()).digest()
+    if key not in _KNOWN: _KNOWN[key] = altered_copies(lambda at: films(order[at]), sides)
+    _KNOWN.move_to_end(key)
+    while len(_KNOWN) > _REMEMBERED: _KNOWN.popitem(last=False)
+    return order[_KNOWN[key]]
+
+def _near(rows, hashes, films):
     if hashes.shape != (len(rows), 4):
         raise ValueError(f"{len(rows):,} rows need hashes of shape [{len(rows)}, 4], not {list(hashes.shape)}.")
-    pairs, bits = near_duplicates(hashes, rows["split"])
-    if not len(pairs): return
-    shown = few(f"{_at(rows, [i])} = {_at(rows, [j])}" for i, j in pairs)
-    return (f"{len(pairs):,} pairs of near-duplicates are on two sides, the nearest {bits[0]} bits apart: {shown}; "
-            "drop one of each pair, or give both one patient_id before splitting.")
+    def say(pairs, what):
+        return few(f"{_at(rows, [i])} = {_at(rows, [j])}{o and ', '}{o}" for (i, j), o in zip(pairs, what))
+    found, (pairs, bits) = [], near_duplicates(hashes, rows["split"])
+    if len(pairs): found.append(f"{len(pairs):,} pairs of near-duplicates are on two sides, the nearest {bits[0]} bits "
+                                f"apart: {say(pairs, [''] * len(pairs))}")
+    turned, _, what = turned_duplicates(hashes, rows["split"])
+    if len(turned): found.append(f"{len(turned):,} pairs of films on two sides are one film turned over or inverted: "
+                                 f"{say(turned, what)}")
+    if films and not found: # whose search takes longer
+        if len(pairs := _altered(rows, hashes, films)):
+            found.append(f"{len(pairs):,} pairs of films on two sides are one film cropped, bordered, marked, or "
+                         f"turned or moved a little: {say(pairs, [''] * len(pairs))}")
+    if found: return f"{'; '.join(found)}; drop one of each pair, or give both one patient_id before splitting."
 
 def _fitted(rows, name, stat):
     "Words or a range of `name` that training rows can't have given."
@@ -65,49 +81,65 @@ def _evaluated(rows):
     if made.any(): return (f"{made.sum():,} synthetic rows are outside train, where a model would be scored on them: "
                            f"{_at(rows, np.flatnonzero(made))}; leave them out.")
 
-def _gives_away(rows, name):
-    "What column `name` tells that no feature may tell, or None. Few rows tell nothing for certain: 20 are asked for."
-    plain = "".join(o for o in str(name).lower() if o.isalnum())
-    if plain in NOT_FEATURES: return NOT_FEATURES[plain]
-    if name not in rows: raise ValueError(f"Feature '{name}' is no column of the table, which has {', '.join(rows)}.")
-    values, number = rows[name], pd.api.types.is_numeric_dtype(rows[name])
-    (word, _), (who, _) = pd.factorize(values), pd.factorize(rows["patient_id"])
-    known = word >= 0 # the others are missing
-    words, patients = len(np.unique(word[known])), len(np.unique(who[known]))
-    if known.sum() < 20: return
-    if not number and words > known.sum()/2: return "has a word of its own for most images, as an id has"
-    for o in ("patient_id", "follow_up"):
-        if o in rows and words > 2 and np.array_equal(values.to_numpy(object), rows[o].to_numpy(object)):
-            return f"is a copy of '{o}'"
-    pairs, images = _pairs(word[known], who[known])
-    one_each = len(pairs) == words == patients >= 100 and (images > 1).sum() >= 5 # of 100 patients two have one age
-    if number and one_each and (values[known] % 1 == 0).all(): return "is a whole number for each patient, as an id is"
-    if "label" not in rows: return
-    label = pd.factorize(rows["label"])[0]
-    pairs, _ = _pairs(word[label >= 0], label[label >= 0]) # a missing word may tell, too
-    classes, words = np.bincount(label[label >= 0], minlength=2), len(np.unique(pairs))
-    if len(pairs) == words <= classes.sum()/10 and classes.min() >= 5: return "is the target in other words"
+def _feature(rows, name, told):
+    why, suspect = feature_leak(rows, name)
+    if suspect: told.append(f"Feature '{name}' {suspect}: can it be known before the answer is?")
+    if why: return (f"feature '{name}' {why}, in the rows {_at(rows, np.arange(len(rows)))}; "
+                    "take it out of the metadata.")
 
-def _feature(rows, name):
-    if why := _gives_away(rows, name):
-        return (f"feature '{name}' {why}, in the rows {_at(rows, np.arange(len(rows)))}; take it out of the metadata.")
+def _shown(found):
+    return few(" and ".join(repr(i) for i in o) for o in found)
+
+def check_ids(
+    rows:pd.DataFrame, # with `patient_id`
+):
+    """LeakError where one patient's id stands in two spellings ('0013' and 13), which would be two patients. Ids that
+    differ in upper and lower case, blanks, signs or zeros within ('p 13', 'P-013') are told of."""
+    ids = rows["patient_id"]
+    if pd.api.types.is_integer_dtype(ids): return
+    there = {(type(o).__name__, o): o for o in ids.dropna()} # 13 and 13.0 are one key of a dict
+    there = pd.Series(list(there.values()), dtype=object)
+    for fold, error in ((fold_ids, True), (lambda o: fold_ids(o).map(_loose, na_action="ignore"), False)):
+        groups = there.groupby(fold(there), sort=False).agg(list)
+        if not len(two := [o for o in groups if len(o) > 1]): continue
+        text = f"{len(two):,} patients have ids in more than one spelling: {_shown(two)}"
+        if error: raise LeakError(f"{text}; write each patient's id in one way before splitting.")
+        warnings.warn(f"{text}? They are taken for different patients.", stacklevel=3)
+        return
+
+def _loose(word): return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\s_/-]", "", normalize("NFKC", word).casefold()))
+
+def _of_one_image(rows):
+    "What to say where no patient has two images, and nothing says that it must be so."
+    real = rows[~rows["synthetic"].eq(True)] if "synthetic" in rows else rows
+    if len(real) < 20 or real["patient_id"].duplicated().any(): return
+    visits = real["follow_up"] if "follow_up" in real else None
+    if visits is not None and visits.eq(0).all(): return
+    why = "no column follow_up says that these are first visits" if visits is None else "follow_up counts returns"
+    return (f"Each of the {len(real):,} images has a patient of its own, and {why}: if a patient has more than one, "
+            "patient_id doesn't say so, and no check by patient can see it on two sides.")
 
 def check_leaks(
-    rows:pd.DataFrame,      # with `image patient_id split`, every feature and fitted column, maybe `synthetic`
+    rows:pd.DataFrame,      # with `image patient_id split`, features and fitted columns, maybe `synthetic follow_up`
     features=(),            # metadata columns that a model is given
     hashes:np.ndarray=None, # [rows,4] uint64 of `perceptual_hash`; None: near-duplicates are not looked for
     stats:dict=None,        # of metadata columns, as fitted: words, or (lowest, highest)
+    films:Callable=None,    # row numbers [m] to uint8 pixels [m,h,w]; None: no search for crops, small turns and shifts
 ) -> None:
-    """LeakError that names the rows, if a patient, image or near-duplicate is on two sides, a feature is the target, an
-    id or the visit number, statistics were fitted beyond train, or a synthetic row isn't in train. ValueError for a
-    table that can't be checked."""
+    """LeakError that names the rows, if a patient, image or copy of a film is on two sides, a patient has two spellings,
+    a feature is the target, an id, the visit, the row or the side in whatever code, statistics were fitted beyond
+    train, or a synthetic row isn't in train. A warning for what is only suspect. ValueError for a table that can't be
+    checked."""
     keys = ["image", "patient_id", "split"]
     if lost := [o for o in keys + list(stats or {}) if o not in rows]:
         raise ValueError(f"The table has no column {few(map(repr, lost))}, so that it can't be checked for leaks.")
     for o in keys:
         if (no := rows[o].isna()).any(): raise ValueError(f"{no.sum():,} rows have no {o}: {few(rows['image'][no])}.")
+    check_ids(rows)
+    told = [_of_one_image(rows)]
     found = [_on_two_sides(rows, o) for o in ("patient_id", "image", "file") if o in rows]
-    found += [_feature(rows, o) for o in features] + [_fitted(rows, o, stat) for o, stat in (stats or {}).items()]
+    found += [_feature(rows, o, told) for o in features] + [_fitted(rows, o, stat) for o, stat in (stats or {}).items()]
     if "synthetic" in rows: found.append(_evaluated(rows))
-    if hashes is not None: found.append(_near(rows, np.asarray(hashes)))
+    if hashes is not None: found.append(_near(rows, np.asarray(hashes), films))
     if found := [o for o in found if o]: raise LeakError(" ".join(found))
+    for o in filter(None, told): warnings.warn(o, stacklevel=2)

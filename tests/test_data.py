@@ -21,9 +21,11 @@ def own_rows(tmp_path, rows):
 
 # pairing
 
+def drawn(number): return number*number // 7 % 2
+
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory):
-    "60 rows whose number stands in the image's corner pixel, in the age and, as its parity, in the label."
+    "60 rows whose number stands in the image's corner pixel, in the age and, by a rule that no leak check knows, in the label."
     folder, rng = tmp_path_factory.mktemp("numbered"), np.random.default_rng(0)
     def one(i):
         image = draw(0, rng)
@@ -31,7 +33,7 @@ def numbered(tmp_path_factory):
         Image.fromarray(image).save(folder/f"{i}.png")
         return dict(image=f"{i}.png", file=str(folder/f"{i}.png"), patient_id=900 - i, age=i, sex="FM"[i % 4 // 2])
     rows = pd.DataFrame([one(i) for i in rng.permutation(60)])
-    label = pd.Categorical.from_codes(rows["age"] % 2, ["even", "odd"], ordered=True)
+    label = pd.Categorical.from_codes(drawn(rows["age"]), ["even", "odd"], ordered=True)
     return rows.assign(label=label, split=np.repeat(["train", "valid", "test"], [40, 12, 8]))
 
 class Negative(Transform):
@@ -49,7 +51,7 @@ def numbers(dls, batch, negative=False):
     number = 255 - corner if negative else corner
     lo, hi = dls.transform(MetadataTransform).stats["age"]
     assert torch.equal((meta[:, -2] * (hi - lo) + lo).round().long(), number), "image and metadata of two patients"
-    assert torch.equal(meta[:, 1].long(), number % 4 // 2) and torch.equal(label, number % 2), "another patient's label"
+    assert torch.equal(meta[:, 1].long(), number % 4 // 2) and torch.equal(label, drawn(number)), "another patient's label"
     return number.tolist()
 
 @pytest.mark.parametrize("cache", [True, False])

@@ -4,7 +4,7 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from cxr_fastai.cohort import read_nih
-from cxr_fastai.duplicates import NEAR, near_duplicates, perceptual_hash
+from cxr_fastai.duplicates import NEAR, _pairs_within, near_duplicates, perceptual_hash, turned_duplicates
 from conftest import SHARED, needs_nih
 
 
@@ -103,3 +103,30 @@ def test_originals_and_their_small_copies_hash_alike(sample):
     originals = np.stack([np.asarray(Image.open(SHARED/"nih_originals"/o).convert("L")) for o in there])
     at = [rows.index[rows["image"] == o][0] for o in there]
     assert originals.shape[1:] == (1024, 1024) and bits_apart(perceptual_hash(originals), hashes[at]).max() <= 9
+
+TURNED = {"mirrored": lambda o: o[:,::-1], "upside down": lambda o: o[::-1], "turned by half": lambda o: o[::-1,::-1],
+          "inverted": lambda o: 255 - o, "mirrored and inverted": lambda o: 255 - o[:,::-1], "on its side": lambda o: o.T,
+          "on its side and mirrored": np.rot90, "on its side and upside down": lambda o: np.rot90(o, -1)}
+
+@pytest.mark.parametrize("name", TURNED)
+def test_a_turned_copy_is_found_by_the_hashes_alone(name):
+    pictures = films(20)
+    pictures[19] = resized(np.ascontiguousarray(TURNED[name](pictures[0])), 128).repeat(2, 0).repeat(2, 1)
+    hashes, sides = perceptual_hash(pictures), ["train"]*19 + ["test"]
+    pairs, bits, what = turned_duplicates(hashes, sides)
+    assert pairs.tolist() == [[0, 19]] and bits[0] <= 15 and what[0] == name
+    assert not len(turned_duplicates(hashes[:19], sides[1:])[0]) and not len(turned_duplicates(hashes, ["train"]*20)[0])
+
+def test_films_that_are_all_alike_cost_no_more_than_is_allowed():
+    rng = np.random.default_rng(0)
+    hashes = np.packbits(rng.random((3000, 256)) < .02, axis=1).view(np.uint64)
+    sides = rng.choice(["train", "test"], 3000)
+    whole, few = (_pairs_within(hashes[sides == "test"], np.flatnonzero(sides == "test"), hashes, sides, True, o)
+                  for o in (2**22, 2**15))
+    assert 0 < len(few) < 17*2**15 < len(whole)
+    assert (few[:,0] <= NEAR).all() and (sides[few[:,1]] != sides[few[:,2]]).all()
+
+@needs_nih
+def test_real_films_turned_are_no_others(sample):
+    rows, hashes = sample
+    assert not len(turned_duplicates(hashes, rows["patient_id"])[0])
