@@ -19,6 +19,7 @@ from .data import *
 from .dicom import *
 from .distributed import *
 from .duplicates import *
+from .draws import *
 from .engines import *
 from .explain import *
 from .features import *
@@ -54,6 +55,7 @@ from .scoring import *
 from .show import *
 from .signs import *
 from .study import *
+from .subgroups import *
 from .synthesis import *
 from .tables import *
 from .tensors import *

@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm, rankdata, t as student
 from .predictions import check_scores
 
-__all__ = ["auc_interval", "delong", "newcombe"]
+__all__ = ["auc_interval", "delong", "influence", "mean_area", "newcombe"]
 
 FEW = 10       # patients of a class, below which DeLong's normal approximation isn't trusted alone
 MISRANKED = 1.5 # area x (1 - area) x patients of the smaller class, below which a variance is of too few of them
@@ -85,7 +85,8 @@ def delong(
     if b is not None and len(a) != len(b): raise ValueError(f"a has {len(a)} seeds and b {len(b)}: pair the same ones.")
     nothing = dict.fromkeys(("auc_a", "auc_b", "difference", "low", "high", "se", "p"), np.nan)
     if label.all() or not label.any(): return nothing
-    who, before, after = _clusters(len(label), patients), (np.full_like(a, .5) if b is None else a), (a if b is None else b)
+    who = _clusters(len(label), patients)
+    before, after = (np.full_like(a, .5), a) if b is None else (a, b)
     one, two = ([_placements(label, p) for p in o] for o in (before, after))
     x, y = (np.mean([q[i] - p[i] for p, q in zip(one, two)], 0) for i in (0, 1))
     area = lambda o: np.array([x.mean() for x, _ in o])
@@ -135,13 +136,36 @@ def auc_interval(
     """An interval of an area, or of the mean over seeds, for these trained models: the luck of the test patients.
     DeLong's variance on the log odds of the area, patients as clusters; where that rests on too little (a class of
     fewer than ten patients, an area near 0 or 1) Newcombe's, by the numbers of patients."""
-    label, prob = check_scores(label, prob, patients)
-    if label.all() or not label.any(): return np.nan, np.nan
-    who, each = _clusters(len(label), patients), [_placements(label, o) for o in np.atleast_2d(prob).astype(float)]
-    x, y = (np.mean([o[i] for o in each], 0) for i in (0, 1))
-    area, sizes = x.mean(), [len(np.unique(who[o])) for o in (label, ~label)]
-    se = np.sqrt(_patient_variance(x, y, who[label], who[~label]))
+    area, variance, sizes = mean_area(label, prob, patients)
+    se = np.sqrt(variance)
+    if np.isnan(area): return np.nan, np.nan
     if min(sizes) < FEW or area*(1 - area)*min(sizes) < MISRANKED or not se > NOTHING:
         return newcombe(area, *sizes, level)
     half = norm.ppf((1 + level)/2) * se/(area*(1 - area))
     return float(expit(logit(area) - half)), float(expit(logit(area) + half))
+
+def mean_area(
+    label:np.ndarray, # 0/1, `[n]`
+    prob:np.ndarray,  # `[n]` or `[seeds, n]`
+    patients=None,    # whose rows they are; None: each row is another's
+) -> tuple:           # the mean over seeds, its variance over patients, and how many patients a class has
+    "An area under the ROC curve and DeLong's variance, patients as clusters; nan for fewer than two in a class."
+    label, prob = check_scores(label, prob, patients)
+    who = _clusters(len(label), patients)
+    sizes = [len(np.unique(who[o])) for o in (label, ~label)]
+    if not min(sizes): return np.nan, np.nan, sizes
+    each = [_placements(label, o) for o in np.atleast_2d(prob).astype(float)]
+    x, y = (np.mean([o[i] for o in each], 0) for i in (0, 1))
+    return x.mean(), _patient_variance(x, y, who[label], who[~label]), sizes
+
+def influence(
+    label:np.ndarray,    # bool, `[n]`, both classes
+    prob:np.ndarray,     # `[seeds, n]`
+    who:np.ndarray,      # numbers of patients, `[n]`
+    patients:int,        # how many there are, these rows' or not
+) -> tuple:              # areas `[seeds]`, and what each patient adds to their mean `[patients]`
+    "A mean area as a sum over patients, to first order: the squares sum up to its variance."
+    each = [_placements(label, o) for o in prob]
+    x, y = (np.mean([o[i] for o in each], 0) for i in (0, 1))
+    of = lambda o, rows: np.bincount(who[rows], o - o.mean(), patients)/len(o)
+    return np.array([o.mean() for o, _ in each]), of(x, label) + of(y, ~label)

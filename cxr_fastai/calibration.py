@@ -4,8 +4,9 @@
 resample: everything is computed for all of them at once."""
 import numpy as np
 from scipy.special import expit
+from .predictions import check_scores
 
-__all__ = ["calibration_error", "logits", "prior_shift", "recalibration", "threshold_at"]
+__all__ = ["calibration_gaps", "logits", "prior_shift", "recalibration", "smooth_curve", "threshold_at"]
 
 def logits(
     prob:np.ndarray, # 0 to 1
@@ -67,15 +68,54 @@ def recalibration(
     intercept, _ = _newton(x, y, ones if weights is None else weights, first, 1., False)
     return slope, intercept
 
-def calibration_error(
+def smooth_curve(
     label:np.ndarray, # 0/1, `[n]`
     prob:np.ndarray,  # `[n]`
     weights=None,     # `[b,n]`; None: one line of ones
-    bins:int=10,      # of as many rows each, by probability
-) -> np.ndarray:      # `[b]`, 0 at best
-    "Expected calibration error: how far the share of positives is from the mean probability, a bin, by its weight."
-    label, prob = np.asarray(label, float), np.asarray(prob, float)
+    span:float=.75,   # share of the rows that each point of the curve looks at
+    knots:int=100,    # at most so many: distinct probabilities where they are few, else quantiles
+) -> tuple:           # knots `[k]`, curve `[b,k]`, and the weight of the rows nearest to each knot `[b,k]`
+    """The share of positives over the predicted probability as lowess draws it (Cleveland 1979; local lines, tricube
+    weights, no robustness steps, as the label is 0 or 1), for every line of weights at once; from 0 to 1."""
+    label, prob = check_scores(label, prob)
     weights = np.ones((1, len(prob))) if weights is None else weights
-    off = np.zeros((len(prob), bins))
-    for i, at in enumerate(np.array_split(np.argsort(prob, kind="stable"), bins)): off[at, i] = (label - prob)[at]
-    return np.abs(weights @ off).sum(1) / weights.sum(1)
+    x, w, hit = _gathered(label, prob.astype(float), weights)
+    at = np.unique(x)
+    if len(at) > knots: at = np.unique(np.quantile(x, (np.arange(knots) + .5)/knots, method="inverted_cdf"))
+    apart, k = x - at[:, None], max(0, int(span*len(x) + 1e-10) - 1)
+    u = apart/np.maximum(np.partition(np.abs(apart), k, axis=1)[:, k], 1e-12)[:, None] # in windows
+    kernel = np.clip(1 - np.abs(u)**3, 0, None)**3
+    parts = np.concatenate([kernel, kernel*u, kernel*u*u]).T.astype(w.dtype)
+    s0, s1, s2 = np.split(w @ parts, 3, axis=1)
+    t0, t1 = np.split(hit @ parts[:, :2*len(at)], 2, axis=1)
+    det = s0*s2 - s1*s1
+    with np.errstate(all="ignore"): curve = np.where(det > 1e-5*s0*s0, (s2*t0 - s1*t1)/det, t0/s0)
+    share = w @ np.eye(len(at), dtype=w.dtype)[np.abs(apart).argmin(0)]
+    return at, np.clip(curve, 0, 1), share
+
+def _gathered(label, prob, weights, most=1000):
+    "Rows by probability, their weight `[b,m]` and that of the positives; of more rows than `most`, like ones together."
+    if len(prob) <= most: return prob, weights, weights*label.astype(weights.dtype)
+    order = np.argsort(prob, kind="stable")
+    starts = np.arange(most)*len(prob)//most
+    w = weights[:, order]
+    together = lambda o: np.add.reduceat(o, starts, axis=-1)
+    return together(prob[order])/together(np.ones(len(prob))), together(w), together(w*label[order].astype(w.dtype))
+
+def calibration_gaps(
+    label:np.ndarray, # 0/1, `[n]`
+    prob:np.ndarray,  # `[n]`
+    weights=None,     # `[b,n]`; None: one line of ones
+    around=None,      # a curve `[1,k]` to measure from; None: the diagonal, where the prediction is right
+) -> dict:            # ici, e50 and e90, `[b]` each, 0 at best
+    """How far predicted probabilities are from the smooth curve: the mean over rows (integrated calibration index), the
+    median and the 90th percentile (Austin and Steyerberg 2019, Statistics in Medicine 38:4051)."""
+    at, curve, share = smooth_curve(label, prob, weights)
+    gap = np.abs(curve - (at if around is None else around))
+    share = np.where(np.isnan(gap), 0, share)
+    gap, order = np.nan_to_num(gap), np.argsort(np.nan_to_num(gap), axis=1)
+    rising, sums = (np.take_along_axis(o, order, 1) for o in (gap, share))
+    sums = sums.cumsum(1)
+    with np.errstate(invalid="ignore"): mean = (gap*share).sum(1)/sums[:, -1]
+    quantile = lambda q: rising[np.arange(len(gap)), (sums < q*sums[:, -1:] - 1e-6).sum(1)]
+    return dict(ici=mean, e50=quantile(.5), e90=quantile(.9))

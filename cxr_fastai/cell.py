@@ -101,7 +101,7 @@ def _train(cell):
     shutil.rmtree(folder/learn.model_dir, ignore_errors=True)
     if data_digest(rows, s.get("size")) != before: raise CellError("its radiographs changed while it was trained")
     real = table[(table["side"] == "test") & ~table["synthetic"]]
-    found = scores(real["label"], real["probability"])
+    found = scores(real["label"], real["probability"], real["patient_id"])
     told = {k: v for k, v in s.items() if k != "weights"} # may be a path of this machine; the card says which they were
     save_bundle(learn, folder/"bundle", summary=dict(cell=cell.about, settings=told, test=found))
     train = cell.rows if s["protocol"] == "clean" else split_paper(cell.rows, s["split_seed"])

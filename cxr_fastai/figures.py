@@ -7,9 +7,10 @@ import matplotlib as mpl, numpy as np, pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score
 from .arms import *
-from .calibration import prior_shift
+from .calibration import prior_shift, smooth_curve
 from .intervals import resample, spread
 from .predictions import joined
+from .subgroups import group_scores
 
 __all__ = ["doses_of", "plot_calibration", "plot_confusion", "plot_curves", "plot_dose", "plot_groups",
            "plot_pr", "plot_roc"]
@@ -36,9 +37,10 @@ def _legend(fig, ax):
     fig.set_figheight(fig.get_figheight() + .19*-(-len(names) // ncols))
     fig.legend(handles, names, loc="outside lower center", ncols=ncols, columnspacing=1.2, handlelength=1.5)
 
-def _weights(o):
+def _weights(o, stratified=True):
     "`[1+N, rows]`: the rows as they are, then resamples of the patients."
-    return np.concatenate([np.ones((1, len(o.label)), np.float32), resample(o.patients, o.label, N)])
+    drawn = resample(o.patients, o.label, N, stratified=stratified)
+    return np.concatenate([np.ones((1, len(o.label)), np.float32), drawn])
 
 def _counted(label, prob, weights):
     "True and false positives `[B,k+1]` above each of k distinct probabilities, falling, and above all."
@@ -96,29 +98,28 @@ def plot_pr(
     ax.axhline(label.mean(), ls=":", color="gray", lw=1)
     return fig
 
-def _reliability(label, prob, weights):
-    "Mean prediction `[k]` and share of positives `[B,k]` in 3 to 10 bins of equally many rows."
-    order, k = np.argsort(prob, kind="stable"), int(np.clip(len(prob) // 15, 3, 10))
-    starts = np.arange(k) * len(prob) // k
-    bins = lambda o: np.add.reduceat(o[..., order], starts, axis=-1)
-    with np.errstate(invalid="ignore"): # no row of a bin in a resample
-        return bins(prob) / bins(np.ones(len(prob))), bins(weights * label) / bins(weights)
+def _smooth(label, prob, weights):
+    "Share of positives `[B,101]` over the predictions of `GRID`; nan beyond those that were made."
+    at, curve, _ = smooth_curve(label, prob, weights)
+    return np.stack([np.interp(GRID, at, o, left=np.nan, right=np.nan) for o in curve])
 
 @mpl.rc_context(STYLE)
 def plot_calibration(
     predictions:pd.DataFrame, # of one backbone
     cells:pd.DataFrame,       # with `backbone arm seed train_prior prior`
 ):                            # the figure
-    "Share of positives over predicted probability, before and after `prior_shift` to the real training rows' share."
+    """Share of positives over predicted probability, as lowess draws it, before and after `prior_shift` to the real
+    training rows' share."""
     fig, axs = _figure(5.6, 3, 1, 2, sharey=True)
     blocks, backbone = joined(predictions), predictions["backbone"].iloc[0]
     priors = cells[cells["backbone"] == backbone].set_index(["arm", "seed"])[["train_prior", "prior"]]
     for arm, o in blocks.items():
         shifted = np.stack([prior_shift(p, *priors.loc[(arm, seed)]) for p, seed in zip(o.prob, o.seeds)])
-        w = _weights(o)
+        w = _weights(o, stratified=False)
         for ax, prob in zip(axs, (o.prob, shifted)):
-            x, y = (np.mean(part, 0) for part in zip(*(_reliability(o.label, p, w) for p in prob)))
-            _banded(ax, x, y, color=_colours(blocks)[arm], marker=".", label=arm_title(arm))
+            drawn = np.mean([_smooth(o.label, p, w) for p in prob], 0)
+            at = ~np.isnan(drawn[0])
+            _banded(ax, GRID[at], drawn[:, at], color=_colours(blocks)[arm], label=arm_title(arm))
     for ax, title, ylabel in zip(axs, ("as predicted", "prior-shift corrected"), ("share of positives", None)):
         ax.plot([0, 1], [0, 1], ls=":", color="gray", lw=1)
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel=ylabel, title=title)
@@ -166,7 +167,8 @@ def plot_dose(
     fig, axs = _figure(4.4, 5.6, 3, 1, sharex=True)
     for i, (backbone, rows) in enumerate(predictions.groupby("backbone", sort=False)):
         blocks = joined(rows[rows["arm"].isin(doses)])
-        found = {arm: spread(o.label, o.prob, resample(o.patients, o.label)) for arm, o in blocks.items()}
+        found = {arm: spread(o.label, o.prob, resample(o.patients, o.label), calibration=False, patients=o.patients)
+                 for arm, o in blocks.items()}
         arms = [o for o in doses if o in found]
         for ax, (metric, title) in zip(axs, shown.items()):
             mean, low, high = np.array([found[o].loc[metric, ["mean", "low", "high"]] for o in arms], float).T
@@ -178,21 +180,6 @@ def plot_dose(
     _legend(fig, axs[0])
     return fig
 
-def _about(rows, images):
-    "The metadata of these images."
-    return rows.assign(image=rows["image"].astype(str)).drop_duplicates("image").set_index("image").reindex(images)
-
-def _masks(rows, names):
-    "{'view AP': which rows}; numbers, such as age, in bands of 20."
-    res = {}
-    for name in (o for o in names if o in rows):
-        values = rows[name]
-        if pd.api.types.is_numeric_dtype(values): values = values // 20 * 20
-        for o in sorted(values.dropna().unique()):
-            band = f"{o:.0f}-{o + 19:.0f}" if isinstance(o, float) else o
-            res[f"{name} {band}"] = (values == o).to_numpy(bool)
-    return res
-
 @mpl.rc_context(STYLE)
 def plot_groups(
     predictions:pd.DataFrame,    # of one backbone
@@ -200,22 +187,26 @@ def plot_groups(
     names=("sex", "age", "view"),# what makes a group; those that `rows` lacks are left out
 ):                               # the figure
     """Whom each plain arm (each, where none is plain) calls positive at .5, by group, of the negatives and of the
-    positives. An arm that takes a group for the illness calls more of both there."""
-    blocks = joined(predictions)
-    if set(blocks) & set(COLOURS): blocks = {k: o for k, o in blocks.items() if k in COLOURS}
-    one, colours = next(iter(blocks.values())), _colours(blocks)
-    masks = _masks(_about(rows, one.image), names)
-    fig, axs = _figure(5.6, 1 + .5*len(masks), 1, 2, sharey=True, sharex=True)
-    for i, (arm, o) in enumerate(blocks.items()):
-        w, called = _weights(o), (o.prob > .5).mean(0)
-        for ax, label in zip(axs, (0, 1)):
-            who = np.stack([m & (o.label == label) for m in masks.values()], 1).astype(float)
-            at = np.flatnonzero(who.any(0)) # groups that hold such rows
-            with np.errstate(invalid="ignore"): share = (w * called) @ who[:, at] / (w @ who[:, at])
-            ends, y = np.abs(np.nanquantile(share[1:], ENDS, axis=0) - share[0]), at + (i - (len(blocks) - 1)/2) * .13
-            ax.errorbar(share[0], y, xerr=ends, fmt="o", ms=3.5, lw=.9, color=colours[arm], label=arm_title(arm))
-    axs[0].set_yticks(range(len(masks)), [f"{k}\n{one.label[m].sum()} of {m.sum()} positive" for k, m in masks.items()])
-    axs[0].set(xlim=(-.02, 1.02), xlabel="negatives called positive", ylim=(len(masks) - .5, -.6))
+    positives: the figures of `subgroups`. An arm that takes a group for the illness calls more of both there. A group
+    of fewer than ten patients of a class has its counts alone."""
+    joined(predictions) # of one backbone
+    if set(predictions["arm"]) & set(COLOURS): predictions = predictions[predictions["arm"].isin(list(COLOURS))]
+    found = group_scores(predictions, rows, names)
+    arms, colours = found["arm"].unique(), _colours(found["arm"].unique())
+    ticks = list(found.groupby(["column", "group"], sort=False).groups)
+    fig, axs = _figure(5.6, 1 + .5*len(ticks), 1, 2, sharey=True, sharex=True)
+    for i, arm in enumerate(arms):
+        for ax, metric in zip(axs, ("specificity", "recall")):
+            own = found[(found["arm"] == arm) & (found["metric"] == metric)]
+            value, low, high = own[["value", "low", "high"]].to_numpy().T
+            if metric == "specificity": value, low, high = 1 - value, 1 - high, 1 - low
+            y = [ticks.index(o) + (i - (len(arms) - 1)/2)*.13 for o in zip(own["column"], own["group"])]
+            ends = np.nan_to_num(np.clip([value - low, high - value], 0, None))
+            ax.errorbar(value, y, xerr=ends, fmt="o", ms=3.5, lw=.9, color=colours[arm], label=arm_title(arm))
+    counts = found.groupby(["column", "group"], sort=False)[["n", "positives"]].first()
+    said = [f"{c} {g}\n{o.positives} of {o.n} positive" for (c, g), o in counts.iterrows()]
+    axs[0].set_yticks(range(len(ticks)), said)
+    axs[0].set(xlim=(-.02, 1.02), xlabel="negatives called positive", ylim=(len(ticks) - .5, -.6))
     axs[1].set(xlabel="positives called positive")
     fig.suptitle(predictions["backbone"].iloc[0], fontsize="medium")
     _legend(fig, axs[0])

@@ -6,7 +6,9 @@ from .files import atomic
 __all__ = ["save_table", "to_latex", "to_markdown", "to_text"]
 
 def _texts(table, digits):
-    return {str(c): [f"{o:.{digits}f}" if isinstance(o, float) else str(o) for o in table[c]] for c in table}
+    "Columns of words; what is undefined is '-'."
+    word = lambda o: "-" if o is None or o != o else f"{o:.{digits}f}" if isinstance(o, float) else str(o)
+    return {str(c): [word(o) for o in table[c]] for c in table}
 
 def to_text(
     table:pd.DataFrame, # any table

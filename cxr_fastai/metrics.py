@@ -21,13 +21,13 @@ class EpochMetric(Metric):
     @property
     def name(self): return type(self).__name__
 
-class precision(EpochMetric):         "TP/(TP+FP) at .5; 0 where nothing is called positive."
-class recall(EpochMetric):            "TP/(TP+FN) at .5 (paper eq. 3), also called sensitivity."
+class precision(EpochMetric):         "TP/(TP+FP) at .5; nan where nothing is called positive."
+class recall(EpochMetric):            "TP/(TP+FN) at .5 (paper eq. 3), also called sensitivity; nan without positives."
 class rocauc(EpochMetric):            "Area under the ROC curve; nan where only one class is present."
 class specificity(EpochMetric):       "TN/(TN+FP) at .5."
 class pr_auc(EpochMetric):            "Average precision; nan where only one class is present."
 class balanced_accuracy(EpochMetric): "Mean of recall and specificity at .5."
-class f1(EpochMetric):                "Harmonic mean of precision and recall at .5."
+class f1(EpochMetric):                "2TP/(2TP+FP+FN) at .5: 0 where nothing is called positive, nan where nothing is positive either."
 class brier(EpochMetric):             "Mean squared error of the positive class's probability; 0 is best."
 
 paper_metrics = [accuracy, precision, recall, rocauc]

@@ -47,7 +47,7 @@ def check_scores(
     if prob.shape[-1] != len(label):
         raise ValueError(f"label has {len(label):,} rows and prob {prob.shape[-1]:,}: they must be of the same films.")
     if patients is not None and len(patients) != len(label):
-        raise ValueError(f"label has {len(label):,} rows and patients {len(patients):,}: they must be of the same films.")
+        raise ValueError(f"label has {len(label):,} rows and patients {len(patients):,}: they must pair.")
     if patients is not None and (lost := np.flatnonzero(pd.isna(np.asarray(patients)))).size:
         raise ValueError(f"patients is missing in row {few(lost)}: whose films are they?")
     if (odd := np.flatnonzero((label != 0) & (label != 1))).size:
@@ -84,7 +84,7 @@ def check_predictions(
     if lost := [o for o in COLUMNS if o not in table]:
         raise ValueError(f"predictions have no column {few(lost, 9)}; they need {', '.join(COLUMNS)}.")
     if table.empty: raise ValueError("predictions: the table has no line.")
-    for o in ("backbone", "arm", "seed", "side", "image", "patient_id"): _refuse(table, table[o].isna(), f"{o} is missing")
+    for o in COLUMNS[:6]: _refuse(table, table[o].isna(), f"{o} is missing")
     label, prob = (pd.to_numeric(table[o], errors="coerce") for o in ("label", "probability"))
     _refuse(table, ~label.isin([0, 1]), "label must be 0 or 1")
     _refuse(table, _wrong(prob.to_numpy(float)), "a probability must be a number from 0 to 1")
@@ -96,7 +96,8 @@ def check_predictions(
         known = real.drop_duplicates(["image", o])
         if (twice := known[known.duplicated("image", keep=False)]).empty: continue
         image = twice["image"].iloc[0]
-        said = [f"{p[o]!r} for {p['arm']} of {p['backbone']}" for p in twice[twice["image"] == image].to_dict("records")]
+        lines = twice[twice["image"] == image].to_dict("records")
+        said = [f"{p[o]!r} for {p['arm']} of {p['backbone']}" for p in lines]
         raise ValueError(f"predictions: {image} has more than one {o}: {few(said)}.")
     return table
 
@@ -154,6 +155,6 @@ def sides(
 ) -> tuple: # by seed: its valid rows, and its real test rows
     "An arm's predictions: two dicts, seed -> rows, which are sorted by image."
     own = check_predictions(predictions)
-    own = own[(own["backbone"] == backbone) & (own["arm"] == arm) & ~own["synthetic"]].sort_values("image", kind="stable")
+    own = own[(own["backbone"] == backbone) & (own["arm"] == arm) & ~own["synthetic"]].sort_values("image")
     by = lambda side: dict(list(own[own["side"] == side].groupby("seed")))
     return by("valid"), by("test")

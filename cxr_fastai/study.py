@@ -9,6 +9,7 @@ from .distributed import *
 from .formats import *
 from .grid import *
 from .runs import *
+from .subgroups import interactions, subgroups
 from .tables import *
 
 __all__ = ["print_study", "run_study", "save_study"]
@@ -28,16 +29,13 @@ def save_study(
     write_json(folder/"settings.json", study.about)
     save_rows(rows, folder/"rows.csv")
     compared = compare_arms(predictions, comparisons_of(study.arms))
-    scored = score_table(predictions, cells, study.epoch_rule, study.protocol)
-    own = lambda table, seed: table[table["seed"] == seed]
-    each = [score_table(own(predictions, o), own(cells, o), study.epoch_rule, study.protocol).assign(seed=o)
-            for o in predictions["seed"].unique()]
-    by_seed = pd.concat(each).drop(columns=["sd", "seeds"])
+    scored, by_seed = score_tables(predictions, cells, study.epoch_rule, study.protocol)
+    names = [*study.cat_names, *study.cont_names]
     plain = dict(flow=flow_table(rows), cells=cells, predictions=predictions, scores=scored, scores_by_seed=by_seed)
     for name, table in plain.items():
         with atomic(folder/f"{name}.csv") as tmp: table.to_csv(tmp, index=False)
     printed = dict(table1=table1(scored, compared), metrics=metrics_table(scored), comparisons=compared,
-                   subgroups=subgroups(predictions, rows, [*study.cat_names, *study.cont_names]))
+                   subgroups=subgroups(predictions, rows, names), interactions=interactions(predictions, rows, names))
     for name, table in printed.items(): save_table(table, folder/name)
     with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
     return folder

@@ -1,6 +1,6 @@
 import numpy as np, pytest
 import statsmodels.api as sm
-from cxr_fastai.calibration import calibration_error, logits, prior_shift, recalibration, threshold_at
+from cxr_fastai.calibration import calibration_gaps, logits, prior_shift, recalibration, smooth_curve, threshold_at
 
 @pytest.fixture
 def drawn():
@@ -46,24 +46,39 @@ def test_weights_are_rows_repeated(drawn):
     label, prob = drawn
     times = np.random.default_rng(2).integers(0, 3, (5, len(label)))
     slope, intercept = recalibration(label, prob, times.astype(float))
-    error = calibration_error(label, prob, times.astype(float))
+    gaps = calibration_gaps(label, prob.round(2), times.astype(float))
     for i, w in enumerate(times):
         a, b = recalibration(np.repeat(label, w), np.repeat(prob, w))
         assert (slope[i], intercept[i]) == pytest.approx((a[0], b[0]), abs=1e-6)
-    bins = np.array_split(np.argsort(prob, kind="stable"), 10)
-    expected = [sum(abs((w[o]*(label - prob)[o]).sum()) for o in bins)/w.sum() for w in times]
-    assert error == pytest.approx(expected)
+        gap = np.abs(smooth_curve(label, prob.round(2), w[None].astype(float))[1][0] - np.unique(prob.round(2)))
+        each = np.sort(gap[np.unique(prob.round(2), return_inverse=True)[1]].repeat(w)) # a row's gap is its knot's
+        assert (gaps["ici"][i], gaps["e50"][i], gaps["e90"][i]) == pytest.approx(
+            (each.mean(), *np.quantile(each, [.5, .9], method="inverted_cdf")), abs=1e-6)
 
 def test_a_calibrated_model_has_slope_one_and_no_error():
     rng = np.random.default_rng(3)
-    prob = rng.beta(2, 4, 200_000)
+    prob = rng.beta(2, 4, 100_000)
     label = (rng.random(len(prob)) < prob).astype(int)
     slope, intercept = recalibration(label, prob)
     assert slope == pytest.approx([1], abs=.02) and intercept == pytest.approx([0], abs=.02)
-    assert calibration_error(label, prob)[0] < .005 < .1 < calibration_error(label, prob**2)[0]
+    assert calibration_gaps(label, prob)["ici"] < .01 < .1 < calibration_gaps(label, prob**2)["ici"]
+    assert calibration_gaps(label, prob**2)["ici"] == pytest.approx(np.mean(prob - prob**2), abs=.02)
 
 def test_where_classes_are_separated_or_alone_there_is_no_slope():
     assert np.isnan(recalibration([0, 0, 1, 1], [.1, .2, .7, .8])[0])
     assert np.isnan(recalibration([1, 1, 1], [.2, .5, .7])[0])
 
 def test_certain_probabilities_have_finite_logits(): assert np.isfinite(logits([0, 1])).all()
+
+def test_the_smooth_curve_is_statsmodels_lowess(drawn):
+    label, prob = drawn
+    prob = prob.round(2)
+    at, curve, share = smooth_curve(label, prob)
+    assert curve[0] == pytest.approx(sm.nonparametric.lowess(label, prob, frac=.75, it=0, delta=0, xvals=at).clip(0, 1), abs=1e-9)
+    assert share.sum() == len(prob) and (share[0] == np.unique(prob, return_counts=True)[1]).all()
+    many = smooth_curve(label, prob + np.arange(400)*1e-6, np.ones((2, 400), np.float32))
+    assert many[1].shape == (2, 100) and many[2].sum() == 800
+
+def test_one_probability_has_the_share_of_positives_as_its_curve():
+    gaps = calibration_gaps([1, 0, 0, 0], [.4]*4)
+    assert [gaps[o][0] for o in ("ici", "e50", "e90")] == pytest.approx([.15]*3)

@@ -3,7 +3,7 @@ import numpy as np, pandas as pd, pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from cxr_fastai.calibration import prior_shift
 from cxr_fastai.figures import *
-from cxr_fastai.figures import GRID, _pr, _reliability, _roc
+from cxr_fastai.figures import GRID, _pr, _roc, _smooth
 
 ARMS = "real", "meta", "real-meta", "real-synth", "real-synth-meta"
 DOSES = "real-synth-meta+1", "real-synth-meta+1/8", "real-synth-meta+1/2"
@@ -99,20 +99,23 @@ def test_a_figure_of_two_backbones_is_refused():
     with pytest.raises(ValueError, match="of resnet50, vgg16: a figure is of one backbone"):
         plot_roc(simulate(("resnet50", "vgg16")))
 
-def test_bins_hold_equally_many_rows_and_their_means(predictions):
+def test_a_calibration_curve_is_statsmodels_lowess(predictions):
+    from statsmodels.nonparametric.smoothers_lowess import lowess
     label, prob = test_of(predictions)
-    x, y = _reliability(label, prob, np.ones((1, len(label))))
-    assert len(x) == 10 and (np.diff(x) > 0).all()
-    assert x.mean() == pytest.approx(prob.mean()) and y.mean() == pytest.approx(label.mean()) # 16 rows in each
+    curve, there = _smooth(label, prob, np.ones((1, len(label))))[0], (GRID > prob.min()) & (GRID < prob.max())
+    assert np.isnan(curve[GRID < prob.min()]).all() and not np.isnan(curve[there][1:-1]).any()
+    expected = lowess(label, prob, frac=.75, it=0, delta=0, xvals=GRID[there])
+    assert curve[there][1:-1] == pytest.approx(expected.clip(0, 1)[1:-1], abs=.01)
 
 def test_calibration_is_shown_before_and_after_the_prior_shift(predictions, cells):
     before, after = plot_calibration(predictions, cells).axes
     x = lambda ax, arm: next(o for o in ax.lines if o.get_label() == arm).get_xdata()
-    assert np.allclose(x(before, "Real"), x(after, "Real")) # nothing shifted there
+    y = lambda ax, arm: next(o for o in ax.lines if o.get_label() == arm).get_ydata()
+    assert np.allclose(y(before, "Real"), y(after, "Real")) # nothing shifted there
     seeds = [test_of(predictions, "real-synth", s) for s in (0, 1)]
-    moved = [_reliability(label, prior_shift(prob, .5, .3), np.ones((1, len(label))))[0] for label, prob in seeds]
-    assert np.allclose(x(after, "Real-Synth"), np.mean(moved, 0))
-    assert (x(after, "Real-Synth") < x(before, "Real-Synth")).all()
+    moved = np.mean([_smooth(label, prior_shift(prob, .5, .3), np.ones((1, len(label))))[0] for label, prob in seeds], 0)
+    assert np.allclose(y(after, "Real-Synth"), moved[~np.isnan(moved)], atol=1e-4)
+    assert x(after, "Real-Synth").max() < x(before, "Real-Synth").max()
 
 def test_confusion_matrices_count_at_one_half(predictions):
     fig = plot_confusion(predictions, ("Normal", "Pneumonia"))
@@ -156,7 +159,7 @@ def test_groups_without_a_class_and_arms_without_plain_ones_are_drawn(prediction
     ill = some[(some["side"] == "test") & (some["label"] == 1)]["image"].iloc[0]
     alone = rows.assign(sex=np.where(rows["image"] == ill, "X", "F"))
     fig = plot_groups(some, alone, ["sex", "weight"])
-    assert [o.get_text() for o in fig.axes[0].get_yticklabels()][1] == "sex X\n1 of 1 positive"
+    assert [o.get_text() for o in fig.axes[0].get_yticklabels()][1] == "sex X\n1 of 1 positive" # and no interval
     assert legend(fig) == ["Real + focal"]
 
 def test_epochs_are_whole_numbers_and_seeds_thin_lines():

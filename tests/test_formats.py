@@ -10,8 +10,8 @@ def test_markdown_by_hand():
 
 def test_markdown_of_missing_cells_and_mixed_columns():
     table = pd.DataFrame({"a": ["x", None], "b": [np.nan, 1], "c": [.25, "z"]})
-    assert [o.split() for o in to_markdown(table).split("\n")[2:]] == [["|", "x", "|", "nan", "|", "0.250000", "|"],
-                                                                       ["|", "nan", "|", "1.000000", "|", "z", "|"]]
+    assert [o.split() for o in to_markdown(table).split("\n")[2:]] == [["|", "x", "|", "-", "|", "0.250000", "|"],
+                                                                       ["|", "-", "|", "1.000000", "|", "z", "|"]]
 
 def test_markdown_of_no_rows_is_its_head():
     assert to_markdown(pd.DataFrame({"a": [], "bc": []})) == "| a | bc |\n| - | -- |"

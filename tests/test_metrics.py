@@ -48,11 +48,11 @@ def test_a_tie_is_negative_for_all_as_for_fastais_argmax_so_that_the_counts_agre
     logits, label = torch.tensor([[.5, .5], [1., 0.], [.25, .25]]), torch.tensor([0, 0, 1])
     assert [epoch(m, logits, label) for m in (accuracy, recall, specificity)] == [pytest.approx(2/3), 0, 1]
 
-def test_undefined_is_nan_or_0_without_a_warning(recwarn):
+def test_undefined_is_nan_without_a_warning(recwarn):
     one_class = torch.randn(9, 2), torch.zeros(9, dtype=torch.long)
     assert np.isnan(epoch(rocauc, *one_class)) and np.isnan(epoch(pr_auc, *one_class))
     none_called = torch.tensor([[3., 0.]]).repeat(4, 1), torch.tensor([0, 1, 0, 1])
-    assert (epoch(precision, *none_called), epoch(recall, *none_called), epoch(f1, *none_called)) == (0, 0, 0)
+    assert (epoch(precision, *none_called), epoch(recall, *none_called), epoch(f1, *none_called)) == (pytest.approx(np.nan, nan_ok=True), 0, 0)
     assert not recwarn.list
 
 def test_reset_forgets_the_epoch_before(predictions):

@@ -9,7 +9,8 @@ from cxr_fastai.compare import compare_arms
 from cxr_fastai.files import write_json
 from cxr_fastai.formats import save_table
 from cxr_fastai.report import plot_gan, report
-from cxr_fastai.tables import metrics_table, score_table, subgroups, table1
+from cxr_fastai.subgroups import interactions, subgroups
+from cxr_fastai.tables import metrics_table, score_table, table1
 
 DRAWN, LEAKY = "say nothing about pneumonia", "leaky on purpose"
 
@@ -79,7 +80,7 @@ def make_study(out, rows, backbones=("resnet50",), arms=("real", "real-meta"), s
     compared = compare_arms(predictions, comparisons_of(arms), n=50)
     scored = score_table(predictions, cells, protocol=settings["protocol"], n=50)
     for name, table in dict(table1=table1(scored, compared), metrics=metrics_table(scored), comparisons=compared,
-                            subgroups=subgroups(predictions, rows, n=50)).items(): save_table(table, folder/name)
+                            subgroups=subgroups(predictions, rows), interactions=interactions(predictions, rows)).items(): save_table(table, folder/name)
     return folder
 
 class Reader(HTMLParser):

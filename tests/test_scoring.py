@@ -25,7 +25,7 @@ def test_scores_take_arrays_and_return_plain_numbers():
 def test_scores_of_one_class_say_nan_where_undefined(recwarn):
     s = scores([0, 0, 0], [.1, .2, .7])
     assert np.isnan(s["rocauc"]) and np.isnan(s["pr_auc"])
-    assert s["recall"] == 0 and s["specificity"] == pytest.approx(2/3)
+    assert np.isnan(s["recall"]) and s["f1"] == 0 and s["specificity"] == pytest.approx(2/3)
     assert (s["recall_low"], s["recall_high"]) == (0, 1) and not recwarn.list
 
 # the paper's Table 1 and its intervals; Real and Real-Meta are k/30, Ensemble k/84

@@ -3,7 +3,8 @@ from cxr_fastai.arms import comparisons_of
 from cxr_fastai.calibration import prior_shift, threshold_at
 from cxr_fastai.compare import compare_arms
 from cxr_fastai.scoring import METRICS, scores, wilson
-from cxr_fastai.tables import metrics_table, score_table, subgroups, table1
+from cxr_fastai.subgroups import subgroups
+from cxr_fastai.tables import metrics_table, score_table, score_tables, table1
 
 ARMS = "real", "meta", "real-meta", "real-synth-meta", "real-meta+focal"
 
@@ -37,7 +38,7 @@ def value(scored, arm, metric, column="mean"):
 def test_every_metric_of_every_arm_with_what_it_rests_on(study, scored):
     assert len(scored.groupby(["backbone", "arm"])) == 10
     own = set(scored[(scored.backbone == "vgg16") & (scored.arm == "meta")].metric)
-    calibration = {"calibration_slope", "calibration_intercept", "calibration_error"}
+    calibration = {"calibration_slope", "calibration_intercept", "ici", "e50", "e90"}
     assert own >= set(METRICS) | calibration | {f"{o}_at_{p}" for o in ("recall", "specificity") for p in (90, 95)}
     assert own >= {f"{o}_corrected" for o in {*METRICS, *calibration} - {"rocauc", "pr_auc"}}
     label = of(study, "real")[0][0]
@@ -78,7 +79,8 @@ def test_a_recall_that_no_resample_changes_has_wilsons_interval(study):
 def test_table1_is_the_papers_with_intervals_and_gains(study, scored):
     compared = compare_arms(study[0], comparisons_of(ARMS), n=100)
     table = table1(scored, compared)
-    assert list(table) == ["Model", "Real", "Meta", "Real-Meta", "Ensemble", "Gain Real-Meta to Ensemble", "Gain Real to Real-Meta",
+    assert list(table) == ["Model", "Real", "Real procedure", "Meta", "Meta procedure", "Real-Meta", "Real-Meta procedure",
+                           "Ensemble", "Ensemble procedure", "Gain Real-Meta to Ensemble", "Gain Real to Real-Meta",
                            "n", "positives", "seeds", "epoch", "weights", "protocol"]
     o, gain = table.iloc[0], compared.query("backbone == 'resnet50' and after == 'real-synth-meta' and before == 'real-meta'").iloc[0]
     assert o.Ensemble.startswith(f"{value(scored, 'real-synth-meta', 'recall'):.4f} [") and " sd " in o.Ensemble
@@ -115,14 +117,15 @@ def test_subgroups_show_a_shortcut():
     rows = pd.DataFrame(dict(image=[f"{i}.png" for i in range(80)], view=view, sex="F", age=np.r_[[45.]*79, np.nan]))
     parts = [pd.DataFrame(dict(backbone="net", arm="meta", seed=s, side="test", image=rows.image, patient_id=range(80), label=label,
                                probability=np.where(view == "AP", .9, .1), synthetic=False)) for s in (0, 1)]
-    table = subgroups(pd.concat(parts), rows, n=50).set_index(["column", "group"])
+    table = subgroups(pd.concat(parts), rows).set_index(["column", "group"])
     assert table.loc[("view", "AP"), ["n", "positives"]].tolist() == [40, 30]
     assert table.loc[("view", "AP"), "recall"].startswith("1.000") and table.loc[("view", "PA"), "recall"].startswith("0.000")
     assert table.loc[("view", "AP"), "rocauc"].startswith("0.500") and table.loc[("sex", "F"), "rocauc"] > "0.7"
+    assert table.loc[("view", "AP"), "recall to the rest"].startswith("+1.000 [") and table.loc[("sex", "F"), "recall to the rest"] == "-"
     assert table.loc[("age", "40-59"), "n"] == 79 and table.loc[("age", "missing"), "recall"] == "-"
 
 def test_subgroups_of_numbered_images_and_other_columns(study):
     predictions, _ = study
     rows = pd.DataFrame(dict(image=[f"{i}.png" for i in range(150)], smoker=["yes", "no"]*75))
-    table = subgroups(predictions, rows, ["smoker", "age"], n=20)
+    table = subgroups(predictions, rows, ["smoker", "age"])
     assert set(table.column) == {"smoker"} and (table.groupby(["backbone", "arm"]).n.sum() == 90).all()
