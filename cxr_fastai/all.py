@@ -1,6 +1,7 @@
 """Everything, for notebooks and recipes: `from cxr_fastai.all import *`."""
 from .basics import *
 from .altered import *
+from .answers import *
 from .areas import *
 from .arms import *
 from .audit import *

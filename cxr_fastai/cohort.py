@@ -5,6 +5,7 @@ import numpy as np, pandas as pd
 from .files import few, say
 from .leaks import check_ids
 from .readers import *
+from .rows import sign_split
 
 __all__ = ["classes", "paper_cohort", "positive", "read_nih", "read_rows", "read_table", "save_rows",
            "split_paper", "split_patients"]
@@ -83,7 +84,8 @@ def split_patients(
         rest = side == "train"
         rng = np.random.default_rng([seed, fold+1]) # one a fold, whichever folds were made before
         side[rest] = _assign(images[rest], {"train": 1-valid, "valid": valid}, names, rng)
-    return rows.assign(split=side[who])
+    parts = dict(test=test, valid=valid) if folds is None else dict(folds=folds, fold=fold, valid=valid)
+    return sign_split(rows.assign(split=side[who]), method="by patient", stratified=True, **parts, seed=seed)
 
 def split_paper(
     rows:pd.DataFrame, # the cohort, with synthetic rows or without
@@ -98,4 +100,4 @@ def split_paper(
         held = len(at) // 5
         scored = (len(at) - held) // 5
         side[at[:held]], side[at[held:held+scored]] = "valid", "test"
-    return rows.assign(split=side)
+    return sign_split(rows.assign(split=side), method="by image", stratified=False, test=.16, valid=.2, seed=seed)

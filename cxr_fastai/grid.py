@@ -11,7 +11,10 @@ from .cell import *
 from .cohort import *
 from .distributed import *
 from .engines import *
+from .learner import training_settings
 from .minority import *
+from .phantom import is_drawn
+from .rows import split_method
 from .runs import *
 
 __all__ = ["PAPER_ARMS", "Study", "Synthesis"]
@@ -209,4 +212,7 @@ class Study:
                  "synthetic metadata cat_names cont_names split_seed data").split()
         neg, pos = classes(self.rows)
         gan = {f"gan_{k}" if k != "gan" else k: self.gan[k] for k in ("gan", "epochs", "size")}
-        return {o: getattr(self, o) for o in names} | gan | dict(negative=neg, positive=pos, versions=versions())
+        sides = self.rows if self.protocol == "clean" else split_paper(self.rows, self.split_seed)
+        known = dict(split=split_method(sides), drawn=is_drawn(self.rows), training=training_settings(),
+                     gan_training=gan_training(self.gan["gan"], self.gan["epochs"]))
+        return {o: getattr(self, o) for o in names} | gan | known | dict(negative=neg, positive=pos, versions=versions())

@@ -1,4 +1,5 @@
 """The paper's three classifiers as fastai Learners (section 5.3): DCNN-real, MLP-meta, and both trained jointly."""
+import inspect
 from .backbone import create_backbone
 from .basics import *
 from .data import *
@@ -8,7 +9,7 @@ from .metrics import paper_metrics
 from .scoring import called
 from .show import *
 
-__all__ = ["RadiographLearner", "image_learner", "metadata_learner", "fusion_learner"]
+__all__ = ["RadiographLearner", "image_learner", "metadata_learner", "fusion_learner", "training_settings"]
 
 class _Above:
     "fastai's `decodes` of a loss, from probabilities `[n, 2]`: the positive class above a threshold, no argmax."
@@ -166,3 +167,9 @@ def fusion_learner(
     metadata, bf16 = dls.transform(MetadataTransform), use_bf16(precision, dls.device)
     model = build_model(settings, backbone, metadata, dls.c, bf16)
     return _learner(dls, model, seed, metrics, cbs, settings, backbone.weights != "none", **kwargs)
+
+def training_settings() -> dict: # `freeze_epochs ps meta_dropout n_meta`
+    "What `fine_tune` and the learners do where nobody says otherwise, as a study never does."
+    default = lambda f, name: inspect.signature(f).parameters[name].default
+    return dict(freeze_epochs=default(RadiographLearner.fine_tune, "freeze_epochs")) | {
+        o: default(fusion_learner, o) for o in ("ps", "meta_dropout", "n_meta")}

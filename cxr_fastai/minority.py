@@ -1,5 +1,6 @@
 """The CycleGAN of a study and its synthetic minority rows (paper section 3.3): trained once per cohort, split, seed and
 settings, translated once per number and metadata policy, judged once; whoever asks again is given what is there."""
+import inspect
 from filelock import FileLock
 from .arms import POLICIES
 from .basics import *
@@ -13,7 +14,7 @@ from .formats import to_markdown
 from .tracking import *
 from .unpaired import UnpairedDataLoaders
 
-__all__ = ["GANS", "gan_folder", "run_gan", "synthetic_folder", "synthetic_minority", "train_gan"]
+__all__ = ["GANS", "gan_folder", "gan_training", "run_gan", "synthetic_folder", "synthetic_minority", "train_gan"]
 
 GANS = { # settings by name: what small compute was measured to do best with, and the reference's own (and the paper's)
     "fast": dict(epochs=30, bs=4, ngf=32, ndf=32, residual=True, upsample="resize", lam=2., identity=0.),
@@ -23,6 +24,16 @@ def _settings(gan, size, epochs, seed, precision):
     if gan not in GANS: raise ValueError(f"gan={gan!r} is not known; use {' or '.join(GANS)}.")
     preset = GANS[gan] | dict(size=size, seed=seed, precision=precision)
     return preset | dict(epochs=ifnone(epochs, preset["epochs"]))
+
+def gan_training(
+    gan:str="fast",  # a key of `GANS`
+    epochs:int=None, # None: as many as `gan` has
+) -> dict:           # name -> value
+    "How a CycleGAN is trained: the settings of `gan`, and the learner's own where it has none."
+    own = inspect.signature(cyclegan_learner).parameters
+    res = {o: own[o].default for o in ("lr", "lam", "identity", "pool", "ngf", "ndf", "residual", "upsample", "ema")}
+    res |= GANS[gan]
+    return res | dict(epochs=ifnone(epochs, res["epochs"]))
 
 def gan_folder(
     rows:pd.DataFrame,    # after `split_patients`

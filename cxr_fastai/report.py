@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import matplotlib as mpl, pandas as pd
 import matplotlib.pyplot as plt
 from PIL import Image
+from .answers import *
 from .arms import *
 from .claim import characteristics, checklist
 from .compare import verdict
 from .figures import *
 from .files import atomic, few
+from .phantom import is_drawn
 from .quality import plot_memorised
 from .readers import read_rows
 from .synthesis import plot_synthetic, read_manifest
@@ -22,9 +24,6 @@ __all__ = ["plot_gan", "report"]
 TABLES = "flow", "cells", "predictions", "table1", "metrics", "comparisons", "subgroups"
 WORDS = dict.fromkeys(("image", "patient_id", "backbone", "arm", "error", "gan", "folder", "group"), str)
 HEADS = {"rocauc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1", "before": "comparison"}
-DRAWN = "These films are drawn: the absolute scores of this study say nothing about pneumonia."
-LEAKY = ("Protocol 'paper' is leaky on purpose: patients and synthetic images stand on several sides of its split, as "
-         "the paper's figures imply, so that its scores flatter.")
 STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59636e;--page:#fff;--tint:#f3f5f7;--line:#d5dbe1;
 --warn:#fff4dc}@media(prefers-color-scheme:dark){:root{--ink:#e3e7eb;--soft:#a3adb8;--page:#16191d;--tint:#20252b;
 --line:#3a424b;--warn:#43350f}}*{box-sizing:border-box}body{margin:0 auto;max-width:68rem;padding:1rem;
@@ -128,13 +127,28 @@ def _read(folder):
 def _what(study):
     "What was run, from the settings."
     s, done = study.settings, study.cells["error"].isna().sum()
-    clean = ("One split by patient was made before anything else, the CycleGAN saw its training rows only, and every "
-             "arm is scored on the same real test rows.")
-    return (f"{s['positive']} against {s['negative']} in {s['data']}. Backbones: {', '.join(s['backbones'])}; arms: "
-            f"{', '.join(map(arm_title, s['arms']))}; seeds: {', '.join(map(str, s['seeds']))}. {done} of "
-            f"{len(study.cells)} cells are finished. Films of {s['size']} x {s['size']} pixels, {s['epochs']} epochs, "
+    synth = any(parse_arm(o).synth for o in s["arms"])
+    films = f"Films of {s['size']} x {s['size']} pixels, " * any(parse_arm(o).use != "metadata" for o in s["arms"])
+    how = split_note(s) or "How rows came to their sides wasn't stored"
+    clean = ", the CycleGAN saw its training rows only" * synth + ", and every arm is scored on the same real test rows"
+    return (f"{s['positive']} against {s['negative']} in {s['data'] or 'a table'}. "
+            f"Backbones: {_listed(s['backbones'])}; arms: {_listed(map(arm_title, s['arms']))}; seeds: "
+            f"{_listed(s['seeds'])}. {done} of {len(study.cells)} cells are finished. {films}{s['epochs']} epochs, "
             f"batches of {s['bs']}, base rate {s['lr']:g}; the {s['epoch_rule']} epoch is scored, at a threshold of .5 "
-            f"where nothing else is said. {clean * (s['protocol'] == 'clean')}")
+            f"where nothing else is said. {how}{clean * (s['protocol'] == 'clean')}.")
+
+def _not_compared(study, plan):
+    "Why there is no verdict on the primary comparison, a sentence a backbone that lacks it; none where it is there."
+    pair = tuple((plan or {}).get("primary") or ("real-meta", "real-synth-meta"))
+    told = lambda arm, own: (f"{arm_title(arm)} is no arm of this study" if arm not in study.settings["arms"] else
+                             f"no cell of {arm_title(arm)} is finished" if arm not in own else None)
+    table, title = study.comparisons, " and ".join(map(arm_title, pair))
+    there = set(zip(table["backbone"], table["before"], table["after"])) if len(table) else set()
+    for backbone in study.settings["backbones"]:
+        if (backbone, *pair) in there: continue
+        own = set(study.predictions["arm"][study.predictions["backbone"] == backbone])
+        why = [o for o in (told(arm, own) for arm in pair) if o] or ["no seed of both is finished"]
+        yield f"{backbone}: {title} aren't compared, as {' and '.join(why)}."
 
 def _families(arms):
     "Arms that belong in one figure: the plain ones; and variants, beside the plain ones that they are compared with."
@@ -182,13 +196,22 @@ def _gan_figures(study, made, page):
 def _gans(study, page):
     "The figures of each CycleGAN, and every quality.csv."
     folders = [study.out/o for o in study.cells["gan"].dropna().unique()]
+    if not folders: return page.text("No arm has synthetic films.")
     for made in {o.parent: o for o in reversed(folders)}.values(): page.figures(_gan_figures(study, made, page))
     judged = [o for o in folders if (o/"quality.csv").exists()]
-    for o in sorted({*folders} - {*judged}): page.text(f"{o.parent.name}/{o.name} holds too few films to judge by.")
+    unseen = study.settings["protocol"] == "clean"
+    for o in sorted({*folders} - {*judged}):
+        page.text(f"{o.parent.name}/{o.name} holds no quality.csv: " + ("there were too few films to judge by, or it has "
+                  "gone." if unseen else "its CycleGAN saw every row, and no real film is left to judge by."))
+    if not judged: return
     ends = dict(low="value_low", high="value_high")
     tables = [pd.read_csv(o/"quality.csv").rename(columns=ends).assign(of=f"{o.parent.name}/{o.name}") for o in judged]
-    caption = "Synthetic films against real ones that their CycleGAN never saw; floor: real ones against one another"
-    page.table(pd.concat([pd.DataFrame(), *tables]), caption, "of")
+    table = pd.concat(tables)
+    rows = _listed(table.get("judged_on", pd.Series("valid and test", table.index)).fillna("valid and test"))
+    caption = f"Synthetic films against real ones of the {rows} rows; floor: real ones against one another"
+    page.table(table, caption, "of")
+
+def _listed(words): return ", ".join(dict.fromkeys(map(str, words)))
 
 def report(
     folder:str|Path, # that `run_study` gave
@@ -197,32 +220,35 @@ def report(
     study = _read(folder := Path(folder))
     s, cells, rows, predictions = study.settings, study.cells, study.rows, study.predictions
     names = [*s.get("cat_names", ("sex", "view")), *s.get("cont_names", ("age",))]
-    drawn, leaky = s["data"].split(" ")[0] == "phantom", s["protocol"] == "paper"
-    page = _Page(folder/"figures", [DRAWN] * drawn + [LEAKY] * leaky)
+    drawn = drawn_note(s) or drawn_note(s | dict(drawn=is_drawn(rows)))
+    page = _Page(folder/"figures", [o for o in (drawn, leaky_note(s, rows)) if o])
+    plan = json.loads(file.read_text(encoding="utf-8")) if (file := folder/"plan.json").exists() else None
+    over = "mean over seeds" if predictions["seed"].nunique() > 1 else f"seed {predictions['seed'].iloc[0]}"
     page.section("What was run", scores=True).text(_what(study))
-    for o in (verdict(study.comparisons) or "Real-Meta or Ensemble is missing.").splitlines(): page.text(o, "verdict")
+    for o in verdict(study.comparisons).splitlines(): page.text(o, "verdict")
+    for o in _not_compared(study, plan): page.text(o)
     page.section("Cohort").table(study.flow, "Rows left at each step, and on each side")
     page.table(characteristics(rows, names), "Who is on which side")
     page.section("Table 1", scores=True).table(study.table1, "Recall on the test rows at .5 [95% interval], and gains")
     page.section("Comparisons").table(study.comparisons, "Differences [95% interval]; at 90: 90% specificity on valid")
-    caption = "Mean over seeds [95% interval] sd; at 90: 90% specificity on valid; corrected: after the prior shift"
+    caption = (f"{over.capitalize()} [95% interval]{' sd' * over.startswith('mean')}; at 90: 90% specificity on valid; "
+               "corrected: after the prior shift")
     page.section("All metrics", scores=True).table(study.metrics, caption)
     if doses_of(predictions["arm"].unique()):
-        dose = "dose", plot_dose(predictions), "Scores over the number of synthetic films; 0 is Real-Meta."
+        zero = "; 0 is Real-Meta" * ("real-meta" in s["arms"])
+        dose = "dose", plot_dose(predictions), f"Scores over the number of synthetic films{zero}."
         page.section("Dose and response", scores=True).figures([dose])
     calibrated = partial(plot_calibration, cells=cells)
     called = partial(plot_confusion, names=(s["negative"], s["positive"]))
     for title, name, plot, caption in (
-        ("ROC curves", "roc", plot_roc, "ROC, mean over seeds and 95% bootstrap band"),
-        ("Precision and recall", "pr", plot_pr, "Precision over recall, mean over seeds and 95% bootstrap band"),
-        ("Calibration", "calibration", calibrated, "Calibration, mean over seeds and 95% bootstrap band"),
-        ("Confusion matrices", "confusion", called, "Called at .5, mean over seeds")):
+        ("ROC curves", "roc", plot_roc, f"ROC, {over} and 95% bootstrap band"),
+        ("Precision and recall", "pr", plot_pr, f"Precision over recall, {over} and 95% bootstrap band"),
+        ("Calibration", "calibration", calibrated, f"Calibration, {over} and 95% bootstrap band"),
+        ("Confusion matrices", "confusion", called, f"Called at .5, {over}")):
         page.section(title, scores=True).figures(_each(study, plot, name, caption))
     page.section("Epochs").figures(_epochs(study))
     _gans(study, page.section("Synthetic films"))
-    page.section("Subgroups", scores=True).text(
-        "An arm that takes a group for the illness (AP films are of sicker patients) calls more of its negatives "
-        "positive, too. Meta, which sees no film, shows how far such a shortcut goes.")
+    page.section("Subgroups", scores=True).text(shortcut_note(s, rows))
     page.figures((f"groups-{o}", plot_groups(part, rows, names), f"Called positive at .5 by {o}, with 95% intervals.")
                  for o, part in predictions.groupby("backbone", sort=False))
     groups = study.subgroups.sort_values([o for o in ("column", "group") if o in study.subgroups], kind="stable")
@@ -232,7 +258,7 @@ def report(
     words = {k: ", ".join(map(str, o)) if isinstance(o, list) else str(o) for k, o in (s | s["versions"]).items()}
     settings = pd.Series(words, name="value").drop("versions").rename_axis("of").reset_index()
     page.section("Settings and versions").table(settings, "settings.json", kind="words")
-    asked = checklist(s, rows, study.flow, cells)
+    asked = checklist(s, rows, study.flow, cells, plan)
     page.section("Checklist").table(asked, "CLAIM 2024 and TRIPOD+AI, in our own words", "checklist", kind="words")
     html = PAGE.format(title=escape(folder.name), style=STYLE, contents="".join(page.heads), main="".join(page.parts))
     with atomic(folder/"report.html") as tmp: tmp.write_text(html, encoding="utf-8")

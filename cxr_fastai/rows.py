@@ -9,10 +9,10 @@ from .files import few, say
 from .words import OLDEST, fold_id, fold_ids, fold_numbers, fold_words
 
 __all__ = ["RESERVED", "check_names", "classes", "fold_id", "fold_ids", "fold_metadata", "numbers_of",
-           "positive", "read_rows", "save_rows"]
+           "positive", "read_rows", "save_rows", "sign_split", "split_method"]
 
 RESERVED = { # columns of our own tables, which metadata can't be named as
-    *"image patient_id label file split classes words".split(),                                         # rows
+    *"image patient_id label file split classes words split_by".split(),                                # rows
     *"synthetic metadata_policy source_image source_file source_patient_id donor_image generator direction".split(),
     *"zoom angle shift_x shift_y seed size".split(),                                                    # synthetic rows
     *"missing probability decision flag error threshold model stamp pixels".split(),                    # predictions
@@ -84,17 +84,41 @@ def _ids(text):
 def _has_words(values):
     return not pd.api.types.is_numeric_dtype(values) and values.map(lambda o: isinstance(o, str)).any()
 
+def _sides(rows):
+    "A digest of who is on which side, in whatever order."
+    table = rows[[o for o in ("image", "patient_id", "split") if o in rows]].astype(str)
+    return f"{int(pd.util.hash_pandas_object(table, index=False).sum()) % 2**64:016x}"
+
+def sign_split(
+    rows:pd.DataFrame, # with `image patient_id split`
+    **how,             # what was done: method, shares, seed
+) -> pd.DataFrame:     # `rows`, signed
+    "Sign how `split` was made. The signature holds for these rows on these sides alone; `save_rows` keeps it."
+    rows.attrs["split"] = how | dict(sides=_sides(rows))
+    return rows
+
+def split_method(
+    rows:pd.DataFrame, # after a split
+) -> dict:             # as `sign_split` was told; {} where nobody signed, or rows or sides are others since
+    "How `split` was made, as far as that is known."
+    sign = rows.attrs.get("split")
+    if not sign or "split" not in rows or sign.get("sides") != _sides(rows): return {}
+    return {k: v for k, v in sign.items() if k != "sides"}
+
 def save_rows(
     rows:pd.DataFrame, # any rows
     csv:str|Path,      # written whole or not at all; packed if it ends in .gz, .bz2, .xz or .zip
 ):
     """Write `rows` as a plain csv. Its column `classes` is a json list, [negative, positive]; its column `words` one of
-    the columns that are words, whatever they look like. ValueError where `rows` have such columns."""
+    the columns that are words, whatever they look like; `split_by`, in its first row, says how `split` was made where
+    that was signed. ValueError where `rows` have such columns."""
     names = [o.item() if hasattr(o, "item") else o for o in classes(rows)]
-    if own := [o for o in ("classes", "words") if o in rows]:
+    if own := [o for o in ("classes", "words", "split_by") if o in rows]:
         raise ValueError(f"The rows have a column {few(map(repr, own))}, as the csv of save_rows has one: rename it.")
     words = [str(o) for o in rows if o != "label" and _has_words(rows[o])]
-    write_csv(rows.assign(classes=json.dumps(names, ensure_ascii=False), words=json.dumps(words, ensure_ascii=False)), csv)
+    table = rows.assign(classes=json.dumps(names, ensure_ascii=False), words=json.dumps(words, ensure_ascii=False))
+    if split_method(rows): table["split_by"] = [json.dumps(rows.attrs["split"]), *[None]*(len(rows) - 1)]
+    write_csv(table, csv)
 
 def _listed(csv, text, name):
     "What a column of one json list says."
@@ -131,8 +155,18 @@ def read_rows(
     if len(names) != 2 or (odd := sorted({*text["label"].dropna()} - {*map(str, names)})):
         raise ValueError(f"{csv} is damaged: its labels {few(odd if len(names) == 2 else names)} are not of its two classes.")
     label = pd.Categorical(text["label"].map({str(o): o for o in names}), names, ordered=True)
+    sign = _signature(text.pop("split_by"), csv) if "split_by" in text else None
     rows = pd.DataFrame({o: text[o] if o in words else _inferred(text[o]) for o in text})
-    return rows.assign(label=label, patient_id=_ids(text["patient_id"]) if old else rows["patient_id"])
+    rows = rows.assign(label=label, patient_id=_ids(text["patient_id"]) if old else rows["patient_id"])
+    if sign: rows.attrs["split"] = sign
+    return rows
+
+def _signature(values, csv):
+    there = values.dropna()
+    if there.empty: return None # its row was left out
+    try: return dict(json.loads(there.iloc[0]))
+    except (ValueError, TypeError): raise ValueError(f"{csv} is damaged: its column 'split_by' isn't as save_rows wrote "
+                                                     "it; delete the column.") from None
 
 # Classes
 

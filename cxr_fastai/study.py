@@ -1,5 +1,6 @@
 """A study from a folder of radiographs to its tables: the paper's Table 1, all metrics, comparisons, subgroups."""
 import hashlib
+from .answers import *
 from .arms import *
 from .basics import *
 from .cell import CellError
@@ -107,11 +108,14 @@ def print_study(
     "Table 1, what every arm scored, what the data support, and which cells are missing."
     table = {o: pd.read_csv(Path(folder)/f"{o}.csv") for o in ("table1", "metrics", "comparisons", "cells")}
     say(f"\nTable 1: recall on the test rows at .5 [95% interval]\n{to_markdown(table['table1'])}")
-    say(f"\nTest rows, mean over seeds [95% interval]; all else is in {folder}/metrics.md")
+    seeds = table["cells"].loc[table["cells"]["error"].isna(), "seed"].unique()
+    over = "mean over seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+    say(f"\nTest rows, {over} [95% interval]; all else is in {folder}/metrics.md")
     shown = [o for o in HEADLINES if o in table["metrics"]]
     say(to_markdown(table["metrics"][["backbone", "arm", *shown, "weights"]]) + "\n")
+    about = json.loads((Path(folder)/"settings.json").read_text(encoding="utf-8"))
+    for o in drawn_note(about), leaky_note(about, read_rows(Path(folder)/"rows.csv")): say(o, end="\n" * bool(o))
     if "positives_synthetic" in shown:
-        say("Protocol 'paper': patients on two sides, and synthetic films among those that are scored. Recall is "
-            "over the real positives alone, recall_with_synthetic over all.")
+        say("Recall is over the real positives alone, recall_with_synthetic over the synthetic ones, too.")
     say(verdict(table["comparisons"]))
     for o in table["cells"]["error"].dropna().unique(): say(f"MISSING {o}")

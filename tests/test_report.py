@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from cxr_fastai.arms import comparisons_of
-from cxr_fastai.cohort import positive, save_rows
+from cxr_fastai.cohort import positive, save_rows, split_paper
 from cxr_fastai.compare import compare_arms
 from cxr_fastai.files import write_json
 from cxr_fastai.formats import save_table
@@ -46,7 +46,7 @@ def write_cell(folder, rng):
 def make_study(out, rows, backbones=("resnet50",), arms=("real", "real-meta"), seeds=(0, 1), failed=(), **settings):
     "A study's folder by hand: its probabilities are drawn, its tables made of them; `failed` cells have an error."
     rng, folder, made = np.random.default_rng(0), out/"study-1a2b3c4d", out/"cyclegan-0a1b2c3d"/"a2b-8-matched"
-    settings = dict(protocol="clean", data="nih") | settings
+    settings = dict(protocol="clean", data="nih", drawn=False) | settings
     folder.mkdir(parents=True)
     write_gan(made, rows)
     write_json(folder/"settings.json", dict(
@@ -153,7 +153,7 @@ def study(rows, tmp_path_factory):
     "Hostile names, a failed cell, a dose, drawn films."
     view = rows["view"].map({"AP": "<img src=x>", "PA": "P&A"})
     return make_study(tmp_path_factory.mktemp("runs"), rows.assign(view=view), ("resnet50", "<b>net</b>$"),
-                      ["real", "meta", "real-meta", "real-synth-meta", "real-synth-meta+1/8"], data="phantom (drawn)",
+                      ["real", "meta", "real-meta", "real-synth-meta", "real-synth-meta+1/8"], data="", drawn=True,
                       failed={("resnet50", "real", 1)})
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def html(page): return Reader(page.read_text(encoding="utf-8"))
 @pytest.fixture(scope="module")
 def leaky(rows, tmp_path_factory):
     "By the paper's protocol, without a comparison and without synthetic rows."
-    return make_study(tmp_path_factory.mktemp("paper"), rows, arms=["real"], seeds=[0], protocol="paper")
+    return make_study(tmp_path_factory.mktemp("paper"), split_paper(rows), arms=["real"], seeds=[0], protocol="paper")
 
 def test_the_page_is_one_file_that_asks_for_nothing(page, html):
     assert page.name == "report.html" and not html.all("script")
@@ -220,9 +220,15 @@ def test_scores_of_drawn_films_carry_their_warning(html):
 def test_a_leaky_study_says_so_and_a_small_one_is_told(leaky):
     text = Reader(report(leaky).read_text(encoding="utf-8")).texts
     assert all(LEAKY in text[o] for o in ("what-was-run", "table-1", "all-metrics", "roc-curves"))
+    twice = (pd.read_csv(leaky/"rows.csv").groupby("patient_id").split.nunique() > 1).sum()
+    assert f"{twice} of 64 patients are on several sides" in text["table-1"] and twice
+    assert "synthetic films are on every side" not in text["table-1"] # there are none
     assert not any(DRAWN in o for o in text.values()) and "dose-and-response" not in text
-    assert "Real-Meta or Ensemble is missing" in text["what-was-run"] and "none" in text["comparisons"]
-    assert "Failed cells: none" in text["failed-cells"] and "never saw" in text["synthetic-films"]
+    assert "resnet50: Real-Meta and Ensemble aren't compared, as Real-Meta is no arm of this study and" in text["what-was-run"]
+    assert "none" in text["comparisons"] and "Failed cells: none" in text["failed-cells"]
+    assert "No arm has synthetic films" in text["synthetic-films"] and "CycleGAN" not in text["what-was-run"]
+    assert not any("mean over seeds" in o.lower() for o in text.values()) and "seed 0" in text["all-metrics"].lower()
+    assert "sicker" not in text["subgroups"] and "Meta" not in text["subgroups"].split("too.")[1].split("figure")[0][:40]
 
 def test_each_figure_is_saved_as_png_and_svg_and_stands_in_the_page(study, html):
     names = {o.stem for o in (study/"figures").glob("*.png")}

@@ -57,7 +57,8 @@ def test_one_run_prints_its_epoch_tables(out, capsys):
     run_study(**TINY, arms="real,meta", seeds="7", out=str(out))
     said = capsys.readouterr().out
     assert said.count("train_loss  valid_loss  accuracy    precision   recall      rocauc") == 2 and "one seed" not in said
-    assert "2 cells; protocol 'clean', scored at the last epoch" in said
+    assert "2 cells; protocol 'clean', scored at the last epoch" in said and "Test rows, seed 7 [95% interval]" in said
+    assert "These films are drawn" in said and "leaky" not in said
 
 def test_cells_that_failed_are_named_and_no_table_counts_them(out, capsys):
     folder = run_study(**TINY | dict(backbones="no_such_net,test_resnet"), arms="real,meta", seeds="0", out=str(out))
@@ -79,6 +80,7 @@ def test_a_damaged_cell_is_named_and_the_tables_are_made_anew_without_it(tmp_pat
 def test_the_papers_protocol_is_labelled_and_counts_synthetic_positives(tmp_path, capsys):
     folder = run_study(**TINY | dict(normals=150), arms="real-meta,real-synth-meta", protocol="paper", out=str(tmp_path))
     said, table = capsys.readouterr().out, pd.read_csv(folder/"scores.csv").set_index(["arm", "metric"])["mean"]
+    assert "leaky on purpose" in said and "CycleGAN saw every row" in said and "patients are on several sides" not in said # first visits
     assert "protocol 'paper'" in said and "recall_with_synthetic" in said and "positives_synthetic" in said
     assert table["real-synth-meta", "positives_synthetic"] > 5 and table["real-meta", "positives_synthetic"] == 0
     assert set(pd.read_csv(folder/"table1.csv").protocol) == {"paper"}
