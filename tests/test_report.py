@@ -275,7 +275,7 @@ def test_files_that_have_gone_are_said_and_the_rest_is_shown(rows, tmp_path):
     for o in (tmp_path/"cyclegan-0a1b2c3d"/"a2b-8-matched").glob("*.png"): o.unlink()
     (tmp_path/"cyclegan-0a1b2c3d"/"a2b-8-matched"/"quality.csv").unlink()
     text = Reader(report(folder).read_text(encoding="utf-8")).texts
-    assert "can't be shown" in text["synthetic-films"] and "too few films to judge" in text["synthetic-films"]
+    assert "can't be shown" in text["synthetic-films"] and "holds no quality.csv" in text["synthetic-films"]
     assert "cyclegan-0a1b2c3d" in text["synthetic-films"] and "ROC" in text["roc-curves"] and not plt.get_fignums()
 
 def test_another_folder_is_refused_in_one_sentence(tmp_path):
