@@ -17,7 +17,7 @@ TAGS = NEEDED + ("NumberOfFrames HighBit PixelPaddingValue PixelPaddingRangeLimi
 JPEG = {"1.2.840.10008.1.2.4." + o: decoder for decoder, group in dict(
     jpeg8_decode="50 51 57 70", jpegls_decode="80 81", jpeg2k_decode="90 91").items() for o in group.split()}
 RLE, DEFLATED = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99"
-COST = dict(jpeg2k_decode=16, jpegls_decode=6, jpeg8_decode=6) # bytes a pixel at the peak, measured
+COST = dict(jpeg2k_decode=8, jpegls_decode=4, jpeg8_decode=4) # bytes a pixel at the peak, measured
 BAND = 2**18 # pixels that are worked on at a time
 
 # Header

@@ -21,6 +21,7 @@ DEPTHS = 8, 10, 12, 14, 16    # bits of detectors
 PAGES = 100                   # of a TIFF that are looked at
 
 def _bands(im):
+    "Boxes of whole rows."
     step = max(1, BAND // im.width)
     return ((0, i, im.width, min(i + step, im.height)) for i in range(0, im.height, step))
 
@@ -74,7 +75,7 @@ def _shallow_gray(im, deep):
     clear = im.has_transparency_data
     if im.mode == "L" and not clear: return im
     out, seen = Image.new("L", im.size), 0
-    for o in _bands(im):
+    for o in _bands(im): # a film of usual size is one
         gray, alpha = _over_black(im.crop(o)) if clear else (im.crop(o).convert("L"), 255)
         out.paste(gray, o)
         seen = max(seen, alpha)

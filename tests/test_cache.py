@@ -315,3 +315,58 @@ def test_a_quiet_cache_says_nothing(files, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(module.sys.stdout, "isatty", lambda: True)
     RadiographCache(files, 16, tmp_path/"cache", progress=False)
     assert capsys.readouterr().out == ""
+
+# White of 16-bit files that don't say
+
+def deep(folder, tops):
+    "A film of 16 bits for each greatest value."
+    folder.mkdir(exist_ok=True)
+    files = [str(folder/f"{top}.png") for top in tops]
+    for f, top in zip(files, tops): Image.fromarray(np.linspace(0, top, 256).astype(np.uint16).reshape(16, 16)).save(f)
+    return files
+
+def test_a_set_has_one_white_and_says_which(files, tmp_path, decoded, capsys):
+    dark, bright = deep(tmp_path/"deep", [900, 4000])
+    cache = open_cache([dark, bright, files[0]], tmp_path)
+    assert cache.white == 12 and decoded.count(dark) == 2 and decoded.count(bright) == 1
+    for f in dark, bright: np.testing.assert_array_equal(cache[f], read_radiograph(f, 16, 12))
+    np.testing.assert_array_equal(cache[files[0]], read_radiograph(files[0], 16))
+    assert "2 of 3 radiographs have 16 bits and don't say what white is: 4,095 (12 bits) was taken" in capsys.readouterr().out
+    alone = open_cache([dark], tmp_path) # another set, of which it is the brightest
+    assert alone.white == 10 and len(decoded) == 4
+    np.testing.assert_array_equal(alone[dark], read_radiograph(dark, 16))
+    again = open_cache([dark, bright], tmp_path)
+    assert again.white == 12 and len(decoded) == 4 and capsys.readouterr().out == ""
+    np.testing.assert_array_equal(again[dark], cache[dark])
+
+def test_a_given_white_is_kept_and_what_is_beyond_it_refused(files, tmp_path):
+    dark, bright = deep(tmp_path/"deep", [900, 4000])
+    cache = RadiographCache([dark], 16, tmp_path/"cache", white=12)
+    np.testing.assert_array_equal(cache[dark], read_radiograph(dark, 16, 12))
+    assert pickle.loads(pickle.dumps(cache)).white == 12
+    with pytest.raises(RadiographError, match="1 radiographs hold values beyond 1,023.*4000.png"):
+        RadiographCache([dark, bright], 16, tmp_path/"cache", white=10)
+    assert open_cache(files, tmp_path).white is None
+
+def test_a_damaged_slot_of_a_dark_film_is_mended_with_its_sets_white(tmp_path):
+    files = deep(tmp_path/"deep", [900, 4000])
+    open_cache(files, tmp_path)
+    flip(store(tmp_path)/"pixels.u8", 2*16*16 + 9) # the third slot: the dark film by the set's white
+    np.testing.assert_array_equal(open_cache(files, tmp_path)[files[0]], read_radiograph(files[0], 16, 12))
+
+def test_films_of_one_gray_are_counted(files, tmp_path, capsys):
+    for o in files[:2]: Image.new("L", (9, 9), 7).save(o)
+    open_cache(files, tmp_path)
+    assert f"2 of 12 radiographs are of one gray: {files[0]}, {files[1]}" in capsys.readouterr().out
+
+def test_all_that_cannot_be_read_is_named_in_one_sentence(files, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    from films import dicom
+    bad = dicom(tmp_path/"images"/"bad.dcm", np.arange(64, dtype=np.uint16).reshape(8, 8), RescaleSlope=2, RescaleIntercept=1)
+    data = bytearray(bad.read_bytes())
+    data[data.index(b"\x28\x00\x53\x10DS") + 8] = ord("x")
+    bad.write_bytes(data)
+    Path(files[3]).write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    with pytest.raises(RadiographError, match="2 of 13 radiographs cannot be read: .*003.png.*bad.dcm"):
+        open_cache([*files, str(bad)], tmp_path)
+    with pytest.raises(FileNotFoundError, match="1 of 1 radiographs do not exist"): open_cache(["a\0b.png"], tmp_path)

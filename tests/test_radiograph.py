@@ -1,50 +1,12 @@
-import struct, sys, zlib
+import os, struct, subprocess, sys, zlib
+from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from cxr_fastai.radiograph import MAX_PIXELS, RadiographError, read_radiograph
+from cxr_fastai.radiograph import MAX_PIXELS, RadiographError, decode_radiograph, read_radiograph, white_of
 from conftest import SHARED, needs_nih
+from films import dicom, png_header, ramp, tiff
 
 RGBA = "00001054_002.png", "00000773_001.png", "00004808_003.png"
-
-def ramp(h=40, w=60, dtype=np.uint8, top=255):
-    return np.linspace(0, top, h*w).round().astype(dtype).reshape(h, w)
-
-def tiff(path, data, h, w, bits, white_is_zero=False, sample_format=1, orientation=1):
-    "A TIFF of one strip with any BitsPerSample: Pillow writes neither 12 bits nor white-is-zero."
-    tags = {256: w, 257: h, 258: bits, 259: 1, 262: 0 if white_is_zero else 1, 273: 8 + 2 + 12*11 + 4, 274: orientation,
-            277: 1, 278: h, 279: len(data), 339: sample_format}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, v) for tag,v in sorted(tags.items()))
-    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0\0\0\0" + data)
-    return path
-
-def png_header(path, w, h):
-    def chunk(kind, data): return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind+data))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 0, 0, 0, 0)) +
-                     chunk(b"IDAT", zlib.compress(b"\0"*100)) + chunk(b"IEND", b""))
-    return path
-
-def dicom(path, x, photometric="MONOCHROME2", bits=12, deflated=False, **tags):
-    pydicom = pytest.importorskip("pydicom")
-    uid, ds, meta = pydicom.uid, pydicom.Dataset(), pydicom.dataset.FileMetaDataset()
-    meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian if deflated else uid.ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = uid.DigitalXRayImageStorageForPresentation, "1.2.3"
-    ds.file_meta, ds.PatientID = meta, "1"
-    ds.SOPClassUID, ds.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    if x is not None:
-        ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PixelRepresentation = *x.shape, 1, int(x.dtype.kind == "i")
-        ds.BitsAllocated, ds.BitsStored, ds.HighBit = x.itemsize*8, bits, bits-1
-        ds.PhotometricInterpretation, ds.PixelData = photometric, x.tobytes()
-    for k,v in tags.items(): setattr(ds, k, v)
-    ds.save_as(path, enforce_file_format=True)
-    return path
-
-def lut(entries, first, depth):
-    "A VOILUTSequence or ModalityLUTSequence item."
-    pydicom = pytest.importorskip("pydicom")
-    item = pydicom.Dataset()
-    item.add_new("LUTDescriptor", "US", [len(entries), first, depth])
-    item.add_new("LUTData", "US", list(entries))
-    return [item]
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif", "x.tiff"])
 def test_8_bit_gray_is_read_as_it_is(tmp_path, name):
@@ -159,119 +121,6 @@ def test_nih_originals_at_256_equal_the_sample_resized_by_lanczos():
         sample = read_radiograph(SHARED/"nih_sample"/"images"/file.name)
         np.testing.assert_array_equal(read_radiograph(file, 256), sample)
 
-def test_dicom_window_is_black_and_white_at_its_ends(tmp_path):
-    x = np.array([[0, 999, 1000, 1500, 2000, 4095]], np.uint16)
-    for photometric, want in ("MONOCHROME2", [0, 0, 0, 128, 255, 255]), ("MONOCHROME1", [255, 255, 255, 127, 0, 0]):
-        file = dicom(tmp_path/"x.dcm", x, photometric, WindowCenter=1500.5, WindowWidth=1001)
-        assert np.abs(read_radiograph(file)[0].astype(int) - want).max() <= 1
-
-def test_dicom_takes_the_first_of_several_windows(tmp_path):
-    x = ramp(dtype=np.uint16, top=4095)
-    one = read_radiograph(dicom(tmp_path/"a.dcm", x, WindowCenter=800, WindowWidth=500))
-    two = read_radiograph(dicom(tmp_path/"b.dcm", x, WindowCenter=[800, 3000], WindowWidth=[500, 100]))
-    np.testing.assert_array_equal(one, two)
-    assert one.min() == 0 and one.max() == 255
-
-def test_dicom_window_wider_than_the_values_does_not_stretch_them(tmp_path):
-    x = np.array([[1000, 3000]], np.uint16)
-    got = read_radiograph(dicom(tmp_path/"x.dcm", x, WindowCenter=2048, WindowWidth=4096))
-    np.testing.assert_allclose(got, [[1000/4095*255, 3000/4095*255]], atol=1)
-
-def test_dicom_sigmoid_window(tmp_path):
-    x = np.array([[0, 2000, 4000]], np.uint16)
-    got = read_radiograph(dicom(tmp_path/"x.dcm", x, WindowCenter=2000, WindowWidth=400, VOILUTFunction="SIGMOID"))
-    assert got[0, 0] == 0 and abs(int(got[0, 1]) - 128) <= 1 and got[0, 2] == 255
-
-@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_dicom_rescale_comes_before_the_window(tmp_path, photometric):
-    x = np.array([[0, 500, 1000]], np.uint16)
-    got = read_radiograph(dicom(tmp_path/"x.dcm", x, photometric, RescaleSlope=2, RescaleIntercept=-1000,
-                                WindowCenter=0, WindowWidth=2001))  # values -1000, 0, 1000
-    want = np.array([0, 128, 255])
-    assert np.abs(got[0].astype(int) - (255-want if photometric == "MONOCHROME1" else want)).max() <= 1
-
-def test_dicom_without_a_window_spans_its_values(tmp_path):
-    x = np.array([[100, 200, 300]], np.uint16)
-    np.testing.assert_array_equal(read_radiograph(dicom(tmp_path/"x.dcm", x)), [[0, 128, 255]])
-    np.testing.assert_array_equal(read_radiograph(dicom(tmp_path/"y.dcm", x, "MONOCHROME1")), [[255, 128, 0]])
-    np.testing.assert_array_equal(read_radiograph(dicom(tmp_path/"z.dcm", x*0+5)), [[0, 0, 0]])
-
-def test_dicom_signed_values_without_a_window_do_not_overflow(tmp_path):
-    x = np.array([[-32768, 0, 32767]], np.int16)
-    np.testing.assert_array_equal(read_radiograph(dicom(tmp_path/"x.dcm", x, bits=16)), [[0, 128, 255]])
-
-def test_dicom_signed_values(tmp_path):
-    x = np.array([[-1000, 0, 1000]], np.int16)
-    file = dicom(tmp_path/"x.dcm", x, bits=16, WindowCenter=0.5, WindowWidth=2001)
-    assert np.abs(read_radiograph(file)[0].astype(int) - [0, 127, 255]).max() <= 1
-
-@pytest.mark.parametrize("rescale", [{}, dict(RescaleSlope=1, RescaleIntercept=0)])
-def test_dicom_voi_lut_goes_before_a_window_and_uses_its_own_depth(tmp_path, rescale):
-    x = np.array([[0, 1, 2, 3, 9]], np.uint16)
-    window = dict(WindowCenter=1, WindowWidth=1)
-    file = dicom(tmp_path/"x.dcm", x, VOILUTSequence=lut([0, 100, 511, 1023], 0, 10), **window, **rescale)
-    np.testing.assert_array_equal(read_radiograph(file), [[0, 25, 127, 255, 255]])
-
-def test_dicom_modality_lut(tmp_path):
-    x = np.array([[0, 1, 2]], np.uint16)
-    item = lut([0, 800, 1000], 0, 16)
-    item[0].ModalityLUTType = "US"
-    file = dicom(tmp_path/"x.dcm", x, ModalityLUTSequence=item)
-    np.testing.assert_array_equal(read_radiograph(file), [[0, 204, 255]])
-
-def test_dicom_is_told_by_its_bytes_and_resized(tmp_path):
-    file = dicom(tmp_path/"x.png", ramp(dtype=np.uint16, top=4095))
-    assert read_radiograph(file, 32).shape == (32, 32)
-
-@pytest.mark.parametrize("make,match", [
-    (lambda p: dicom(p, ramp(dtype=np.uint16), NumberOfFrames=2), "2 frames.*file of its own"),
-    (lambda p: dicom(p, ramp(dtype=np.uint16), "PALETTE COLOR"), "is PALETTE COLOR"),
-    (lambda p: dicom(p, ramp(dtype=np.uint16), Rows=60000, Columns=60000), "3,600 million pixels"),
-    (lambda p: dicom(p, ramp(dtype=np.uint16), deflated=True), "deflated DICOM"),
-    (lambda p: dicom(p, None), "without an image"),
-    (lambda p: dicom(p, ramp(dtype=np.uint16), WindowCenter=1, WindowWidth=0), "has a header that .*Window Width"),
-    (lambda p: dicom(p, ramp(dtype=np.uint16), Rows=400), "contradicts .*48,000 bytes of pixels, and 4,800 follow")])
-def test_dicom_refusals_say_why(tmp_path, make, match):
-    with pytest.raises(RadiographError, match=f"x.dcm .*{match}"): read_radiograph(make(tmp_path/"x.dcm"))
-
-def compressed(path, x, frame, syntax, **tags):
-    "A DICOM of one compressed frame."
-    pydicom = pytest.importorskip("pydicom")
-    ds = pydicom.dcmread(dicom(path, x, **tags))
-    ds.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
-    ds.PixelData = pydicom.encaps.encapsulate([bytes(frame)])
-    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
-    ds.save_as(path)
-    return path
-
-CODECS = dict(JPEGLosslessSV1=("ljpeg_encode", dict(bitspersample=12)), JPEGLossless=("ljpeg_encode", {}),
-              JPEGLSLossless=("jpegls_encode", {}), JPEG2000Lossless=("jpeg2k_encode", dict(codecformat="j2k")))
-
-@pytest.mark.parametrize("syntax", CODECS)
-def test_compressed_dicom_is_what_was_compressed(tmp_path, syntax):
-    x, (encode, options) = ramp(dtype=np.uint16, top=4095), CODECS[syntax]
-    frame = getattr(pytest.importorskip("imagecodecs"), encode)(x, **options)
-    want = read_radiograph(dicom(tmp_path/"raw.dcm", x, WindowCenter=1500, WindowWidth=2001))
-    file = compressed(tmp_path/"x.dcm", x, frame, syntax, WindowCenter=1500, WindowWidth=2001)
-    np.testing.assert_array_equal(read_radiograph(file), want)
-    other = compressed(tmp_path/"x.dcm", x[:8], frame, syntax)
-    with pytest.raises(RadiographError, match="contradicts .*8 x 60 x 1, and its compressed image 40 x 60 x 1"):
-        read_radiograph(other)
-    cut = compressed(tmp_path/"x.dcm", x, frame[:len(frame)//2], syntax)
-    with pytest.raises(RadiographError, match="x.dcm is truncated or damaged"): read_radiograph(cut)
-
-def test_dicom_whose_decoder_is_not_installed_says_so(tmp_path, monkeypatch):
-    x, codecs = ramp(dtype=np.uint16), pytest.importorskip("imagecodecs")
-    file = compressed(tmp_path/"x.dcm", x, codecs.jpegls_encode(x), "JPEGLSLossless")
-    monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    with pytest.raises(RadiographError, match=r"x.dcm cannot be decoded here .*JPEG-LS.*pip install .*\[dicom\]"):
-        read_radiograph(file)
-
-def test_dicom_without_pydicom_names_the_extra(tmp_path, monkeypatch):
-    file = dicom(tmp_path/"x.dcm", ramp(dtype=np.uint16))
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(RadiographError, match=r"x.dcm .*pip install 'cxr_fastai\[dicom\]'"): read_radiograph(file)
-
 def test_missing_empty_folder_and_text_are_each_named(tmp_path):
     (tmp_path/"empty.png").touch()
     (tmp_path/"text.png").write_text("a radiograph, honestly\n"*20)
@@ -324,3 +173,133 @@ def test_a_bomb_is_refused_from_its_header_whatever_pillow_allows(tmp_path, monk
     for file in png_header(tmp_path/"b.png", side, side), tiff(tmp_path/"b.tif", b"\0"*100, side, side, 8):
         with pytest.raises(RadiographError, match=f"{file.name} claims .*million pixels"): read_radiograph(file)
     assert Image.MAX_IMAGE_PIXELS == limit
+
+# White of files that don't say
+
+def sbit(file, bits):
+    "Put the chunk sBIT into a PNG of gray."
+    data, chunk = file.read_bytes(), b"sBIT" + bytes([bits])
+    file.write_bytes(data[:33] + struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:])
+    return file
+
+def deep(path, values):
+    Image.fromarray(np.array([values], np.uint16)).save(path)
+    return path
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+@pytest.mark.parametrize("top, bits", [(200, 8), (1000, 10), (4000, 12), (16000, 14), (17000, 16)])
+def test_16_bits_that_hold_fewer_are_white_where_a_detector_is(tmp_path, name, top, bits):
+    got, taken = decode_radiograph(deep(tmp_path/name, [0, top//3, top]))
+    np.testing.assert_array_equal(got[0], np.rint(np.array([0, top//3, top]) / (2**bits - 1) * 255))
+    assert taken == bits
+
+def test_the_white_of_a_set_is_obeyed_and_what_is_beyond_it_refused(tmp_path):
+    files = [deep(tmp_path/"a.png", [0, 500, 1000]), deep(tmp_path/"b.tif", [0, 2000, 4095])]
+    Image.fromarray(ramp()).save(tmp_path/"c.png")
+    assert white_of([*files, tmp_path/"c.png", tmp_path/"none.png"]) == 12 and white_of([tmp_path/"c.png"]) is None
+    np.testing.assert_array_equal(read_radiograph(files[0], white=12)[0], [0, 31, 62])
+    with pytest.raises(RadiographError, match="b.tif holds values up to 4,095, where white is 1,023"):
+        read_radiograph(files[1], white=10)
+    np.testing.assert_array_equal(read_radiograph(tmp_path/"c.png", white=10), ramp()) # says so itself
+
+@pytest.mark.parametrize("values, bits, white", [
+    ([0, 1000, 4095], 12, 4095), ([0, 1000, 1500], 12, 4095), ([0, 500], 10, 1023), # as they are
+    ([0, 16*1000, 65520], 12, 65535), ([0, 16*10, 16*200], 12, 65535), ([0, 1001], 16, 65535)]) # scaled up
+def test_sbit_is_obeyed(tmp_path, values, bits, white):
+    for given in None, 10:
+        got, taken = decode_radiograph(sbit(deep(tmp_path/"x.png", values), bits), white=given)
+        np.testing.assert_array_equal(got[0], np.rint(np.array(values) / white * 255))
+        assert taken == 0
+
+def test_a_deep_tiff_where_white_is_zero_is_turned_over_by_its_own_white(tmp_path):
+    x = np.array([[0, 4095]], "<u2")
+    np.testing.assert_array_equal(read_radiograph(tiff(tmp_path/"x.tif", x.tobytes(), 1, 2, 16, True)), [[255, 0]])
+
+def test_a_transparent_gray_of_16_bits_is_black_and_no_white(tmp_path):
+    Image.fromarray(np.array([[0, 4095, 60000]], np.uint16)).save(tmp_path/"x.png", transparency=60000)
+    np.testing.assert_array_equal(read_radiograph(tmp_path/"x.png"), [[0, 255, 0]])
+
+def test_colours_of_16_bits_that_hold_12_are_refused(tmp_path):
+    def chunk(kind, data): return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind+data))
+    def save(top):
+        rows = b"".join(b"\0" + np.full((5, 3), v, ">u2").tobytes() for v in (0, top//2, top))
+        (tmp_path/"x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 3, 16, 2, 0, 0, 0))
+                                       + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+        return tmp_path/"x.png"
+    assert read_radiograph(save(65535)).max() == 255
+    with pytest.raises(RadiographError, match="16-bit colours that stay below"): read_radiograph(save(4095))
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_a_film_that_is_transparent_throughout_is_refused(tmp_path, mode):
+    im = Image.fromarray(ramp()).convert(mode)
+    if mode == "P": im.save(tmp_path/"x.png", transparency=bytes(256))
+    else:
+        im.putalpha(0)
+        im.save(tmp_path/"x.png")
+    with pytest.raises(RadiographError, match="transparent throughout"): read_radiograph(tmp_path/"x.png")
+
+# Pages
+
+def test_the_page_that_is_no_thumbnail_is_read_wherever_it_is(tmp_path):
+    full, small = Image.fromarray(ramp()), Image.fromarray(ramp(4, 6))
+    thumb = {254: 1} # NewSubfileType: reduced
+    def save(*pages):
+        from PIL.TiffImagePlugin import AppendingTiffWriter
+        with open(tmp_path/"x.tif", "w+b") as f, AppendingTiffWriter(f, True) as out:
+            for im, tags in pages:
+                im.save(out, format="TIFF", tiffinfo=tags)
+                out.newFrame()
+        return tmp_path/"x.tif"
+    np.testing.assert_array_equal(read_radiograph(save((small, thumb), (full, {}))), ramp())
+    np.testing.assert_array_equal(read_radiograph(save((full, {}), (small, thumb))), ramp())
+    for pages, match in (([(full, {}), (full, {})], "has 2 pages"), ([(full, {}), (small, {})], "has 2 pages"),
+                         ([(small, thumb)], "thumbnails alone")):
+        with pytest.raises(RadiographError, match=f"x.tif .*{match}"): read_radiograph(save(*pages))
+
+def test_an_animation_is_refused(tmp_path):
+    frames = [Image.fromarray(ramp() // k) for k in (1, 2, 3)]
+    frames[0].save(tmp_path/"x.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(RadiographError, match="has 3 pages or frames"): read_radiograph(tmp_path/"x.png")
+
+# What is wrong with a file
+
+def test_a_header_that_contradicts_its_pixels_is_no_damage(tmp_path):
+    x = ramp()
+    for file in (tiff(tmp_path/"x.tif", x.tobytes(), 80, 60, 8), png_header(tmp_path/"x.png", 60, 40)):
+        with pytest.raises(RadiographError, match=f"{file.name} has a header that lacks or contradicts"):
+            read_radiograph(file)
+    Image.fromarray(x).save(tmp_path/"y.jpg")
+    data = bytearray((tmp_path/"y.jpg").read_bytes())
+    data[data.index(b"\xff\xc0") + 4] = 12 # bits
+    (tmp_path/"y.jpg").write_bytes(data)
+    with pytest.raises(RadiographError, match="y.jpg has a header that lacks or contradicts"):
+        read_radiograph(tmp_path/"y.jpg")
+
+MEASURE = """
+import resource, sys
+import PIL.PngImagePlugin
+from cxr_fastai.radiograph import THREAD_BYTES, RadiographError, read_radiograph
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try: read_radiograph(sys.argv[1])
+except RadiographError as e: print(e)
+taken = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+assert taken <= 4 * int(sys.argv[2]), taken
+"""
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
+def test_a_picture_of_16_bits_takes_four_bytes_a_pixel(tmp_path):
+    side = 4000 # 64 MB, beside which Python's own noise is small
+    Image.fromarray(np.tile(np.arange(side, dtype=np.uint16)*16, (side, 1))).save(tmp_path/"x.png", compress_level=1)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    shell = f"exec {sys.executable} -c '{MEASURE}' {tmp_path/'x.png'} {side**2}" # a shell's child inherits no peak
+    assert subprocess.run(["sh", "-c", shell], env=env, capture_output=True, text=True).stderr == ""
+
+def test_pictures_whose_decoding_takes_more_have_fewer_pixels(tmp_path):
+    assert png_header(tmp_path/"g.png", 9000, 9000)
+    with pytest.raises(RadiographError, match="contradicts"): read_radiograph(tmp_path/"g.png")
+    data = bytearray((tmp_path/"g.png").read_bytes())
+    data[25] = 6 # RGBA
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (tmp_path/"g.png").write_bytes(data)
+    with pytest.raises(RadiographError, match="claims 81 million pixels, more than the 50 million"):
+        read_radiograph(tmp_path/"g.png")

@@ -1,0 +1,11 @@
+import pytest
+import cxr_fastai.memory as module
+from cxr_fastai.memory import free_memory, threads_within
+
+@pytest.mark.parametrize("free, wanted, threads", [(1000, 8, 8), (250, 8, 2), (10, 8, 1), (None, 8, 8)])
+def test_no_more_threads_than_memory_holds(monkeypatch, free, wanted, threads):
+    monkeypatch.setattr(module, "free_memory", lambda: free)
+    assert threads_within(wanted, 100) == threads
+
+def test_free_memory_is_some_or_unknown():
+    assert (free := free_memory()) is None or free > 1e6
