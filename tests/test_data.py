@@ -5,7 +5,9 @@ from PIL import Image
 from cxr_fastai.basics import DataLoaders, TensorCategory, Transform, set_seed
 from cxr_fastai.data import *
 from cxr_fastai.leaks import LeakError
+from cxr_fastai.cohort import split_patients
 from cxr_fastai.metadata import MetadataTransform, TensorMetadata
+from cxr_fastai.radiograph import read_radiograph
 from cxr_fastai.show import *
 from conftest import SIDE, draw, make_rows
 
@@ -303,3 +305,15 @@ def test_what_is_predicted_is_not_resampled(rows, tmp_path):
     assert torch.equal(dls.test_dl(seen).one_batch()[0].as_subclass(torch.Tensor), pixels.as_subclass(torch.Tensor) / 255)
     train = dls.train.new(shuffle=False)
     assert not torch.equal(train.one_batch()[0], dls.test_dl(dls.train_ds.items.iloc[:8]).one_batch()[0])
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_the_white_of_16_bit_films_is_the_sets_with_or_without_a_cache(tmp_path, cache):
+    own = split_patients(make_rows(tmp_path, 24), seed=0)
+    for i, f in enumerate(own["file"]):
+        gray = np.asarray(Image.open(f)).astype(np.uint16)
+        Image.fromarray(gray * (3 if i else 16)).save(f) # one film needs 12 bits, the others 10
+    dls = RadiographDataLoaders.from_df(own, size=SIDE, bs=4, use="image", cache=tmp_path/"cache" if cache else False, num_workers=0)
+    tfm = dls.transform(RadiographTransform)
+    assert tfm.white == 12
+    for f in own["file"][:3]:
+        np.testing.assert_array_equal(tfm(own[own["file"] == f])[0, 0].numpy(), read_radiograph(f, SIDE, 12))

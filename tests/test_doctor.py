@@ -6,6 +6,7 @@ from cxr_fastai import doctor as room
 from cxr_fastai.backbone import create_backbone
 from cxr_fastai.doctor import *
 from cxr_fastai.installed import *
+from cxr_fastai.radiograph import RadiographError
 
 TINY = dict(backbones="test_resnet", size=32, bs=16, weights="none", arms="real-meta")
 
@@ -52,3 +53,9 @@ def test_packages_are_held_against_their_bounds():
     found = installed(["torch>=1", "numpy>=99", "nowhere>=1", "pytest>=1; extra == 'ray'"])
     assert found.failed and "numpy>=99 is needed and" in of(found, "packages").found and "nowhere is missing" in of(found, "packages").found
     assert not installed(["torch>=1"]).failed and "ray" in of(installed(["pytest>=1; extra == 'ray'"]), "extras").found
+
+def test_films_that_cannot_be_read_are_all_named(monkeypatch):
+    def read(file, size): raise RadiographError(f"{file} is odd")
+    monkeypatch.setattr(room, "read_radiograph", read)
+    found = of(doctor(**TINY), "films")
+    assert found.status == "FAIL" and "8 of 8 can't be read" in found.found and found.found.count("is odd") == 3

@@ -47,7 +47,37 @@ def test_a_folder_is_walked_in_order_and_dicom_without_a_suffix_is_found(tmp_pat
         (tmp_path/o).write_bytes(b"x" * 200)
     dicom(tmp_path/"b"/"IM0001")
     assert [o["image"] for o in new_patients(tmp_path, CARD)] == ["1.TIF", "a/9.jpg", "b/2.png", "b/IM0001"]
-    assert count_patients(tmp_path) == 4
+    assert count_patients(tmp_path) == 4 and passed_over(tmp_path) == (2, "README, notes.txt")
+
+def test_a_folders_files_are_told_by_their_first_bytes(tmp_path):
+    dicom(tmp_path/"1.2.840.113619.2.55")
+    dicom(tmp_path/"SCAN.PNG")
+    dicom(tmp_path/"x.img", PatientAge="060Y")
+    import pydicom
+    bare = pydicom.dcmread(tmp_path/"x.img")
+    del bare.file_meta
+    bare.preamble = None
+    bare.save_as(tmp_path/"bare", implicit_vr=True, little_endian=True)
+    Image.new("L", (48, 48)).save(tmp_path/"film.jfif", format="JPEG")
+    Image.new("L", (48, 48)).save(tmp_path/"film.dat", format="TIFF")
+    (tmp_path/"lost.dcm").write_bytes(b"")
+    for o in ("README.md", "table.csv", "film.bmp", "x.dcm.txt"): (tmp_path/o).write_text("BM no image")
+    found = {o["image"]: o for o in new_patients(tmp_path, CARD)}
+    assert set(found) == {"1.2.840.113619.2.55", "SCAN.PNG", "x.img", "bare", "film.jfif", "film.dat", "lost.dcm"}
+    assert found["x.img"]["age"] == found["bare"]["age"] == 60
+    assert passed_over(tmp_path) == (4, "README.md, film.bmp, table.csv and 1 more")
+    assert passed_over(tmp_path/"table.csv") == (0, "")
+
+def test_a_header_that_pydicom_cannot_convert_is_its_own_rows_error(tmp_path):
+    dicom(tmp_path/"b.dcm", PatientAge="060Y")
+    file = dicom(tmp_path/"a.dcm", PatientAge="060Y")
+    data = bytearray(file.read_bytes())
+    at = data.index(bytes((0x10, 0, 0x10, 0x10)) + b"AS")
+    data[at+4:at+6] = b"FD" # of another type, in which four bytes are no value
+    file.write_bytes(data)
+    bad, good = new_patients(tmp_path, CARD)
+    assert bad["age"] is None and bad["image"] == "a.dcm"
+    assert bad["error"].startswith(f"{file} has a header that lacks or contradicts") and "error" not in good and good["age"] == 60
 
 def test_a_csv_wins_over_the_header_which_fills_in(tmp_path):
     dicom(tmp_path/"a.dcm", PatientSex="F", ViewPosition="AP", PatientAge="060Y")

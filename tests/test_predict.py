@@ -74,6 +74,48 @@ def test_a_bad_file_is_a_row_with_its_reason_and_the_others_go_on(rows, tmp_path
     assert "3.png is truncated or damaged" in found.error[3] and "4.png is empty (0 bytes)" in found.error[4]
     assert (found.missing == "sex view age").all() and found.decision.isna().sum() == 2
 
+def test_one_damaged_header_is_one_row_and_what_is_no_image_is_named(rows, tmp_path, bundle, capsys):
+    from films import dicom
+    folder = tmp_path/"new"
+    folder.mkdir()
+    film = np.asarray(Image.open(rows.file[0])).astype(np.uint16)
+    for name in "1.2.3", "b.dcm", "c.dcm": dicom(folder/name, film, bits=8, PatientAge="050Y", RescaleSlope=2, RescaleIntercept=0)
+    for name, tag in ("b.dcm", b"\x28\0\x53\x10DS"), ("c.dcm", b"\x10\0\x10\x10AS"):
+        data = bytearray((folder/name).read_bytes())
+        at = data.index(tag)
+        data[at+4:at+10] = data[at+4:at+8] + b"xy" if name == "b.dcm" else b"FD" + data[at+6:at+10] # of no number
+        (folder/name).write_bytes(data)
+    (folder/"notes.txt").write_text("no image")
+    found = read(predict_patients(bundle, folder, tmp_path/"out.csv"))
+    assert list(found.image) == ["1.2.3", "b.dcm", "c.dcm"] and found.error.notna().tolist() == [False, True, True]
+    assert found.error[1:].str.contains("has a header that lacks or contradicts").all() and found.age[0] == 50
+    assert "1 files of" in (said := capsys.readouterr().out) and "passed over" in said and "notes.txt" in said
+
+def test_a_16_bit_film_is_decoded_as_the_training_films_were(rows, tmp_path, bundle):
+    def deep(row, top=4095):
+        gray = np.asarray(Image.open(row.file)).astype(np.uint16)
+        Image.fromarray((gray.astype(float) / 255 * top).astype(np.uint16)).save(tmp_path/row.image)
+        return str(tmp_path/row.image)
+    some = rows.groupby("split", group_keys=False).head(24)
+    bright = some.assign(file=[deep(o) for o in some.itertuples()])
+    b = saved(bright, tmp_path, "image")
+    assert load_bundle(b).card["white"] == 12
+    dark = deep(some.iloc[0], 1000) # alone, it would be taken for 10 bits
+    (tmp_path/"n.csv").write_text(f"image\n{dark}\n")
+    found = read(predict_patients(b, tmp_path/"n.csv", tmp_path/"out.csv"))
+    learn = load_bundle(b)
+    with learn.no_bar(): one = learn.predict(image=dark)[2][1]
+    assert pd.isna(found.flag[0]) or "white" not in found.flag[0]
+    np.testing.assert_allclose(found.probability[0], one, atol=1e-6)
+    pixels = Predictor(learn).decode(dict(file=dark, flag=""))["pixels"]
+    assert pixels.max() < 70 # of 1000 / 4095
+    (tmp_path/"n.csv").write_text(f"image\n{deep(some.iloc[1], 60000)}\n")
+    assert "where white is 4,095" in read(predict_patients(b, tmp_path/"n.csv", tmp_path/"o2.csv")).error[0]
+    Image.fromarray(np.asarray(Image.open(dark)) * 4).save(tmp_path/"d.png")
+    (tmp_path/"n.csv").write_text("image,age,sex,view\nd.png,50,F,PA\n")
+    said = read(predict_patients(bundle, tmp_path/"n.csv", tmp_path/"o3.csv")).flag[0] # its training films had 8 bits
+    assert "doesn't say what white is: 4,095 was taken" in said
+
 def test_pictures_and_values_unlike_the_training_rows_are_flagged(rows, tmp_path, bundle):
     film = np.asarray(Image.open(rows.file[0]))
     Image.fromarray(np.full_like(film, 90)).save(tmp_path/"blank.png")
