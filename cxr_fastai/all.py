@@ -45,6 +45,7 @@ from .phantom import *
 from .policies import *
 from .predict import *
 from .predictions import *
+from .progress import *
 from .publish import *
 from .quality import *
 from .radiograph import *

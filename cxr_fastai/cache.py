@@ -8,22 +8,20 @@ What a changed or deleted file leaves behind stays until the folder is deleted, 
 
 A 16-bit file that doesn't say what white is gets the white of its set: the bits of the film that needs most. Each is
 first decoded by its own values; those that need fewer bits than the set are decoded again, into slots of their own."""
-import io, os, shutil, sys, time
-from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
+import io, os, shutil, time
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 from zlib import crc32
 import numpy as np
-from fastcore.imports import IN_NOTEBOOK
 from filelock import FileLock, Timeout
 from cxr_fastai.duplicates import perceptual_hash
-from cxr_fastai.files import atomic, bar_fits, few, named_errors, say
+from cxr_fastai.files import atomic, few, named_errors, say
 from cxr_fastai.memory import threads_within
+from cxr_fastai.progress import ahead, progress
 from cxr_fastai.radiograph import READER_VERSION, THREAD_BYTES, RadiographError, decode_radiograph, is_one_gray
 
-__all__ = ["RadiographCache", "ahead", "cache_root", "progress"]
+__all__ = ["RadiographCache", "cache_root"]
 
 SLOT = np.dtype([("key", "V16"), ("crc", "u4"), ("hash", "u8", 4), ("bits", "u1")])
 COMMIT_EVERY = 2.  # seconds between two indices on disk while building: the work that a kill may cost
@@ -31,28 +29,6 @@ COMMIT_EVERY = 2.  # seconds between two indices on disk while building: the wor
 def cache_root() -> Path:
     "Where what can be made again is kept: $CXR_FASTAI_CACHE, else ~/.cache/cxr_fastai."
     return Path(os.environ.get("CXR_FASTAI_CACHE") or Path.home()/".cache"/"cxr_fastai")
-
-def progress(
-    items:Iterable, # any iterable
-    total:int,      # how many it will give
-    what:str,       # what is being done to them, as the line begins
-):
-    "Yield from `items` under a bar in a terminal or notebook; elsewhere at most ten plain lines, none within a second."
-    if IN_NOTEBOOK or bar_fits():
-        from fastprogress.fastprogress import progress_bar
-        bar = progress_bar(items, total=total)
-        bar.comment = what
-        yield from bar
-        if not IN_NOTEBOOK: say()  # the bar leaves the cursor on its own line
-        return
-    start = last = time.monotonic()
-    for i,o in enumerate(items, 1):
-        yield o
-        now = time.monotonic()
-        if now-start > 1 and (i == total or now-last > 1 and i*10//total > (i-1)*10//total):
-            left = f", about {(now-start)*(total-i)/i:.0f} s left" if i < total else ""
-            say(f"{what}: {i:,} of {total:,} in {now-start:.0f} s{left}", flush=True)
-            last = now
 
 def _key(file):
     s = os.stat(file)
@@ -69,19 +45,6 @@ def _keys(files):
                             f"{os.path.dirname(os.path.abspath(missing[0]))} the folder they are in?")
 
 def _with_white(key, white): return blake2b(key + bytes([white]), digest_size=16).digest()
-
-def ahead(
-    pool:Executor,  # of threads
-    f:Callable,     # of one item
-    items:Iterable, # as many as there are; taken one at a time
-    n:int,          # futures under way, at most
-):
-    "Yield `item, future` in order, with at most `n` under way: a writer that falls behind must not fill the memory."
-    running = deque()
-    for o in items:
-        running.append((o, pool.submit(f, o)))
-        if len(running) > n: yield running.popleft()
-    yield from running
 
 class RadiographCache:
     """The radiographs `files` at `size`, decoded where no run has done it yet: `cache.get(batch_of_files)`. Forked
@@ -204,8 +167,13 @@ class RadiographCache:
             todo = {k: f for f,k in self.keys.items() if k not in self.slot or k in again}
             errors = self._fill(todo) if todo else []
             self._open(self._load())
-        if errors: raise RadiographError(f"{len(errors):,} of {len(self):,} radiographs cannot be read: {few(errors)}. "
-                                         "The others are cached; mend these or leave them out")
+        if errors: self._refuse(errors)
+
+    def _refuse(self, errors):
+        with atomic(self.store/"unreadable.txt") as tmp: tmp.write_text("\n".join(errors) + "\n", "utf-8", "backslashreplace")
+        every = f" ({self.store/'unreadable.txt'} names all)" if len(errors) > 3 else ""
+        raise RadiographError(f"{len(errors):,} of {len(self):,} radiographs cannot be read: {few(errors)}{every}. The "
+                              "others are cached; mend these or leave them out")
 
     def _fill(self, todo):
         "Decode the files of `todo` (key: file) in threads, as Pillow frees the GIL, into their slots; the errors met."

@@ -5,6 +5,7 @@ White is the end of the window, or of the LUT's declared range; of what its data
 that. Only a film without either is stretched from its least to its greatest value. Padding is left out, and black."""
 import os, struct
 from types import SimpleNamespace
+from typing import BinaryIO
 import numpy as np
 from cxr_fastai.signs import HEADER, RadiographError, check_pixels, told
 
@@ -208,7 +209,7 @@ def _gray(x, ds, measured, window, is_padding):
     raise RadiographError(HEADER.format("its window shows all of its values as one gray"))
 
 def read_dicom(
-    f, # a DICOM file, open
+    f:BinaryIO,  # a DICOM file, open
 ) -> np.ndarray: # uint8 [h,w]
     "Read a film of one frame and one sample; RadiographError, EOFError where it is cut, or whatever pydicom raises."
     try: import pydicom

@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 
 from .basics import *
 from .bundle import load_bundle
-from .cache import progress
+from .progress import progress
 from .cohort import read_rows
 from .data import *
 from .fusion import *

@@ -6,7 +6,7 @@ CycleGAN that saw every row, and synthetic images among those that are scored.""
 import hashlib
 from .arms import *
 from .basics import *
-from .cache import progress
+from .progress import progress
 from .cell import *
 from .cohort import *
 from .distributed import *

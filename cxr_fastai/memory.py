@@ -4,17 +4,26 @@ from pathlib import Path
 
 __all__ = ["free_memory", "threads_within"]
 
+GROUP = Path("/sys/fs/cgroup")
+
 def _read(file):
     try: return int(Path(file).read_text())
     except (OSError, ValueError): return
+
+def _given_back():
+    "Of the container's used memory: copies of files, which the kernel drops when it needs the room."
+    with contextlib.suppress(OSError, ValueError):
+        for o in open(GROUP/"memory.stat"):
+            if o.startswith("inactive_file "): return int(o.split()[1])
+    return 0
 
 def free_memory() -> int: # bytes; None where it can't be known
     "What this process may still take: of the machine, and of the container it may be in."
     found = []
     with contextlib.suppress(OSError):
         found += [int(o.split()[1]) * 1024 for o in open("/proc/meminfo") if o.startswith("MemAvailable")]
-    limit, used = (_read(f"/sys/fs/cgroup/memory.{o}") for o in ("max", "current"))
-    if limit and used: found.append(limit - used)
+    limit, used = (_read(GROUP/f"memory.{o}") for o in ("max", "current"))
+    if limit and used: found.append(limit - used + _given_back())
     return min(found, default=None)
 
 def threads_within(

@@ -9,13 +9,13 @@ from zlib import crc32
 
 from .basics import *
 from .bundle import *
-from .cache import ahead, progress
 from .csvs import csv_line, read_lines
 from .data import *
 from .intake import *
 from .learner import RadiographLearner
 from .memory import threads_within
 from .metadata import *
+from .progress import ahead, progress
 from .radiograph import THREAD_BYTES, RadiographError, decode_radiograph, is_one_gray
 from .scoring import called
 from .show import TensorRadiograph

@@ -1,6 +1,7 @@
 """What a file is, told by its first bytes, and whether it is whole: names and suffixes are no evidence. No torch."""
 import os, struct
 from pathlib import Path
+from typing import BinaryIO
 from zlib import crc32
 
 __all__ = ["HEADER", "MAX_PIXELS", "RadiographError", "check_pixels", "is_cut", "kind_of", "kind_of_file", "png_chunks",
@@ -55,7 +56,7 @@ def kind_of_file(
 # Whole, or cut
 
 def png_chunks(
-    f, # a PNG, open
+    f:BinaryIO, # a PNG, open
 ):
     "Yield (name, data) of each chunk before the pixels, then of the pixels' chunks and those after; EOFError if cut."
     f.seek(8)
@@ -102,8 +103,8 @@ def _values(f, end, kind, n, at):
 WHOLE = dict(PNG=_whole_png, JPEG=_whole_jpeg, TIFF=_whole_tiff)
 
 def is_cut(
-    f,        # open
-    kind:str, # of `kind_of`: PNG, JPEG or TIFF
+    f:BinaryIO, # open
+    kind:str,   # of `kind_of`: PNG, JPEG or TIFF
 ) -> bool:
     "Whether a file ends before it says it does, or a checksum in it is wrong; False where its format can't tell."
     try: return not WHOLE[kind](f)

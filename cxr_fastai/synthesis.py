@@ -9,7 +9,8 @@ import json, zlib
 from PIL import Image
 from scipy.ndimage import affine_transform
 from .basics import *
-from .cache import RadiographCache, progress
+from .cache import RadiographCache
+from .progress import progress
 from .cohort import *
 from .leaks import LeakError
 from .phantom import is_drawn
@@ -68,9 +69,11 @@ def _lines(source, donor, names, metadata, **same):
     lines[JITTER] = _jitters(source, same["seed"])
     return lines
 
+def _white(gan): return getattr(gan, "white", None) # any generator may translate
+
 def _write(folder, gan, lines, bs, about):
     "Images, manifest and generator into an empty folder."
-    cache, starts = RadiographCache(lines["source_file"].unique().tolist(), gan.size, white=gan.white), range(0, len(lines), bs)
+    cache, starts = RadiographCache(lines["source_file"].unique().tolist(), gan.size, white=_white(gan)), range(0, len(lines), bs)
     for i in progress(starts, len(starts), f"Translating {len(lines):,} radiographs, in batches of {bs}"):
         batch = lines.iloc[i:i+bs]
         for name, pixels in zip(batch["image"], _translate(gan, batch, cache)):
@@ -161,7 +164,7 @@ def resynthesise(
 ) -> np.ndarray:        # uint8 [n,h,w]
     "The pixels of each line's png, made again from its source. ValueError for another generator or size."
     res = np.empty((len(lines), gan.size, gan.size), np.uint8)
-    cache = RadiographCache(lines["source_file"].unique().tolist(), gan.size, white=gan.white)
+    cache = RadiographCache(lines["source_file"].unique().tolist(), gan.size, white=_white(gan))
     for way in lines["direction"].unique():
         at = np.flatnonzero(lines["direction"] == way)
         made = lines[["generator", "size"]].iloc[at].drop_duplicates().itertuples(index=False, name=None)

@@ -6,7 +6,7 @@ import numpy as np, pytest
 from PIL import Image
 from filelock import FileLock
 import cxr_fastai.cache as module
-from cxr_fastai.cache import RadiographCache, progress
+from cxr_fastai.cache import RadiographCache
 from cxr_fastai.duplicates import perceptual_hash
 from cxr_fastai.radiograph import READER_VERSION, RadiographError, decode_radiograph, read_radiograph
 from conftest import SHARED, needs_nih, start_python
@@ -292,27 +292,8 @@ def test_nih_originals(tmp_path):
     sample = [read_radiograph(SHARED/"nih_sample"/"images"/f.name) for f in files]
     np.testing.assert_array_equal(cache.get(files), sample)
 
-def ticking(seconds):
-    "A clock that moves `seconds` at each look."
-    now = iter(range(10**6))
-    return SimpleNamespace(monotonic=lambda: next(now)*seconds)
-
-@pytest.mark.parametrize("n,seconds,lines", [(1000, .0001, 0), (1000, .1, 10), (1000, .002, 2), (3, 5, 3), (7, .5, 3)])
-def test_progress_outside_a_terminal_is_a_few_plain_lines(monkeypatch, capsys, n, seconds, lines):
-    monkeypatch.setattr(module, "time", ticking(seconds))
-    assert list(progress(iter(range(n)), n, "Decoding")) == list(range(n))
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == lines and all(o.startswith("Decoding: ") for o in said)
-    assert not said or f"{n:,} of {n:,}" in said[-1]
-
-def test_progress_in_a_terminal_is_a_bar(monkeypatch, capsys):
-    monkeypatch.setattr(module.sys.stdout, "isatty", lambda: True)
-    assert list(progress(iter(range(20)), 20, "Decoding")) == list(range(20))
-    said = capsys.readouterr().out
-    assert "20/20" in said and "Decoding" in said and said.endswith("\n")
-
 def test_a_quiet_cache_says_nothing(files, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(module.sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     RadiographCache(files, 16, tmp_path/"cache", progress=False)
     assert capsys.readouterr().out == ""
 
@@ -369,4 +350,9 @@ def test_all_that_cannot_be_read_is_named_in_one_sentence(files, tmp_path):
     Path(files[3]).write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     with pytest.raises(RadiographError, match="2 of 13 radiographs cannot be read: .*003.png.*bad.dcm"):
         open_cache([*files, str(bad)], tmp_path)
+    for o in files[:3]: Path(o).write_bytes(b"")
+    with pytest.raises(RadiographError, match="5 of 13 radiographs cannot be read: .*unreadable.txt names all"):
+        open_cache([*files, str(bad)], tmp_path)
+    listed = (store(tmp_path)/"unreadable.txt").read_text().splitlines()
+    assert [o.split(" ")[0] for o in listed] == [*files[:4], str(bad)]
     with pytest.raises(FileNotFoundError, match="1 of 1 radiographs do not exist"): open_cache(["a\0b.png"], tmp_path)

@@ -9,7 +9,7 @@ FLOORS = { # a module imports only from lower floors; tenths are mezzanines
     0.03: ["claim"],
     0.05: ["predictions", "rows"],
     0.08: ["areas", "calibration", "scoring"],
-    0.09: ["dicom", "draws", "memory"],
+    0.09: ["dicom", "draws", "memory", "progress"],
     0.1: ["audit", "basics", "duplicates", "formats", "installed", "intake", "intervals", "readers"],
     0.12: ["altered", "giveaway"],
     0.15: ["leaks"],
