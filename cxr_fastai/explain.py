@@ -16,6 +16,7 @@ from .interpret import *
 from .intervals import percentiles, resample, weighted_metrics
 from .learner import *
 from .metadata import *
+from .scoring import called
 
 __all__ = ["Explanation", "explain", "explain_bundle"]
 
@@ -122,6 +123,7 @@ def _lines(table, said, label, weights):
     auc = lambda x: weighted_metrics(label, rankdata(x)/len(x), weights, calibration=False)["rocauc"] # by order alone
     own, shuffled = table["log_odds"].to_numpy(), {}
     base = auc(own) if label is not None else None
+    if base is not None: yield "rocauc", "model", base
     for (name, how, _), x in said.items():
         if how == "shuffled": shuffled.setdefault(name, []).append(x)
     for name, xs in shuffled.items():
@@ -150,6 +152,8 @@ class Explanation:
     files:list              # of the radiographs; of None without images
     words:list              # each row's metadata, column -> value or None
     classes:tuple           # (negative, positive)
+    threshold:float=.5      # above it is called positive
+    beside:dict=None        # what else is known of shortcuts: in words -> AUC, low, high
 
     def of(self,
         measure:str,      # as in `importance`
@@ -160,11 +164,23 @@ class Explanation:
         return tuple(found[["value", "low", "high"]].iloc[0]) if len(found) else None
 
     def __repr__(self):
-        share, border, said = self.of("decision_share"), self.of("border_heat"), [f"{len(self.table):,} rows explained"]
+        share, border, area = self.of("decision_share"), self.of("border_heat"), self.of("rocauc", "model")
+        said = [f"{len(self.table):,} rows explained"]
+        if area: said.append("AUC on them {:.2f} ({:.2f} to {:.2f})".format(*area))
         if share: said.append("{:.0%} ({:.0%} to {:.0%}) of the decision is the image's".format(*share))
-        if border: said.append("{:.0%} ({:.0%} to {:.0%}) of the heat is in the outer ring, where even heat would have "
-                               .format(*border) + f"{border_ring(len(self.film)).mean():.0%}")
-        return "; ".join(said) + "."
+        if border: said.append("{:.0%} ({:.0%} to {:.0%}) of the heat is in the outer ring, which is "
+                               .format(*border) + f"{border_ring(len(self.film)).mean():.0%} of the film")
+        return f"{'; '.join(said)}. {' '.join(self.limits)}"
+
+    @property
+    def limits(self):
+        "Sentences on what this can't show, and what is known of shortcuts beside it."
+        area, said = self.of("rocauc", "model"), []
+        if area and not area[1] > .5: said.append("The model ranks these rows no better than chance, for all that is known: "
+                                                  "there is nothing of the illness to explain.")
+        said.append("What a model uses isn't shown to be the illness: a shortcut may lie within the lungs, and little heat "
+                    "outside says nothing against one.")
+        return said + ["{}: AUC {:.2f} ({:.2f} to {:.2f}).".format(k, *v) for k, v in (self.beside or {}).items()]
 
     def show(self,
         i:int=None, # a row's number; None: the summary of all
@@ -176,10 +192,11 @@ class Explanation:
         out:str|Path,       # folder
         max_figures:int=12, # of patients, spread evenly over the probabilities
     ) -> Path:              # the folder
-        "Write `explanations.csv importance.csv summary.png patients/*.png`, each atomically; figures of before go."
+        "Write `explanations.csv importance.csv limits.txt summary.png patients/*.png`, each atomically; figures of before go."
         out, n = Path(out), len(self.table)
         for name, table in (("explanations", self.table), ("importance", self.importance)):
             with atomic(out/f"{name}.csv") as tmp: table.to_csv(tmp, index=False, float_format="%.6g")
+        with atomic(out/"limits.txt") as tmp: tmp.write_text(f"{self!r}\n", encoding="utf-8")
         chosen = np.argsort(self.table["probability"].to_numpy(), kind="stable")
         chosen = chosen[np.linspace(0, n - 1, min(n, max_figures)).round().astype(int)].tolist()
         figures = {out/"patients"/f"{i:05}-{Path(self.files[i] or 'row').stem}.png": i for i in chosen}
@@ -194,12 +211,14 @@ def explain(
     out:str|Path=None,       # folder for tables and figures; None: write nothing
     max_figures:int=12,      # of patients, spread evenly over the probabilities
     seed:int=0,              # of shufflings, of the rows to compare to, and of the bootstrap
+    beside:dict=None,        # what else is known of shortcuts, as the AUC of metadata alone: words -> (AUC, low, high)
 ) -> Explanation:
     """Explain what a classifier says of `rows`, in log-odds of the positive class.
 
     Heat is Grad-CAM (Selvaraju 2017, arXiv:1610.02391) at the feature map, with the patient's own metadata: where
     something speaks for the positive class and, as its ReLU is left out, where against it. `border_heat` is the share
-    of the heat, whatever its sign, in the outer tenth of the film, where little lung is. `knowing_*` is what a value
+    of the heat, whatever its sign, in the outer tenth of the film, where little lung is; that it is small says neither
+    that a model sees anything nor that it uses no shortcut: `rocauc` stands beside it where there are labels. `knowing_*` is what a value
     adds beyond its being missing. `auc_drop` and `log_odds_change` are what shuffling an input among the rows takes off
     the AUC (Breiman 2001; needs labels), and moves on average: an input may be used and of no use.
 
@@ -217,14 +236,16 @@ def explain(
     prob, said, heat, film = _ask(learn, rows, z, tfm, turns, near)
     own = said.pop(("own", "as is", 0))
     table = rows[[o for o in ("image", "patient_id", "label") if o in rows]]
-    table = table.assign(probability=prob, log_odds=own)
+    hit = called(prob, learn.threshold).astype(int)
+    table = table.assign(probability=prob, log_odds=own, decision=[learn.dls.vocab[o] for o in hit])
     if heat is not None and tfm: table = table.assign(**_shapley(own, said, near))
     for name, how, k in said:
         if how == "missing": table[f"knowing_{name}"] = own - said[name, how, k]
     if heat is not None: table["border_heat"] = border_heat(heat, len(film))
     res = Explanation(table, _importance(table, said, label, seed), heat, film,
                       rows["file"].tolist() if heat is not None else [None]*n,
-                      [tfm.decode(TensorMetadata(o)) if tfm else {} for o in z], tuple(learn.dls.vocab))
+                      [tfm.decode(TensorMetadata(o)) if tfm else {} for o in z], tuple(learn.dls.vocab),
+                      learn.threshold, beside)
     if out is not None: res.save(out, max_figures)
     return res
 
@@ -238,4 +259,11 @@ def explain_bundle(
     "`explain` from files. ValueError for another csv; BundleError for another bundle."
     learn, rows = load_bundle(bundle), read_rows(csv)
     if "split" in rows: rows = rows[rows["split"] == "test"]
-    return explain(learn, rows, out, max_figures, seed)
+    return explain(learn, rows, out, max_figures, seed, _shortcuts(Path(csv).parent))
+
+def _shortcuts(folder):
+    "How far metadata alone goes, where the rows are a study's that has such an arm."
+    if not (folder/"scores.csv").exists(): return {}
+    scores = pd.read_csv(folder/"scores.csv")
+    own = scores[(scores["arm"] == "meta") & (scores["metric"] == "rocauc")].head(1)
+    return {"Metadata alone, the study's arm Meta": (o.mean, o.low, o.high) for o in own.itertuples()}

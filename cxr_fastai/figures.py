@@ -7,6 +7,8 @@ import matplotlib as mpl, numpy as np, pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score
 from .arms import *
+from .files import few
+from .scoring import called as called_at
 from .calibration import prior_shift, smooth_curve
 from .intervals import resample, spread
 from .predictions import joined
@@ -132,12 +134,15 @@ def plot_confusion(
     predictions:pd.DataFrame,       # of one backbone
     names=("negative", "positive"), # of the classes
 ):                                  # the figure
-    "Confusion matrices of a backbone's arms at .5: rows by mean over seeds, and their share of the row."
+    """Confusion matrices of a backbone's arms: rows by mean over seeds, and their share of the row. Called at .5, a study's
+    rule, or at the one `threshold` that a learner's predictions carry. ValueError for several."""
+    at = predictions["threshold"].unique() if "threshold" in predictions else [.5]
+    if len(at) != 1: raise ValueError(f"These predictions have the thresholds {few(at)}: a figure is of one.")
     blocks = joined(predictions)
     fig, axs = _figure(4.4, 2.1*((len(blocks) + 1)//2), (len(blocks) + 1)//2, 2, squeeze=False)
     for ax in axs.flat[len(blocks):]: ax.axis("off")
     for ax, (arm, o) in zip(axs.flat, blocks.items()):
-        called = np.mean([np.bincount(2*o.label + (p > .5), minlength=4) for p in o.prob], 0).reshape(2, 2)
+        called = np.mean([np.bincount(2*o.label + called_at(p, at[0]), minlength=4) for p in o.prob], 0).reshape(2, 2)
         share = called / called.sum(1, keepdims=True)
         ax.imshow(share, cmap="Blues", vmin=0, vmax=1.2)
         for (i, j), s in np.ndenumerate(share):
@@ -146,7 +151,7 @@ def plot_confusion(
         ax.set_yticks([0, 1], names, rotation=90, va="center")
         ax.set(xticks=[0, 1], xticklabels=names, title=arm_title(arm))
         ax.grid(False)
-    fig.supxlabel("across: called; down: is", fontsize="medium")
+    fig.supxlabel(f"across: called above {at[0]:.3g}; down: is", fontsize="medium")
     return fig
 
 def doses_of(

@@ -27,15 +27,23 @@ WORDS = dict(auc_drop="AUC lost when shuffled", log_odds_change="log-odds moved 
 
 # A learner's predictions
 
+def _arm(learn):
+    "Its cell's arm where it is a study's; else what its inputs, fusion and training rows make it."
+    if arm := getattr(learn, "card", {}).get("summary", {}).get("cell", {}).get("arm"): return arm
+    kind, rows = learn.settings["kind"], learn.dls.train_ds.items
+    made = "synthetic" in rows and rows["synthetic"].eq(True).any() and kind != "metadata"
+    fusion = learn.settings.get("fusion", "concat")
+    return (ARM[kind].replace("real", "real-synth") if made else ARM[kind]) + f"+{fusion}" * (fusion != "concat")
+
 def predictions_of(
     learn:RadiographLearner, # trained, or of `load_bundle`
     rows:pd.DataFrame,       # with labels
-) -> pd.DataFrame:           # `image patient_id label probability side synthetic backbone arm seed`, label 0 or 1
+) -> pd.DataFrame:           # `image patient_id label probability side synthetic backbone arm seed threshold`, label 0 or 1
     "What a learner says of `rows`, as the figures of a study take it. LeakError for synthetic rows, unless 'paper'."
     with learn.no_bar(): prob, label = learn.get_preds(dl=learn.dls.test_dl(rows, with_labels=True))
     res = as_rows(rows).reset_index(drop=True)
     said = dict(label=label.numpy(), probability=prob[:, 1].numpy(), side="test", synthetic=False, seed=learn.seed)
-    named = dict(backbone=learn.settings.get("arch", "MLP"), arm=ARM[learn.settings["kind"]])
+    named = dict(backbone=learn.settings.get("arch", "MLP"), arm=_arm(learn), threshold=learn.threshold)
     own = {o: res[o] if o in res else res.index for o in ("image", "patient_id")} # a row without one is its own
     return pd.DataFrame(own).assign(**said, **named)
 
@@ -136,7 +144,7 @@ def _draw_heat(ax, film, heat, share, pos):
     _draw_film(ax, film, film.max())
     if top := np.abs(heat).max(): ax.imshow(heat, cmap="RdBu_r", vmin=-top, vmax=top, alpha=.6 * np.abs(heat) / top)
     ax.add_patch(Rectangle((edge - .5,)*2, side - 2*edge, side - 2*edge, fill=False, ls=":", ec="yellow", lw=.9))
-    told = f"{share} beyond the dots; evenly: {border_ring(side).mean():.0%}"
+    told = f"{share} beyond the dots ({border_ring(side).mean():.0%} of the film)"
     ax.set_title(f"red for {pos}, blue against\n{told}", fontsize="small")
 
 def _ends(values, low, high):
@@ -179,7 +187,8 @@ def plot_patient(
                   film is not None and (lambda ax: _draw_heat(ax, film, heat, _percent(row["border_heat"]), pos)),
                   bars and (lambda ax: _bars(ax, *zip(*bars), f"log-odds of {pos}: what this adds")))
     told = [Path(str(row[o])).name for o in ("image", "label") if o in row]
-    fig.suptitle(", ".join([*told, f"probability of {pos} {row['probability']:.2f}"]), fontsize="medium")
+    called = f"probability of {pos} {row['probability']:.2f}: called {row['decision']} (above {found.threshold:.3g} {pos})"
+    fig.suptitle(", ".join([*told, called]), fontsize="medium")
     return fig
 
 def _shuffled(found):
@@ -206,7 +215,9 @@ def plot_explained(
     fig = _panels(border and (lambda ax: _draw_heat(ax, found.film.numpy(), heat, beyond, found.classes[1])),
                   lambda ax: _bars(ax, list(lines["input"]), values, colours, WORDS[lines["measure"].iloc[0]], ends),
                   share and (lambda ax: _draw_share(ax, *share)))
-    fig.suptitle(f"{len(found.table):,} rows", fontsize="medium")
+    area = found.of("rocauc", "model")
+    told = "; AUC on them {:.2f} ({:.2f} to {:.2f})".format(*area) if area else ""
+    fig.suptitle(f"{len(found.table):,} rows{told}: what the model uses, which needn't be the illness", fontsize="medium")
     return fig
 
 def _draw_share(ax, value, low, high):

@@ -1,3 +1,4 @@
+import dataclasses
 import runpy, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
@@ -143,7 +144,7 @@ def test_a_bundle_is_explained_as_its_learner(learn, test, found, tmp_path):
 def test_what_a_model_does_not_read_is_left_out(rows, test, tmp_path, use):
     found = explain(make(rows, tmp_path, use, fit=1), test)
     inputs = {"image"} if use == "image" else {"metadata", "sex", "view", "age"}
-    assert set(found.importance["input"]) == inputs and found.of("decision_share") is None
+    assert set(found.importance["input"]) == inputs | {"model"} and found.of("decision_share") is None
     assert ("border_heat" in found.table) == (found.heat is not None) == (use == "image")
     assert len(found.show(0).axes) == len(found.show().axes) == (2 if use == "image" else 1)
     if use == "metadata": explain(make(rows, tmp_path, use), test[["sex", "age"]].iloc[:4]).save(tmp_path/"out")
@@ -165,7 +166,7 @@ def test_intervals_hold_their_values_and_a_seed_gives_its_bits(learn, test, foun
 def test_tables_and_figures_are_saved_and_those_of_before_go(learn, test, found, tmp_path):
     found.save(tmp_path, 5)
     files = sorted(o.name for o in (tmp_path/"patients").iterdir())
-    assert {o.name for o in tmp_path.iterdir()} == {"explanations.csv", "importance.csv", "patients", "summary.png"}
+    assert {o.name for o in tmp_path.iterdir()} == {"explanations.csv", "importance.csv", "limits.txt", "patients", "summary.png"}
     assert len(files) == 5
     shown = found.table["probability"].iloc[[int(o[:5]) for o in files]]
     assert {found.table["probability"].min(), found.table["probability"].max()} <= set(shown)
@@ -180,6 +181,25 @@ def test_a_bundle_and_a_csv_of_rows_are_explained_from_files(learn, rows, test, 
     save_rows(rows, tmp_path/"rows.csv")
     found = explain_bundle(save_bundle(learn, tmp_path/"b"), tmp_path/"rows.csv", tmp_path/"out", max_figures=1)
     assert found.table["image"].tolist() == test["image"].tolist() and (tmp_path/"out"/"summary.png").exists()
+    assert "Metadata alone" not in str(found)
+    line = dict(backbone="resnet50", arm="meta", metric="rocauc", mean=.61, low=.5, high=.72)
+    pd.DataFrame([line | dict(arm="real", mean=.9), line]).to_csv(tmp_path/"scores.csv", index=False)
+    found = explain_bundle(tmp_path/"b", tmp_path/"rows.csv", tmp_path/"out", max_figures=1)
+    assert "Metadata alone, the study's arm Meta: AUC 0.61 (0.50 to 0.72)." in (tmp_path/"out"/"limits.txt").read_text()
+
+def test_heat_reassures_nobody_about_a_model_that_sees_nothing(found):
+    assert "says nothing against one" in str(found) and "where even heat would" not in str(found)
+    def told(area):
+        table = found.importance[found.importance["measure"] != "rocauc"]
+        table = pd.concat([table, pd.DataFrame([("rocauc", "model", *area)], columns=table.columns)])
+        return str(dataclasses.replace(found, importance=table))
+    assert "AUC on them 0.50 (0.41 to 0.59)" in told((.5, .41, .59)) and "no better than chance" in told((.5, .41, .59))
+    assert "no better than chance" not in told((.8, .7, .9))
+
+def test_a_decision_is_the_learners(learn, test, tmp_path):
+    again = load_bundle(save_bundle(learn, tmp_path/"b", threshold=.9))
+    table = explain(again, test.iloc[:6]).table
+    assert (table["decision"] == np.where(table["probability"].astype(float) > .9, "Pneumonia", "Normal")).all()
 
 def test_bad_rows_get_one_sentence(learn, test):
     with pytest.raises(ValueError, match="no rows to explain"): explain(learn, test.iloc[:0])
