@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import expit
 from .predictions import check_scores
 
-__all__ = ["calibration_gaps", "logits", "prior_shift", "recalibration", "smooth_curve", "threshold_at"]
+__all__ = ["calibration_gaps", "gaps_of", "logits", "prior_shift", "recalibration", "smooth_curve", "threshold_at"]
 
 def logits(
     prob:np.ndarray, # 0 to 1
@@ -35,11 +35,13 @@ def threshold_at(
 
 def _newton(x, y, w, a, b, slope):
     "Intercept and slope `[b]` of a weighted logistic regression on one number; nan where none is finite."
-    a, b = (np.repeat(o, len(w)) for o in (a, b))
+    a, b = (np.repeat(o, len(w)).astype(w.dtype) for o in (a, b))
+    x, y = x.astype(w.dtype), y.astype(w.dtype)
     with np.errstate(all="ignore"): return _climb(x, y, w, a, b, slope) # separated classes overflow: nan at the end
 
 def _climb(x, y, w, a, b, slope):
     one_x = np.stack([np.ones_like(x), x, x*x], 1)
+    enough = 1e-7 if len(w) == 1 else 1e-4 # the step after would be its square: of resamples, less does
     for _ in range(25): # a handful do, where there is an optimum
         p = expit(a[:, None] + b[:, None]*x)
         (ga, gb), (haa, hab, hbb) = ((w*(y - p)) @ one_x[:, :2]).T, ((w*p*(1 - p)) @ one_x).T
@@ -49,8 +51,8 @@ def _climb(x, y, w, a, b, slope):
         else: da, db = ga/haa, 0*ga
         step = np.minimum(1, 5/np.maximum(np.abs(da) + np.abs(db), 1e-12)) # far from the optimum, no leap
         a, b = a + step*da, b + step*db
-        if not (np.abs(da) + np.abs(db) > 1e-7).any(): break # the step after would be of 1e-14
-    lost = ~(np.abs(da) + np.abs(db) < 1e-6) | (np.abs(b) > 1e3) | (np.abs(a) > 1e3)
+        if not (np.abs(da) + np.abs(db) > enough).any(): break
+    lost = ~(np.abs(da) + np.abs(db) < max(1e-6, enough)) | (np.abs(b) > 1e3) | (np.abs(a) > 1e3)
     return np.where(lost, np.nan, a), np.where(lost, np.nan, b)
 
 def recalibration(
@@ -106,12 +108,18 @@ def calibration_gaps(
     label:np.ndarray, # 0/1, `[n]`
     prob:np.ndarray,  # `[n]`
     weights=None,     # `[b,n]`; None: one line of ones
-    around=None,      # a curve `[1,k]` to measure from; None: the diagonal, where the prediction is right
 ) -> dict:            # ici, e50 and e90, `[b]` each, 0 at best
     """How far predicted probabilities are from the smooth curve: the mean over rows (integrated calibration index), the
     median and the 90th percentile (Austin and Steyerberg 2019, Statistics in Medicine 38:4051)."""
     at, curve, share = smooth_curve(label, prob, weights)
-    gap = np.abs(curve - (at if around is None else around))
+    return gaps_of(curve - at, share)
+
+def gaps_of(
+    gap:np.ndarray,   # of a curve to another, `[b,k]`
+    share:np.ndarray, # the weight of the rows at each knot, `[b,k]`
+) -> dict:            # ici, e50 and e90, `[b]` each
+    "The mean, the median and the 90th percentile of what lies between two curves."
+    gap = np.abs(gap)
     share = np.where(np.isnan(gap), 0, share)
     gap, order = np.nan_to_num(gap), np.argsort(np.nan_to_num(gap), axis=1)
     rising, sums = (np.take_along_axis(o, order, 1) for o in (gap, share))

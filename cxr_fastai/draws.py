@@ -67,13 +67,6 @@ def metrics_of(label, prob, weights, threshold=.5, ranked=True):
     parts = [_block(label, prob, w, threshold, ranked) for w in np.array_split(weights, 1 + weights.size // BLOCK)]
     return {k: np.concatenate([o[k] for o in parts]) for k in parts[0]}
 
-def calibration_of(label, prob, weights, around=None):
-    "Slope, intercept and gaps of one model, checked before."
-    slope, intercept = recalibration(label, prob, weights)
-    gaps = [calibration_gaps(label, prob, w, around) for w in np.array_split(weights, 1 + weights.size // BLOCK)]
-    return dict(calibration_slope=slope, calibration_intercept=intercept) | {
-        k: np.concatenate([o[k] for o in gaps]) for k in gaps[0]}
-
 def weighted_metrics(
     label:np.ndarray,   # 0/1, `[n]`
     prob:np.ndarray,    # probability of the positive class, `[n]`
@@ -88,21 +81,27 @@ def weighted_metrics(
     prob = prob.astype(float)
     weights = np.ones((1, len(label))) if weights is None else np.asarray(weights)
     found = metrics_of(label, prob, weights, threshold)
-    return found | (calibration_of(label, prob, weights) if calibration else {})
+    if not calibration: return found
+    slope, intercept = recalibration(label, prob, weights)
+    return found | dict(calibration_slope=slope, calibration_intercept=intercept) | calibration_gaps(label, prob, weights)
 
-def _up_to(prob, weights, at):
-    "Share of the weight `[b]` of rows whose probability is no more than `at` `[b]`; nan where a line weighs nothing."
+def _up_to(prob, weights):
+    "A function of levels `[b]`: the share of each line's weight that is no more than its level; nan without weight."
     order = np.argsort(prob, kind="stable")
-    sums = np.pad(np.cumsum(weights[:, order], axis=1, dtype=float), ((0, 0), (1, 0)))
-    below = np.searchsorted(prob[order], at, side="right")
-    with np.errstate(invalid="ignore"): return sums[np.arange(len(at)), below] / sums[:, -1]
+    sums, rising = np.cumsum(weights[:, order], axis=1, dtype=weights.dtype), prob[order]
+    def share(at):
+        below = np.searchsorted(rising, at, side="right") - 1
+        reached = np.where(below >= 0, sums[np.arange(len(at)), below], 0).astype(float)
+        with np.errstate(invalid="ignore"): return reached / sums[:, -1]
+    return share
 
-def _thresholds(negatives, weights, specificity):
-    "`threshold_at` `[b]` of every line of weights; nan where it has no negative."
+def _thresholds(negatives, weights, specificities):
+    "`threshold_at` `[b]` of every line of weights, a list over specificities; nan where it has no negative."
     order = np.argsort(negatives, kind="stable")
     sums = np.cumsum(weights[:, order], axis=1, dtype=float)
-    at = (sums < (specificity*sums[:, -1] - 1e-9)[:, None]).sum(1)
-    return np.where(sums[:, -1] > 0, negatives[order][at], np.nan)
+    for o in specificities:
+        at = (sums < (o*sums[:, -1:] - 1e-9)).sum(1)
+        yield np.where(sums[:, -1] > 0, negatives[order][np.minimum(at, len(negatives) - 1)], np.nan)
 
 def at_specificity_draws(
     label:np.ndarray,       # of test rows, 0/1, `[n]`
@@ -111,15 +110,17 @@ def at_specificity_draws(
     valid_label:np.ndarray, # of valid rows, `[m]`
     valid_prob:np.ndarray,  # of the same, `[seeds, m]`
     valid_draws:np.ndarray, # of `resample` with another seed, for them, `[b,m]`
-    specificity:float=.9,   # wanted on valid
-) -> dict:                  # recall and specificity on test, `[seeds, b]`
+    specificity:float=.9,   # wanted on valid; or several
+) -> dict:                  # recall and specificity on test, `[seeds, b]`; a list of such for several
     """What a threshold that was fixed on valid does on test, with the luck of both: in every draw the threshold is
     found anew on the valid patients that were drawn. ValueError without a negative valid row."""
     (label, prob), (valid_label, valid_prob) = check_scores(label, prob), check_scores(valid_label, valid_prob)
     if valid_label.all(): raise ValueError("There is no negative row to fix a threshold on.")
-    prob, valid_prob, found = np.atleast_2d(prob), np.atleast_2d(valid_prob), []
-    for p, q in zip(prob, valid_prob, strict=True):
-        at = _thresholds(q[~valid_label], valid_draws[:, ~valid_label], specificity)
-        recall, passed = 1 - _up_to(p[label], draws[:, label], at), _up_to(p[~label], draws[:, ~label], at)
-        found.append([np.where(np.isnan(at), np.nan, o) for o in (recall, passed)])
-    return dict(zip(("recall", "specificity"), np.array(found).transpose(1, 0, 2)))
+    ill, well, calm = draws[:, label], draws[:, ~label], valid_draws[:, ~valid_label]
+    found = []
+    for p, q in zip(np.atleast_2d(prob), np.atleast_2d(valid_prob), strict=True):
+        missed, passed = _up_to(p[label], ill), _up_to(p[~label], well)
+        ends = _thresholds(q[~valid_label], calm, np.atleast_1d(specificity))
+        found.append([[np.where(np.isnan(at), np.nan, o) for o in (1 - missed(at), passed(at))] for at in ends])
+    res = [dict(zip(("recall", "specificity"), o)) for o in np.array(found).transpose(1, 2, 0, 3)]
+    return res if np.ndim(specificity) else res[0]

@@ -8,9 +8,9 @@ import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import t as student
 from .areas import auc_interval, mean_area
-from .calibration import calibration_gaps, smooth_curve
+from .calibration import gaps_of, recalibration, smooth_curve
 from .draws import *
-from .draws import calibration_of, metrics_of
+from .draws import metrics_of
 from .predictions import check_scores
 from .scoring import wilson
 
@@ -105,15 +105,27 @@ def calibrated(
     label:np.ndarray, # bool, `[n]`
     prob:np.ndarray,  # `[S,n]`
     draws:np.ndarray, # unstratified ones, `[b,n]`: the share of positives is part of calibration
+    before=None,      # what this gave before log odds moved by one number a seed: so do intercepts, and slopes stay
 ) -> tuple:           # metric -> `[S]`; metric -> `[S,b]`, and `_noise` of the gaps, which is the curve's alone
     "Slope, intercept and gaps of every seed, as it is and in every resample."
-    once = [calibration_of(label, p, np.ones((1, len(label)))) for p in prob]
-    drawn = []
-    for p in prob:
-        gaps = calibration_gaps(label, p, draws, smooth_curve(label, p)[1])
-        drawn.append(calibration_of(label, p, draws) | {f"{k}_noise": v for k, v in gaps.items()})
+    once, drawn = [], []
+    for i, p in enumerate(prob):
+        at, curve, share = smooth_curve(label, p)
+        _, curves, shares = smooth_curve(label, p, draws)
+        noise = {f"{k}_noise": v for k, v in gaps_of(curves - curve, shares).items()}
+        once.append(_cox(label, p) | gaps_of(curve - at, share))
+        cox = _cox(label, p, draws) if before is None else _moved(before, once[-1], i)
+        drawn.append(cox | gaps_of(curves - at, shares) | noise)
     once = {k: np.array([o[k][0] for o in once]) for k in once[0]}
     return once, {k: np.stack([o[k] for o in drawn]) for k in drawn[0]}
+
+def _moved(before, now, i):
+    "Slope and intercept of every resample after the log odds of seed `i` have moved."
+    once, drawn = before
+    return {k: drawn[k][i] + now[k][0] - once[k][i] for k in ("calibration_slope", "calibration_intercept")}
+
+def _cox(label, prob, weights=None):
+    return dict(zip(("calibration_slope", "calibration_intercept"), recalibration(label, prob, weights)))
 
 def measured(
     label:np.ndarray, # bool, `[n]`

@@ -45,18 +45,18 @@ class _Arm:
         moved = np.stack([prior_shift(p, *o) for p, o in zip(test.prob, shifts)])
         label, prob = test.label, test.prob
         self.parts = [(measured(label, prob, self.draws), calibrated(label, prob, self.free), prob > .5, "{}")]
-        for share, name in (.9, "{}_at_90"), (.95, "{}_at_95"):
-            self._at_valid(valid, draws(valid, True, 1), share, name)
-        again = measured(label, moved, self.draws, ranked=False), calibrated(label, moved, self.free)
+        self._at_valid(valid, draws(valid, True, 1))
+        again = measured(label, moved, self.draws, ranked=False), calibrated(label, moved, self.free, self.parts[0][1])
         self.parts.append((*again, moved > .5, "{}_corrected"))
 
-    def _at_valid(self, valid, drawn, share, name):
-        "Recall and specificity at the threshold that has this specificity on valid, which every draw finds anew."
-        label, prob = self.test.label, self.test.prob
-        called = prob > np.array([threshold_at(valid.label, q, share) for q in valid.prob])[:, None]
-        once = dict(recall=called[:, label].mean(1), specificity=1 - called[:, ~label].mean(1))
-        drawn = at_specificity_draws(label, prob, self.draws, valid.label, valid.prob, drawn, share)
-        self.parts.append(((once, drawn), ({}, {}), called, name))
+    def _at_valid(self, valid, drawn):
+        "Recall and specificity at the thresholds that have a specificity on valid, which every draw finds anew."
+        label, prob, wanted = self.test.label, self.test.prob, (.9, .95)
+        many = at_specificity_draws(label, prob, self.draws, valid.label, valid.prob, drawn, wanted)
+        for share, o in zip(wanted, many):
+            called = prob > np.array([threshold_at(valid.label, q, share) for q in valid.prob])[:, None]
+            once = dict(recall=called[:, label].mean(1), specificity=1 - called[:, ~label].mean(1))
+            self.parts.append(((once, o), ({}, {}), called, f"{{}}_at_{share*100:.0f}"))
 
     def table(self, at=slice(None)):
         "Every metric over the seeds `at`."
