@@ -59,8 +59,8 @@ def test_a_gain_of_one_group_alone_is_an_interaction():
     assert found.holm.ge(found.p).all()
 
 def test_alike_groups_raise_few_alarms():
-    p = [interactions(*drawn(seed=o, n=160), names=["sex"]).set_index(["group", "metric"]).loc[("M", "rocauc"), "p"] for o in range(25)]
-    assert np.mean(np.array(p) < .05) <= .17
+    p = [interactions(*drawn(seed=o, n=160), names=["sex"]).set_index(["group", "metric"]).loc[("M", "rocauc"), "p"] for o in range(12)]
+    assert np.mean(np.array(p) < .05) <= .25
 
 def test_all_found_in_a_group_is_no_certainty(study):
     predictions, rows = study
