@@ -202,9 +202,12 @@ def metrics(s, t):
             "curves.")
 
 def statistics(s, t):
-    seeds = "mean and deviation over seeds" if len(s["seeds"]) > 1 else "one seed"
-    return (f"95% intervals by a bootstrap over patients; {seeds}; arms in pairs on the same rows "
-            "by bootstrap, DeLong's and McNemar's tests, with Holm's correction over the table.")
+    many = len(s["seeds"]) > 1
+    seeds = "mean and deviation over seeds" if many else "one seed, so that no luck of training is covered"
+    pairs = (f"DeLong's test of the AUC and t tests of other figures, patients{' and seeds' * many} being drawn; the primary "
+             "comparison with Holm's correction over the backbones, all else uncorrected")
+    if not t.plan: pairs = "DeLong's test of the AUC"
+    return f"95% intervals of each arm over the test patients; {seeds}; arms in pairs on the same rows by {pairs}."
 
 def robust(s, t):
     more = [o for o in s["arms"] if "+" in o]

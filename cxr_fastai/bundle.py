@@ -15,6 +15,7 @@ from .data import *
 from .fusion import build_model
 from .learner import *
 from .metadata import MetadataTransform
+from .phantom import is_drawn
 from .runs import versions
 from .show import TensorRadiograph
 from .tensors import check_types, check_values, file_header, file_types, mend_variances, read_weights
@@ -67,7 +68,8 @@ def _training(dls, recorder):
     "What it was trained on, in numbers; nothing of any one patient."
     rows = dls.train_ds.items
     res = dict(rows=len(rows), patients=rows["patient_id"].nunique(), positives=int(positive(rows).sum()),
-               valid_rows=len(dls.valid_ds.items))
+               valid_rows=len(dls.valid_ds.items), drawn=int(is_drawn(rows)),
+               leaky=int(dls.train_ds.protocol == "paper")) # whole numbers, as a card's table of training has
     if "synthetic" in rows: res["synthetic"] = int(rows["synthetic"].eq(True).sum())
     if values := getattr(recorder, "values", None): # none before a fit
         res["last_epoch"] = dict(zip(recorder.metric_names[1:-1], values[-1]))

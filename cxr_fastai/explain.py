@@ -176,10 +176,11 @@ class Explanation:
     def limits(self):
         "Sentences on what this can't show, and what is known of shortcuts beside it."
         area, said = self.of("rocauc", "model"), []
-        if area and not area[1] > .5: said.append("The model ranks these rows no better than chance, for all that is known: "
-                                                  "there is nothing of the illness to explain.")
-        said.append("What a model uses isn't shown to be the illness: a shortcut may lie within the lungs, and little heat "
-                    "outside says nothing against one.")
+        if area and not area[1] > .5:
+            said.append("The model ranks these rows no better than chance, for all that is known: there is nothing of "
+                        "the illness to explain.")
+        said.append("What a model uses isn't shown to be the illness: a shortcut may lie within the lungs, and little "
+                    "heat outside says nothing against one.")
         return said + ["{}: AUC {:.2f} ({:.2f} to {:.2f}).".format(k, *v) for k, v in (self.beside or {}).items()]
 
     def show(self,
@@ -192,7 +193,8 @@ class Explanation:
         out:str|Path,       # folder
         max_figures:int=12, # of patients, spread evenly over the probabilities
     ) -> Path:              # the folder
-        "Write `explanations.csv importance.csv limits.txt summary.png patients/*.png`, each atomically; figures of before go."
+        """Write `explanations.csv importance.csv limits.txt summary.png patients/*.png`, each atomically; figures of
+        before go."""
         out, n = Path(out), len(self.table)
         for name, table in (("explanations", self.table), ("importance", self.importance)):
             with atomic(out/f"{name}.csv") as tmp: table.to_csv(tmp, index=False, float_format="%.6g")
@@ -218,9 +220,9 @@ def explain(
     Heat is Grad-CAM (Selvaraju 2017, arXiv:1610.02391) at the feature map, with the patient's own metadata: where
     something speaks for the positive class and, as its ReLU is left out, where against it. `border_heat` is the share
     of the heat, whatever its sign, in the outer tenth of the film, where little lung is; that it is small says neither
-    that a model sees anything nor that it uses no shortcut: `rocauc` stands beside it where there are labels. `knowing_*` is what a value
-    adds beyond its being missing. `auc_drop` and `log_odds_change` are what shuffling an input among the rows takes off
-    the AUC (Breiman 2001; needs labels), and moves on average: an input may be used and of no use.
+    that a model sees anything nor that it uses no shortcut: `rocauc` stands beside it where there are labels.
+    `knowing_*` is what a value adds beyond its being missing. `auc_drop` and `log_odds_change` are what shuffling an
+    input among the rows takes off the AUC (Breiman 2001; needs labels), and moves on average: an input may be used and of no use.
 
     `decision_share` is the image's part of the decision: image and metadata are two players, absent when another row's
     stand in (up to 32 rows in turn); their exact Shapley values `from_image` and `from_metadata` sum to a row's

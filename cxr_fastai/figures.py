@@ -134,8 +134,8 @@ def plot_confusion(
     predictions:pd.DataFrame,       # of one backbone
     names=("negative", "positive"), # of the classes
 ):                                  # the figure
-    """Confusion matrices of a backbone's arms: rows by mean over seeds, and their share of the row. Called at .5, a study's
-    rule, or at the one `threshold` that a learner's predictions carry. ValueError for several."""
+    """Confusion matrices of a backbone's arms: rows by mean over seeds, and their share of the row. Called at .5, a
+    study's rule, or at the one `threshold` that a learner's predictions carry. ValueError for several."""
     at = predictions["threshold"].unique() if "threshold" in predictions else [.5]
     if len(at) != 1: raise ValueError(f"These predictions have the thresholds {few(at)}: a figure is of one.")
     blocks = joined(predictions)

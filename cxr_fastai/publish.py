@@ -20,6 +20,9 @@ SHOWN = dict(recall="recall (sensitivity) at .5", specificity="specificity at .5
              rocauc="area under the ROC curve", pr_auc="average precision", brier="Brier score",
              recall_at_90="recall at 90% specificity on valid")
 FILES = "bundle.json", "model.safetensors"
+DRAWN = "Trained on drawn films: it says nothing about any illness, and no score of it does."
+LEAKY = ("Protocol 'paper', leaky on purpose: split by image, so that patients may stand on several sides, and "
+         "synthetic films with them; its scores flatter.")
 HTTP = "httpx", "httpx2", "requests"
 
 def _facts(pairs): return "\n".join(f"- {k}: {v}" for k, v in pairs if v not in (None, "", {}))
@@ -92,16 +95,23 @@ def model_card(
                      ("positive", t.get("positives")), ("of them synthetic", t.get("synthetic")),
                      ("valid rows", t.get("valid_rows"))])
     neg, pos = card["classes"]
+    films, names = card["kind"] != "metadata", list(card.get("metadata", {}).get("stats", {}))
+    seen = " and ".join(["a chest radiograph"] * films + [", ".join(names)] * bool(names))
+    unlike = ("What doesn't look like a training film is flagged by `cxr_fastai.predict`, imperfectly."
+              if films and card["typical"] else "")
+    said = [DRAWN] * bool(t.get("drawn")) + [LEAKY] * bool(t.get("leaky") or s.get("protocol") == "paper")
+    stands = f"{', '.join(names)}" if names else "What the film shows of age, sex, view or device"
+    asked = [f'{k}=...' for k in names] if not films else ['image="film.png"']
     return f"---\n{data.to_yaml()}\n---\n\n" + dedent("""\
-        # {pos} or {neg}, from a chest radiograph
+        # {pos} or {neg}, from {seen}
 
         **Not a medical device.** For research on class imbalance; not for diagnosis, triage or any care of patients.
-
+        {said}
         ## Intended use
 
-        Tells {pos} from {neg} in films like those it was trained on, to compare methods and to be measured elsewhere.
-        Above {threshold:g} it says {pos}. What doesn't look like a training film is flagged by `cxr_fastai.predict`,
-        imperfectly.
+        Tells {pos} from {neg} in patients like those it was trained on, to compare methods and to be measured
+        elsewhere.
+        Above {threshold:g} it says {pos}. {unlike}
 
         ## Inputs
 
@@ -124,8 +134,8 @@ def model_card(
         ## Limits
 
         - Nothing is known of other hospitals, devices, ages or findings than the training rows'.
-        - Labels that were read from reports are wrong in places, and so are figures measured by them.
-        - Sex, age and view may stand for the illness: look at subgroups before believing a recall.
+        - Where labels were read from reports, they are wrong in places, and so are figures measured by them.
+        - {stands} may stand for the illness: look at subgroups before believing a recall.
         - No interval covers the luck of the split.
 
         ## Licence
@@ -137,10 +147,11 @@ def model_card(
         ```python
         from cxr_fastai.publish import from_hub
         learn = from_hub("OWNER/NAME")
-        learn.predict(image="film.png")
+        learn.predict({asked})
         ```
-        """).format(pos=pos, neg=neg, threshold=card["threshold"], inputs=_inputs(card), cohort=cohort or "Not stored.",
-                    trained=trained, metrics=_metrics(card, study), licence=card["licence"])
+        """).format(pos=pos, neg=neg, seen=seen, unlike=unlike, stands=stands, asked=", ".join(asked),
+                    said="".join(f"\n**{o}**\n" for o in said), threshold=card["threshold"], inputs=_inputs(card),
+                    cohort=cohort or "Not stored.", trained=trained, metrics=_metrics(card, study), licence=card["licence"])
 
 @contextmanager
 def _told(repo_id):

@@ -1,10 +1,12 @@
 import base64, hashlib, json, pickle, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pandas as pd, pytest, torch
+from PIL import Image
 from cxr_fastai.bundle import read_card, save_bundle
 from cxr_fastai.card import BundleError
 from cxr_fastai.data import RadiographDataLoaders
 from cxr_fastai.learner import *
+from cxr_fastai.phantom import draw_radiograph
 from cxr_fastai.publish import *
 from conftest import SIDE
 
@@ -136,3 +138,22 @@ def test_a_studys_intervals_are_quoted_and_another_study_is_refused(learn, bundl
     with pytest.raises(ValueError, match="no scores of test_resnet"): model_card(bundle, tmp_path)
     pd.DataFrame([cell | dict(folder="cells/b")]).to_csv(tmp_path/"cells.csv", index=False)
     with pytest.raises(ValueError, match="no cell a-0-1: the bundle is of another study"): model_card(bundle, tmp_path)
+
+@pytest.mark.parametrize("use, seen", [("metadata", "sex, view, age"), ("image", "a chest radiograph")])
+def test_a_card_says_what_the_model_reads_and_how_to_ask_it(rows, tmp_path, use, seen):
+    dls = RadiographDataLoaders.from_df(rows, tmp_path, size=SIDE, bs=8, use=use)
+    learn = metadata_learner(dls) if use == "metadata" else image_learner(dls, "test_resnet", weights="none")
+    text = model_card(save_bundle(learn, tmp_path/"b"))
+    assert f"# Pneumonia or Normal, from {seen}\n" in text and "drawn" not in text and "leaky" not in text
+    assert ("learn.predict(sex=..., view=..., age=...)" if use == "metadata" else 'learn.predict(image="film.png")') in text
+    assert ("doesn't look like a training film" in text) == (use == "image")
+    assert ("- sex, view, age may stand for" in text) == (use == "metadata")
+
+def test_the_leaky_protocol_and_drawn_films_stand_in_bundle_and_card(rows, tmp_path):
+    files = [str(tmp_path/o) for o in rows["image"]]
+    for i, o in enumerate(files): Image.fromarray(draw_radiograph(i % 2, 50, "F", "PA", i, size=48)).save(o)
+    dls = RadiographDataLoaders.from_df(rows.assign(file=files), tmp_path, size=SIDE, bs=8, use="image", protocol="paper")
+    bundle = save_bundle(image_learner(dls, "test_resnet", weights="none"), tmp_path/"b")
+    text, training = model_card(bundle), read_card(bundle)["training"]
+    assert training["leaky"] == training["drawn"] == 1 and "Protocol 'paper', leaky on purpose" in text
+    assert "Trained on drawn films: it says nothing about any illness" in text
