@@ -28,6 +28,7 @@ from .figures import *
 from .formats import *
 from .fusion import *
 from .giveaway import *
+from .given import *
 from .grid import *
 from .intake import *
 from .interpret import *

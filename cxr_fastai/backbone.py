@@ -20,11 +20,12 @@ class Backbone(Module):
         cfg:object,      # its pretrained configuration: `mean` and `std` of three channels
         size:int,        # side of the images, pixels
         weights:str,     # where the weights came from, in words
+        like:nn.Module=None, # a Backbone of the same architecture and size; None: this one is run, to measure it
     ):
         self.body, self.weights = body, weights
         self.register_buffer("mean", torch.tensor(np.mean(cfg.mean, dtype=np.float32)))
         self.register_buffer("std", torch.tensor(np.mean(cfg.std, dtype=np.float32)))
-        self.width = self._measure(size)
+        self.width = self._as(like) if like else self._measure(size)
 
     def forward(self, image): return self._as_map(self.body.forward_features((image - self.mean) / self.std))
 
@@ -32,6 +33,11 @@ class Backbone(Module):
         "Channels first; a transformer's tokens `[n, tokens, width]` become a map one token wide."
         if x.ndim == 3: return x.transpose(1, 2)[..., None]
         return x.permute(0, 3, 1, 2) if str(getattr(self.body, "output_fmt", "")).endswith("NHWC") else x
+
+    def _as(self, like):
+        for name, child in like.body.named_children():
+            if isinstance(child, nn.Identity): setattr(self.body, name, nn.Identity())
+        return like.width
 
     @torch.enable_grad()
     def _measure(self, size):
@@ -50,10 +56,13 @@ def create_backbone(
     arch:str="resnet50",  # any timm name
     weights:str="auto",   # 'imagenet', 'none', a local .pth/.safetensors file, or 'auto': 'imagenet' if it can be had
     size:int=256,         # side of the images, pixels
+    like:Backbone=None,   # one of the same architecture and size, perhaps of the meta device, that was measured before
 ) -> Backbone:
     """A one-channel backbone without classifier. timm sums the stem's three input channels into one, so that a gray
     image gives what three equal channels gave. Files are loaded as tensors only, never as code, and must fit strictly.
     ValueError for an unknown name or a file that doesn't fit; FileNotFoundError for a missing file."""
+    if not isinstance(arch, str):
+        raise ValueError(f"arch is the name of a timm model, as 'resnet50', not {getattr(arch, '__name__', arch)!r}.")
     if not timm.is_model(arch):
         near = get_close_matches(arch, timm.list_models(), 4, cutoff=0)
         raise ValueError(f"timm has no model {arch!r}; timm.list_models() names them all, such as {few(near, 4)}.")
@@ -62,7 +71,7 @@ def create_backbone(
     make = dict(auto=_auto, imagenet=_imagenet, none=_untrained).get(weights)
     body, source = make(arch, cfg, kwargs) if make else _from_file(arch, Path(weights), kwargs)
     body.reset_classifier(0)
-    return Backbone(body, cfg, size, source)
+    return Backbone(body, cfg, size, source, like)
 
 def _untrained(arch, cfg, kwargs): return timm.create_model(arch, **kwargs), "none"
 

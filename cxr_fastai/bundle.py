@@ -64,6 +64,11 @@ def _check_tfms(dls):
     if seen.shape == gray.shape and torch.allclose(seen.as_subclass(torch.Tensor), gray / 255, atol=1e-4): return
     raise BundleError("These DataLoaders' tfms change the images of a prediction, too: a bundle can't carry them.")
 
+def _check_loss(loss):
+    logits = torch.tensor([[0., 1], [2, 0]])
+    if not torch.allclose(loss.activation(logits), logits.softmax(1)):
+        raise BundleError("This learner's loss_func makes other probabilities than softmax: a bundle can't carry it.")
+
 def _training(dls, recorder):
     "What it was trained on, in numbers; nothing of any one patient."
     rows = dls.train_ds.items
@@ -97,6 +102,7 @@ def _card(learn, threshold, summary, licence):
                                                          "fusion_learner of this version; it can't be bundled.")
     dls, known = learn.dls, getattr(learn, "card", {})
     _check_tfms(dls)
+    _check_loss(learn.loss_func)
     radiograph, metadata = dls.transform(RadiographTransform), dls.transform(MetadataTransform)
     res = learn.settings | dict(format=FORMAT, classes=list(dls.vocab), weights=learn.weights, versions=versions(),
         precision="bf16" if learn.model.bf16 else "fp32", licence=licence, summary=summary or known.get("summary", {}),
@@ -163,7 +169,7 @@ def _empty_dls(card, device):
 def _named(card): return card.get("arch", "the MLP")
 
 def _skeleton(card, dls, file):
-    "The state of the model that a card names, on the meta device: names, shapes and types, and not a byte of weights."
+    "The model that a card names, on the meta device: names, shapes and types, and not a byte of weights."
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -173,7 +179,7 @@ def _skeleton(card, dls, file):
         raise BundleError(f"{file}: {_named(card)} can't be built at {card['size']} pixels: {one_line(e)}") from None
     n = sum(o.numel() for o in model.parameters())
     if n > MAX_WEIGHTS: raise BundleError(f"{file}: {_named(card)} has {n:,} weights, more than {MAX_WEIGHTS:,}.")
-    return model.state_dict()
+    return model
 
 def load_bundle(
     path:str|Path,      # a bundle's folder or file
@@ -185,16 +191,20 @@ def load_bundle(
     don't fit the architecture, or aren't finite."""
     card, (file, _) = read_card(path), _places(path)
     dls = _empty_dls(card, device)
-    check_types(file_types(file), _skeleton(card, dls, file), file, _named(card))
+    skeleton = _skeleton(card, dls, file)
+    check_types(file_types(file), skeleton.state_dict(), file, _named(card))
     state = read_weights(file)
     if _sha256(card, state) != card["sha256"]:
         raise BundleError(f"{path}: card and weights aren't those that were saved together; get the bundle again.")
     _warn_of_versions(card, path)
     kwargs = {o: card[o] for o in ("arch", "ps", "fusion", "n_meta", "meta_dropout") if o in card}
-    if "arch" in card: kwargs |= dict(weights="none", precision=precision or card["precision"])
+    if "arch" in card: # and nothing is run to measure it, which takes the memory of an image's whole graph
+        backbone = create_backbone(card["arch"], "none", card["size"], skeleton.backbone)
+        kwargs |= dict(arch=backbone, precision=precision or card["precision"])
     learn = FACTORIES[card["kind"]](dls, **kwargs)
     check_values(state, learn.model.state_dict(), file)
     learn.model.load_state_dict(state)
     if "arch" in card: learn.model.backbone.weights = card["weights"]
+    learn.settings |= {o: card[o] for o in ("arch",) if o in card}
     learn.card, learn.threshold = card, card["threshold"]
     return learn

@@ -105,7 +105,8 @@ def _ranges_fit(o):
     "Of `typical.typical_ranges`."
     row = lambda x: isinstance(x, list) and len(x) == SIDE**2 and all(_number(v, -1, 1) for v in x)
     return (set(o) == {"films", "mean", "patterns", "far", "flat"} and row(o["mean"]) and _number(o["far"], 0, 10) and
-            _whole(o["films"], 1, 2**63) and _number(o["flat"], 0, 255) and isinstance(o["patterns"], list) and 0 < len(o["patterns"]) < 100 and
+            _whole(o["films"], 1, 2**63) and _number(o["flat"], 0, 255) and isinstance(o["patterns"], list) and
+            0 < len(o["patterns"]) < 100 and
             all(map(row, o["patterns"])))
 
 def _columns_fit(o):
@@ -131,8 +132,9 @@ def check_card(
         if not fits(card[name]):
             raise BundleError(f"{file}: {name} is {_short(card[name])} and should be {wanted}.")
     if more := set(card) - set(FIELDS[kind]):
-        raise BundleError(f"{file}: the card has an unknown {few(o if o.isidentifier() else _short(o) for o in sorted(more))}.")
+        names = [o if o.isidentifier() else _short(o) for o in sorted(more)]
+        raise BundleError(f"{file}: the card has an unknown {few(names)}.")
     if card["bs"] * card["size"]**2 > MAX_BATCH:
-        raise BundleError(f"{file}: bs {card['bs']} and size {card['size']} together are more than {MAX_BATCH:,} pixels.")
+        raise BundleError(f"{file}: a batch of {card['bs']} at size {card['size']} is more than {MAX_BATCH:,} pixels.")
 
 def _short(o): return f"{o!r:.60}"

@@ -224,7 +224,11 @@ class CycleGANLearner(Learner):
 
 adam = partial(TorchOptimizer, opt=torch.optim.Adam, betas=(.5, .999), eps=1e-8, weight_decay=0., fused=True)
 
-@delegates(Learner.__init__, but=["dls", "model", "loss_func", "opt_func", "splitter", "metrics"])
+TAKEN = "path model_dir wd default_cbs".split() # of fastai's Learner; its other keywords change nothing here
+HINTS = dict(loss_func="the loss is gan=, lam=, identity=", opt_func="the optimizer is the reference's Adam",
+             splitter="the groups are generators and discriminators", metrics="the table shows the loss's parts")
+
+@delegates(Learner.__init__, but="dls model loss_func opt_func splitter metrics wd_bn_bias train_bn moms".split())
 def cyclegan_learner(
     dls:UnpairedDataLoaders,  # A and B
     n_blocks:int=None,        # of a generator; None: 9 at 256 px and up, 6 below, as the reference
@@ -249,6 +253,7 @@ def cyclegan_learner(
 ) -> CycleGANLearner:
     """The reference's CycleGAN for one channel by default: two least-squares games, cycles and identities, one Adam of
     two groups. `fit_flat_lin` trains it; `translate`, `predict` and `synthesise` make images."""
+    check_keywords(kwargs, TAKEN, "cyclegan_learner", HINTS)
     settings = {k: v for k, v in locals().items() if k not in ("dls", "model", "cbs", "kwargs")}
     set_seed(seed := ifnone(seed, dls.seed), reproducible=True)
     settings |= dict(n_blocks=ifnone(n_blocks, 9 if dls.size >= 256 else 6), seed=seed, size=dls.size,

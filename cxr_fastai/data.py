@@ -5,6 +5,7 @@ pixel cache once, and an image can't be paired with another patient's metadata."
 from .basics import *
 from .cache import RadiographCache
 from .cohort import classes, positive
+from .given import HINTS, OF_DLS, OF_ROWS, OF_TEST, as_rows, is_picture, read_picture
 from .leaks import LeakError, check_leaks
 from .metadata import *
 from .radiograph import read_radiograph, white_of
@@ -52,12 +53,13 @@ class RadiographTransform(Transform):
         return lambda at: self.cache.get([files[i] for i in at])
 
     def _read(self, file):
+        if is_picture(file): return read_picture(file, self.size, self.white)
         if self.cache and file in self.cache: return self.cache[file]
         return read_radiograph(file, self.size, self.white)
 
     def encodes(self, o:pd.DataFrame):
         files = o["file"].tolist()
-        cached = self.cache and all(f in self.cache for f in files)
+        cached = self.cache and all(not is_picture(f) and f in self.cache for f in files)
         pixels = self.cache.get(files) if cached else np.stack([self._read(f) for f in files])
         return TensorRadiograph(torch.from_numpy(pixels)[:, None])
 
@@ -80,6 +82,8 @@ class RadiographDL(TfmdDL):
     wgts = None
     def __init__(self, dataset, *args, **kwargs):
         super().__init__(dataset, *args, **kwargs)
+        if not isinstance(self.bs, int) or self.bs < 1:
+            raise ValueError(f"bs={self.bs!r} is no number of rows, 1 or more.")
         if self.drop_last and 0 < self.n < self.bs:
             raise ValueError(f"bs={self.bs} is more than the {self.n} training rows, so that no batch would be full; "
                              f"choose bs <= {self.n}.")
@@ -104,13 +108,6 @@ class RadiographDL(TfmdDL):
         x, y, its = super()._pre_show_batch(b, max_n)
         return RadiographInput(tuplify(x)), y, its
 
-def as_rows(
-    rows:pd.DataFrame|dict|list, # DataFrame, one row (Series or dict), or a list of rows
-) -> pd.DataFrame: # with a `file` column, taken from `image` where it is missing
-    "Rows for prediction: neither label nor split needed, any metadata may be missing."
-    if not isinstance(rows, pd.DataFrame): rows = pd.DataFrame([dict(o) for o in (rows if is_listy(rows) else [rows])])
-    return rows if "file" in rows or "image" not in rows else rows.assign(file=rows["image"].astype(str))
-
 class RadiographDataLoaders(DataLoaders):
     "DataLoaders of (image, metadata) -> label, or of either input alone, that know their table."
     seed = 0 # where no `from_df` was given another
@@ -129,12 +126,12 @@ class RadiographDataLoaders(DataLoaders):
         cache=True,                # decode once: True (user's cache), a folder, or False (decode at every use)
         num_workers:int=None,      # 0 with a cache, all cores without
         protocol:str="clean",      # 'paper' lets leaks between the sides pass, said aloud: to show what the paper did
-        **kwargs,                  # `val_bs`, `device`, ... of fastai's `dataloaders`
+        **kwargs,                  # `val_bs`, `device`, ... of fastai's `dataloaders`: what changes something here
     ):
         """Train and valid DataLoaders. Rows of the split 'test' are cached, and checked for leaks, but never loaded
         here: `dls.test_dl(rows)` loads them. ValueError for a table without both classes in train and valid, or bs >
         its training rows; `LeakError` where the sides share a patient, an image or a near-duplicate."""
-        if "file" not in rows: rows = rows.assign(file=[str(Path(path)/o) for o in rows["image"]])
+        if "file" not in rows: rows = rows.assign(file=[str(Path(path)/str(o)) for o in rows["image"]])
         block = radiograph_block(cat_names, cont_names, size, use, tfms, cache, protocol)
         if num_workers is None: num_workers = 0 if cache is not False or use == "metadata" else defaults.cpus
         dls = block.dataloaders(rows, path=path, bs=bs, num_workers=num_workers, **kwargs)
@@ -156,14 +153,19 @@ class RadiographDataLoaders(DataLoaders):
         return {2: "both", 1: "image" if self.transform(RadiographTransform) else "metadata"}[self.n_inp]
 
     def test_dl(self,
-        rows,                   # new patients: a table, one row, or a list of rows
+        rows,                   # new patients: a table, a row, an image's file or pixels, or a list of these (`as_rows`)
         rm_type_tfms=None,      # fastai's protocol; rows always enter at the first transform
         with_labels:bool=False, # whether `rows` has labels to score against
-        **kwargs,               # of `RadiographDL`
+        process=None,           # fastai's protocol for its own tables; nothing is processed here
+        **kwargs,               # `bs`, `num_workers`, `device`, ... of fastai's
     ):
         """A DataLoader of new patients, in their order, by the training rows' statistics. Metadata may be missing.
         LeakError for synthetic rows with labels: they may be predicted, and never scored on (but by 'paper')."""
-        rows = as_rows(rows)
+        check_keywords(kwargs, OF_TEST, "test_dl", HINTS)
+        rows = as_rows(rows, self.columns)
+        if self.transform(RadiographTransform) and "file" not in rows:
+            raise ValueError("These rows name no image: this model reads a radiograph, in a column 'image' or 'file'.")
+        if with_labels and "label" not in rows: raise ValueError("with_labels=True: these rows have no column 'label'.")
         clean = self.train_ds.protocol == "clean"
         if clean and with_labels and "synthetic" in rows and (made := rows["synthetic"].eq(True)).any():
             raise LeakError(f"{made.sum():,} of these rows are synthetic and would be scored on: "
@@ -171,6 +173,12 @@ class RadiographDataLoaders(DataLoaders):
         tls = self.valid_ds.tls if with_labels else self.valid_ds.tls[:self.n_inp]
         test = Datasets(tls=[tl._new(rows, split_idx=1) for tl in tls], n_inp=self.n_inp)
         return self.valid.new(test, **kwargs)
+
+    @property
+    def columns(self):
+        "What a row may have, that is read or is known to be of a table."
+        metadata = self.transform(MetadataTransform)
+        return list(dict.fromkeys([*(metadata.names if metadata else []), *self.train_ds.items, *OF_ROWS]))
 
     def check_leaks(self):
         "Put what is loaded now, and the table's test rows, through `leaks.check_leaks`; LeakError names the rows."
@@ -202,6 +210,10 @@ class RadiographBlock(DataBlock):
     def __init__(self, blocks, cache, protocol="clean", **kwargs):
         self.cache, self.protocol = cache, protocol
         super().__init__(blocks, dl_type=RadiographDL, **kwargs)
+
+    def dataloaders(self, source, path=".", verbose=False, **kwargs):
+        check_keywords(kwargs, OF_DLS, "These DataLoaders", HINTS)
+        return super().dataloaders(source, path, verbose, **kwargs)
 
     def datasets(self, source, verbose=False):
         tfms = {type(t): t for tt in self.type_tfms for t in tt}

@@ -7,7 +7,8 @@ from pathlib import Path
 try: import fcntl
 except ImportError: fcntl = None # Windows has no such locks: what is unfinished there is told by its age alone
 
-__all__ = ["atomic", "atomic_folder", "bar_fits", "few", "lenient", "named_errors", "one_line", "say", "write_json"]
+__all__ = ["KeywordError", "atomic", "atomic_folder", "bar_fits", "check_keywords", "few", "lenient", "named_errors",
+           "one_line", "say", "write_json"]
 
 UNFINISHED = re.compile(r"\..*\.[0-9a-f]{16}\.unfinished(\.[^.]*)?", re.DOTALL)
 DAY = 86_400   # seconds; older ones are nobody's, where locks can't tell
@@ -76,8 +77,7 @@ def _new_file(path): os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY
 def atomic(
     path:str|Path, # the file's final name; its folder is made where it is missing
 ):
-    """Yield a temporary name beside `path`; it becomes `path` when the block ends, and disappears when the block raises.
-    What a killed process left so is removed by the next. OSError, of a full disk too, names `path`."""
+    """Yield a temporary name beside `path`; it becomes `path` when the block ends, and goes when the block raises. What a killed process left so is removed by the next. OSError, of a full disk too, names `path`."""
     with _unfinished(path, _new_file) as tmp:
         yield tmp
         os.replace(tmp, path)
@@ -132,6 +132,20 @@ def few(
     names = [str(o) for o in names]
     more = f" and {len(names)-n:,} more" if len(names) > n else ""
     return ", ".join(names[:n]) + more
+
+class KeywordError(TypeError, ValueError): "A keyword that isn't known, which would otherwise change nothing."
+
+def check_keywords(
+    given:Iterable, # names
+    known:Iterable, # names that have an effect
+    who:str,        # takes them, as its sentence begins
+    hints:dict={},  # name that users know from elsewhere -> what to write instead
+):
+    "KeywordError for a name that isn't known: nothing that is given is ignored."
+    for o in given:
+        if o not in known:
+            instead = hints.get(o) or f"it takes {few(dict.fromkeys(known), 30)}"
+            raise KeywordError(f"{who} doesn't take {o!r}: {instead}.")
 
 def one_line(
     error:Exception, # what was raised

@@ -1,20 +1,57 @@
 """The paper's three classifiers as fastai Learners (section 5.3): DCNN-real, MLP-meta, and both trained jointly."""
 import inspect
-from .backbone import create_backbone
+from .backbone import Backbone, create_backbone
 from .basics import *
 from .data import *
 from .fusion import *
 from .metadata import MetadataTransform
 from .metrics import paper_metrics
+from .rivals import for_rows
 from .scoring import called
 from .show import *
 
-__all__ = ["RadiographLearner", "image_learner", "metadata_learner", "fusion_learner", "training_settings"]
+__all__ = ["LogitsLoss", "RadiographLearner", "image_learner", "metadata_learner", "fusion_learner",
+           "training_settings"]
 
 class _Above:
     "fastai's `decodes` of a loss, from probabilities `[n, 2]`: the positive class above a threshold, no argmax."
     def __init__(self, threshold): self.threshold = threshold
     def __call__(self, prob): return torch.from_numpy(called(prob[..., 1].cpu().numpy(), self.threshold)).long()
+
+HEAD = "the head is of ps= and, with metadata, fusion="
+HINTS = dict(
+    pretrained="write weights='imagenet' or weights='none'", n_out="the classes are those of the DataLoaders",
+    normalize="images are normalised as the weights expect", splitter="the parameter groups are the model's own",
+    n_in="images have one channel", loss="write loss_func=", model="write arch=",
+    **dict.fromkeys("custom_head cut y_range lin_ftrs concat_pool pool bn_final first_bn init config".split(), HEAD))
+TAKEN = "loss_func opt_func lr path model_dir wd wd_bn_bias train_bn moms default_cbs".split() # of fastai's Learner
+
+class LogitsLoss:
+    "A loss of logits `[n, 2]` and labels `[n]` that doesn't say what becomes of the logits: softmax does."
+    y_int = True
+    def __init__(self,
+        loss:Callable, # a torch loss, or a function
+    ): self.loss = loss
+    def __call__(self, inp, targ, **kwargs):
+        return self.loss(inp.as_subclass(Tensor), targ.as_subclass(Tensor).long(), **kwargs)
+    def activation(self, x): return x.softmax(-1)
+    def decodes(self, x): return x.argmax(-1)
+    @property
+    def reduction(self): return self.loss.reduction
+    @reduction.setter
+    def reduction(self, how): self.loss.reduction = how
+
+def _loss(given, c):
+    "The loss to train by. ValueError for one that isn't of logits and labels."
+    if given is None: return CrossEntropyLossFlat()
+    loss = given() if isinstance(given, type) else given
+    held = [t for o in (loss, getattr(loss, "func", None)) if isinstance(o, nn.Module) for t in o.buffers()]
+    device = held[0].device if held else "cpu"
+    try: one = loss(torch.zeros(2, c, device=device), torch.tensor([0, 1], device=device))
+    except Exception as e: one = one_line(e) # of any kind
+    if not isinstance(one, Tensor) or one.ndim or not one.isfinite():
+        raise ValueError(f"loss_func={given!r:.60} gives no mean loss of logits [n, {c}] and labels [n], but {one}")
+    return loss if hasattr(loss, "activation") and hasattr(loss, "decodes") else LogitsLoss(loss)
 
 class RadiographLearner(Learner):
     """A fastai Learner that fits only leak-free data, from a seed, and predicts one patient from named values. What it
@@ -22,6 +59,15 @@ class RadiographLearner(Learner):
     def __init__(self, *args, seed=0, **kwargs):
         super().__init__(*args, **kwargs)
         self.seed, self.fits = seed, 0
+
+    def add_cb(self, cb):
+        "fastai's `add_cb`; its MixUp and CutMix mix image and metadata of a row alike."
+        return super().add_cb(for_rows(cb() if isinstance(cb, type) else cb, self.dls.use))
+
+    def to_fp16(self, *args, **kwargs):
+        "The model has its own precision: ValueError that says where it is set."
+        raise ValueError("The precision is set when the learner is made: precision='bf16', 'fp32' or 'auto'.")
+    to_bf16 = to_non_native_fp16 = to_fp16
 
     def gather_args(self):
         "For fastai's `WandbCallback`: nothing, as its own list of arguments ends in an error; `tracked` logs settings."
@@ -32,11 +78,15 @@ class RadiographLearner(Learner):
         "fastai's `fit` after a leak check. Each fit is seeded, one on from the last, so that a seed gives its bits."
         if not len(self.dls.train_ds):
             raise ValueError("This learner was loaded to predict and has no training rows; make a new one to train.")
+        if self.dls.train.bs == 1 and any(isinstance(o, nn.modules.batchnorm._BatchNorm) for o in self.model.modules()):
+            raise ValueError("bs=1: batch norm learns nothing from one row at a time; make DataLoaders with bs >= 2.")
         self.dls.check_leaks()
         set_seed(self.seed + self.fits, reproducible=True)
         self.dls.train.rng = random.Random(self.seed + self.fits)
         self.fits += 1
-        super().fit(n_epoch, lr, **kwargs)
+        loss = self.loss_func
+        try: super().fit(n_epoch, lr, **kwargs)
+        finally: self.loss_func = loss # MixUp has its own, and an error within leaves it
 
     @property
     def threshold(self):
@@ -59,16 +109,20 @@ class RadiographLearner(Learner):
         **kwargs,
     ):
         "fastai's `fine_tune`; from untrained weights there is nothing to keep frozen, and it is `fit_one_cycle`."
+        if self.weights == "none" and "lr_mult" in kwargs:
+            raise ValueError("lr_mult spares a pretrained body, and this one is untrained; leave it out.")
         if self.weights == "none": return self.fit_one_cycle(epochs, base_lr, **kwargs)
         super().fine_tune(epochs, base_lr, freeze_epochs, **kwargs)
 
     def predict(self,
-        row=None,              # a row of a table, or a dict; or give its columns by name:
+        row=None,              # a row of a table, a dict, an image's file, a PIL image, uint8 pixels; or by name:
         with_input:bool=False, # return the decoded input first
         **columns,             # image='x.png', age=54, sex='F', view='PA'; what is left out is missing
     ): # label in words, its number, probabilities of both classes
         "Predict one patient. ValueError for a column the model doesn't know."
-        row = {} if row is None else dict(row)
+        rows = as_rows({} if row is None else row, self.dls.columns)
+        if len(rows) > 1: raise ValueError("predict takes one row; get_preds(dl=dls.test_dl(rows)) takes many.")
+        row = dict(rows.iloc[0])
         metadata, radiograph = self.dls.transform(MetadataTransform), self.dls.transform(RadiographTransform)
         known = (["image", "file"] if radiograph else []) + (metadata.names if metadata else [])
         if unknown := set(columns) - set(known):
@@ -77,7 +131,7 @@ class RadiographLearner(Learner):
         row |= columns
         if radiograph and not {"image", "file"} & set(row):
             raise ValueError("predict needs image=FILE: this model reads a radiograph.")
-        return super().predict(row, with_input=with_input)
+        return super().predict(pd.Series(row, dtype=object), with_input=with_input)
 
     @delegates(Learner.load)
     def load(self, file, **kwargs):
@@ -91,8 +145,8 @@ class RadiographLearner(Learner):
 def _learner(dls, model, seed, metrics, cbs, settings, frozen=False, **kwargs):
     if model.bf16: model = model.to(memory_format=torch.channels_last) # what bf16 convolutions are fastest in
     kwargs = dict(opt_func=fused_adamw) | kwargs
-    learn = RadiographLearner(dls, model, CrossEntropyLossFlat(), metrics=metrics, splitter=parameter_groups,
-                              seed=seed, **kwargs)
+    loss = _loss(kwargs.pop("loss_func", None), dls.c)
+    learn = RadiographLearner(dls, model, loss, metrics=metrics, splitter=parameter_groups, seed=seed, **kwargs)
     learn.threshold = .5
     learn.settings = settings # what the model is built from, beside the DataLoaders
     learn.remove_cb(ProgressCallback)
@@ -100,20 +154,25 @@ def _learner(dls, model, seed, metrics, cbs, settings, frozen=False, **kwargs):
     if frozen: learn.freeze()
     return learn
 
-def _begin(dls, seed, *uses):
-    "Refuse DataLoaders without the inputs, then seed what follows; gives the seed."
+def _begin(dls, seed, given, *uses):
+    "Refuse DataLoaders without the inputs, and unknown keywords, then seed what follows; gives the seed."
+    check_keywords(given, TAKEN, "A learner", HINTS)
+    if given.get("opt_func", fused_adamw) is fused_adamw and not given.get("wd_bn_bias", True):
+        raise ValueError("wd_bn_bias=False doesn't reach a torch optimizer; give opt_func=Adam, fastai's own, too.")
     if dls.use not in uses:
         wanted = " or ".join(map(repr, uses))
         raise ValueError(f"This learner needs DataLoaders with use={wanted}; these have use={dls.use!r}.")
     set_seed(seed := ifnone(seed, dls.seed), reproducible=True)
     return seed
 
-def _backbone(dls, arch, weights): return create_backbone(arch, weights, dls.transform(RadiographTransform).size)
+def _backbone(dls, arch, weights):
+    if isinstance(arch, Backbone): return arch
+    return create_backbone(arch, weights, dls.transform(RadiographTransform).size)
 
-@delegates(Learner.__init__, but=["dls", "model", "loss_func", "splitter"])
+@delegates(Learner.__init__, but=["dls", "model", "splitter"])
 def image_learner(
     dls:RadiographDataLoaders, # with images
-    arch:str="resnet50",       # any timm name
+    arch:str="resnet50",       # any timm name, or a `Backbone`
     weights:str="auto",        # 'imagenet', 'none', a local file, 'auto'
     ps:float=.5,               # dropout before the output
     precision:str="auto",      # 'auto' (bf16 where the hardware has it), 'bf16', 'fp32'
@@ -123,13 +182,13 @@ def image_learner(
     **kwargs,
 ) -> RadiographLearner:
     "Image alone: the paper's DCNN-real. Starts frozen where the body is pretrained."
-    seed = _begin(dls, seed, "image", "both")
+    seed = _begin(dls, seed, kwargs, "image", "both")
     backbone = _backbone(dls, arch, weights)
     settings = dict(kind="image", arch=arch, ps=ps)
     model = build_model(settings, backbone, None, dls.c, use_bf16(precision, dls.device))
     return _learner(dls, model, seed, metrics, cbs, settings, backbone.weights != "none", **kwargs)
 
-@delegates(Learner.__init__, but=["dls", "model", "loss_func", "splitter"])
+@delegates(Learner.__init__, but=["dls", "model", "splitter"])
 def metadata_learner(
     dls:RadiographDataLoaders, # with metadata
     meta_dropout:float=.1,     # share of values masked as missing in training
@@ -139,15 +198,15 @@ def metadata_learner(
     **kwargs,
 ) -> RadiographLearner:
     "Metadata alone: the paper's MLP-meta, three fully connected layers. One parameter group: `freeze` freezes nothing."
-    seed = _begin(dls, seed, "metadata", "both")
+    seed = _begin(dls, seed, kwargs, "metadata", "both")
     settings = dict(kind="metadata", meta_dropout=meta_dropout)
     model = build_model(settings, None, dls.transform(MetadataTransform), dls.c)
     return _learner(dls, model, seed, metrics, cbs, settings, **kwargs)
 
-@delegates(Learner.__init__, but=["dls", "model", "loss_func", "splitter"])
+@delegates(Learner.__init__, but=["dls", "model", "splitter"])
 def fusion_learner(
     dls:RadiographDataLoaders, # with both inputs
-    arch:str="resnet50",       # any timm name
+    arch:str="resnet50",       # any timm name, or a `Backbone`
     fusion:str="concat",       # how the outputs merge: a key of `FUSIONS`
     weights:str="auto",        # 'imagenet', 'none', a local file, 'auto'
     ps:float=.5,               # dropout before the output
@@ -161,7 +220,7 @@ def fusion_learner(
 ) -> RadiographLearner:
     "Image and metadata jointly, their outputs merged: the paper's Real-Meta. Starts frozen if the body is pretrained."
     if fusion not in FUSIONS: raise ValueError(f"fusion={fusion!r} is not known; use one of {', '.join(FUSIONS)}.")
-    seed = _begin(dls, seed, "both")
+    seed = _begin(dls, seed, kwargs, "both")
     backbone = _backbone(dls, arch, weights)
     settings = dict(kind="fusion", arch=arch, ps=ps, fusion=fusion, n_meta=n_meta, meta_dropout=meta_dropout)
     metadata, bf16 = dls.transform(MetadataTransform), use_bf16(precision, dls.device)

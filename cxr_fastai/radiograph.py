@@ -5,6 +5,7 @@ White is the file's own full scale, never the image's brightest pixel, so that t
 PNG's sBIT; where it doesn't, white is that of the set it belongs to (`cache`), or the least of 8, 10, 12, 14 and 16 bits
 that hold its greatest value. The paper's inputs are whole films squashed to 256x256."""
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
@@ -152,14 +153,14 @@ def _why(e, f, kind):
     return HEADER.format(told(e))
 
 def decode_radiograph(
-    file:str|Path,  # as of `read_radiograph`
+    file:str|Path,  # as of `read_radiograph`; or one that is open
     size:int=None,  # too
     white:int=None, # too
 ) -> tuple:         # its uint8 pixels; and the bits that were taken for white, 0 where the file itself says what white is
     "`read_radiograph`, and what was taken."
     f, kind = None, ""
     try:
-        with open(file, "rb") as f:
+        with nullcontext(file) if hasattr(file, "read") else open(file, "rb") as f:
             if not (head := f.read(132)): raise RadiographError("is empty (0 bytes); copy or download it again")
             if not (kind := kind_of(head)):
                 raise RadiographError("is no PNG, JPEG, TIFF or DICOM image; leave it out or convert it")
@@ -171,7 +172,7 @@ def decode_radiograph(
         # with this gap Pillow shrinks by whole factors first: 3 times as fast from 1024 to 128 px, and within 4 of 255
         if size: gray = gray.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3)
         return np.array(gray), taken
-    except Exception as e: raise RadiographError(f"{Path(file)} {_why(e, f, kind)}") from e
+    except Exception as e: raise RadiographError(f"{'The picture' if hasattr(file, 'read') else Path(file)} {_why(e, f, kind)}") from e
 
 def read_radiograph(
     file:str|Path,  # a PNG, JPEG, TIFF or DICOM file; told by its first bytes, not by its name

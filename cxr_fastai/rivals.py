@@ -5,7 +5,8 @@ from .arms import RIVALS
 from .basics import *
 from .cohort import positive
 
-__all__ = ["LogitAdjusted", "RowMixUp", "duplicated", "rival_dls", "rival_learner", "train_prior"]
+__all__ = ["LogitAdjusted", "RowCutMix", "RowMixUp", "duplicated", "for_rows", "rival_dls", "rival_learner",
+           "train_prior"]
 
 STRONG = dict(do_flip=False, max_rotate=14., max_zoom=1.2, max_lighting=.2, max_warp=.1, pad_mode="zeros")
 
@@ -29,6 +30,39 @@ class RowMixUp(MixUp):
         mix = lambda x: torch.lerp(x[other], x, self.lam.to(x.dtype).view(-1, *[1]*(x.ndim - 1)))
         self.yb1 = tuple(y[other] for y in self.yb)
         self.learn.xb = tuple(map(mix, self.xb))
+
+class RowCutMix(CutMix):
+    """fastai's CutMix, for a learner with more than one input: a box of another row's image is pasted in, and metadata
+    and label are mixed with that row's by the box's share of the image."""
+    def _box(self, h, w):
+        "A mask `[h, w]` of a share of the image that is drawn from Beta(alpha, alpha), anywhere, cut at the edges."
+        half = (1 - self.distrib.sample()).sqrt() / 2
+        inside = lambda n: (torch.arange(n) + .5 - n*torch.rand(1)).abs() <= n*half
+        return inside(h)[:, None] & inside(w)
+
+    def before_batch(self):
+        image, *rest = self.xb
+        other = torch.randperm(len(self.y)).to(self.y.device)
+        inside = self._box(*image.shape[-2:]).to(image.device)
+        self.lam = 1 - inside.float().mean()
+        image = torch.where(inside, image[other], image)
+        self.yb1 = tuple(y[other] for y in self.yb)
+        self.learn.xb = image, *(torch.lerp(x[other], x, self.lam.to(x.dtype)) for x in rest)
+
+MIXERS = {MixUp: RowMixUp, CutMix: RowCutMix}
+
+def for_rows(
+    cb:Callback, # any; changed in place, as fastai takes off a fit's callbacks by what they are
+    use:str,     # the inputs: 'both', 'image' or 'metadata'
+) -> Callback:   # `cb`
+    "fastai's MixUp and CutMix, which know one input, as those that know both. ValueError for one that can't be so."
+    if not isinstance(cb, MixHandler): return cb
+    if use == "metadata" and isinstance(cb, CutMix): raise ValueError("CutMix cuts images, and this learner has none.")
+    if use != "both" or type(cb) in MIXERS.values(): return cb
+    if type(cb) not in MIXERS:
+        raise ValueError(f"{type(cb).__name__} mixes one input, and this learner has two; take RowMixUp or RowCutMix.")
+    cb.__class__ = MIXERS[type(cb)]
+    return cb
 
 def duplicated(
     rows:pd.DataFrame,   # after `split_patients`

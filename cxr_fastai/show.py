@@ -23,8 +23,8 @@ def _grid(samples, ctxs, max_n, nrows, ncols, figsize):
     n = min(len(samples), max_n)
     return ctxs or get_grid(n, nrows=nrows, ncols=ncols, figsize=figsize)
 
-def _draw(ax, image, lines, color="black"):
-    image.show(ctx=ax)
+def _draw(ax, image, lines, color="black", **kwargs):
+    image.show(ctx=ax, **kwargs)
     ax.set_title("\n".join(str(o) for o in lines), fontsize="small", color=color)
     return ax
 
@@ -33,7 +33,7 @@ def show_batch(x:RadiographInput, y, samples, ctxs=None, max_n=9, nrows=None, nc
     if not isinstance(samples[0][0], TensorRadiograph):
         return _table(samples[:max_n], ["metadata", "label"][:len(samples[0])])
     axs = _grid(samples, ctxs, max_n, nrows, ncols, figsize)
-    return [_draw(ax, image, reversed(rest)) for ax, (image, *rest) in zip(axs, samples)]
+    return [_draw(ax, image, reversed(rest), **kwargs) for ax, (image, *rest) in zip(axs, samples)]
 
 @dispatch
 def show_results(x:RadiographInput, y, samples, outs, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None,

@@ -57,8 +57,8 @@ def check_types(
     file:Path,  # for the error
     arch:str,   # what the model is, in words
 ):
-    """BundleError where names, shapes or types aren't the model's. Its weights may be written as fp32, bf16 or fp16, all
-    of them alike; what isn't a weight has the type it has in the model."""
+    """BundleError where names, shapes or types aren't the model's. Its weights may be written as fp32, bf16 or fp16,
+    all of them alike; what isn't a weight has the type it has in the model."""
     def refuse(why): raise BundleError(f"{file} doesn't fit {arch}: {why}.")
     if lost := sorted(set(model) - set(found)): refuse(f"it lacks {few(lost)}")
     if more := sorted(set(found) - set(model)): refuse(f"it has an unknown {few(map(repr, more))}")
@@ -91,7 +91,7 @@ def check_values(
 def mend_variances(
     state:dict, # name -> tensor; changed in place
 ):
-    "A channel that is always zero can have the variance 0: the least number above it changes no bit of what is computed."
+    "A channel that is always zero can have the variance 0: the least number above it changes no bit of the result."
     for k, o in state.items():
         if k.endswith("running_var"): o[o == 0] = torch.finfo(o.dtype).smallest_normal
     return state

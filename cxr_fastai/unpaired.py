@@ -74,7 +74,7 @@ class UnpairedDataLoaders(DataLoaders):
         if "split" not in rows: raise ValueError("The table has no column 'split'; split_patients gives it.")
         if "synthetic" in rows and rows["synthetic"].eq(True).any():
             raise ValueError("The table holds synthetic rows; a CycleGAN is trained on real ones.")
-        if "file" not in rows: rows = rows.assign(file=[str(Path(path)/o) for o in rows["image"]])
+        if "file" not in rows: rows = rows.assign(file=[str(Path(path)/str(o)) for o in rows["image"]])
         tfm = RadiographTransform(size)
         tfm.open(rows["file"].tolist(), None if cache is True else cache)
         check_leaks(rows, hashes=tfm.hashes(rows["file"].tolist()))

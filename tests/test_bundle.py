@@ -227,7 +227,7 @@ def test_a_variance_of_zero_is_saved_as_the_least_that_changes_nothing(rows, tmp
 @pytest.mark.parametrize("fields, match", [
     (dict(arch="vit_7b_patch16_dinov3"), r"has 6,\d{3},\d{3},\d{3} weights, more than"), (dict(arch="vit_giant_patch14_dinov2"), "weights, more than"),
     (dict(arch="resnet152"), "lacks"), (dict(arch="efficientvim_m1"), "can't be built at 48 pixels"),
-    (dict(size=2048, bs=513), "together are more"), (dict(arch="test_vit"), "lacks"), (dict(n_meta=4096), r"is \[")])
+    (dict(size=2048, bs=513), "a batch of 513 at size 2048 is more"), (dict(arch="test_vit"), "lacks"), (dict(n_meta=4096), r"is \[")])
 def test_what_a_card_names_is_refused_before_a_byte_of_it_is_built(saved, fields, match, monkeypatch):
     change(saved, honest=True, **fields)
     for o in FACTORIES: monkeypatch.setitem(FACTORIES, o, None)

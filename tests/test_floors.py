@@ -17,7 +17,7 @@ FLOORS = { # a module imports only from lower floors; tenths are mezzanines
     0.3: ["subgroups"],
     0.4: ["figures"],
     1.0: ["backbone", "card", "distributed", "metadata", "metrics", "phantom", "networks", "radiograph", "rivals", "show"],
-    1.05: ["tensors"],
+    1.05: ["given", "tensors"],
     1.1: ["cache", "checkpoint", "fusion", "losses"],
     2.0: ["data", "features", "policies", "runs"],
     2.1: ["unpaired"],
