@@ -13,7 +13,7 @@ def _read(file):
 def _given_back():
     "Of the container's used memory: copies of files, which the kernel drops when it needs the room."
     with contextlib.suppress(OSError, ValueError):
-        for o in open(GROUP/"memory.stat"):
+        for o in open(GROUP/"memory.stat", encoding="utf-8"):
             if o.startswith("inactive_file "): return int(o.split()[1])
     return 0
 
