@@ -18,6 +18,7 @@ from .csvs import *
 from .cyclegan import *
 from .data import *
 from .dicom import *
+from .differences import *
 from .distributed import *
 from .duplicates import *
 from .draws import *
@@ -43,6 +44,7 @@ from .minority import *
 from .networks import *
 from .onnx_export import *
 from .phantom import *
+from .plan import *
 from .policies import *
 from .predict import *
 from .predictions import *

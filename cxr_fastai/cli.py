@@ -57,7 +57,10 @@ def study():
     from fastcore.meta import delegates
     from .study import run_study
     @delegates(run_study)
-    def door(**kwargs): return _report(run_study(**kwargs))
+    def door(
+        seeds:str="0,1,2", # of every arm; a verdict needs three
+        **kwargs,
+    ): return _report(run_study(seeds=seeds, **kwargs))
     return door
 
 def report():

@@ -1,84 +1,50 @@
-"""Two arms on the same test rows: paired intervals, McNemar's and DeLong's tests, Holm's correction, a plain verdict.
+"""Two arms on the same test rows: differences with their intervals and tests, and a plain verdict.
 
 With seeds, what is compared is the mean over the seeds that both arms have. No torch."""
 import numpy as np
 import pandas as pd
 from .areas import delong
 from .arms import arm_title
-from .calibration import threshold_at
-from .intervals import *
-from .intervals import percentiles
+from .differences import differences
+from .plan import ALPHA, PRIMARY
 from .predictions import each_backbone
 
-__all__ = ["compare_arms", "mcnemar", "verdict"]
+__all__ = ["FEWEST_PATIENTS", "FEWEST_SEEDS", "compare_arms", "correct", "holm", "verdict"]
 
-COMPARED = "recall", "specificity", "rocauc", "pr_auc", "brier" # and recall at 90% specificity, and the gain
+FEWEST_PATIENTS, FEWEST_SEEDS = 10, 3 # of either class, and trainings: of fewer, nothing is concluded
+SHOWN = "recall", "specificity", "rocauc", "pr_auc", "brier", "recall_at_90", "gain"
 
-def mcnemar(
-    label:np.ndarray, # 0/1, `[n]`
-    a:np.ndarray,     # probabilities of one arm, `[n]` or `[seeds, n]`
-    b:np.ndarray,     # of another
-) -> float: # exact, two-sided
-    """McNemar's test of recall: the decisions at .5 about the positives, by the mean probability over seeds. It takes
-    every positive image for a patient of its own."""
-    from statsmodels.stats.contingency_tables import mcnemar
-    hit = np.asarray(label).astype(bool)
-    x, y = (np.atleast_2d(o).mean(0)[hit] > .5 for o in (a, b))
-    return float(mcnemar([[(x & y).sum(), (x & ~y).sum()], [(~x & y).sum(), (~x & ~y).sum()]], exact=True).pvalue)
-
-def _at_specificity(label, prob, valid, draws, specificity=.9):
-    "Recall of each seed `[b]` at its own threshold, fixed on its valid rows."
-    return [weighted_metrics(label, p, draws, threshold_at(valid.label, q, specificity),
-                             calibration=False)["recall"]
-            for p, q in zip(prob, valid.prob)]
-
-def _drawn(label, prob, valid, draws):
-    "Metrics `[seeds, b]` of every resample."
-    each = [weighted_metrics(label, p, draws, calibration=False) for p in prob]
-    return {k: np.stack([o[k] for o in each]) for k in COMPARED} | dict(
-        recall_at_90=np.stack(_at_specificity(label, prob, valid, draws)))
-
-def _mean_over(values, chosen):
-    "Mean over the seeds `[b, seeds]` that each resample has drawn of `values` `[seeds, b]`."
-    return values[chosen.T, np.arange(values.shape[1])].mean(0)
-
-def _gain(before, after):
-    with np.errstate(all="ignore"): return np.where(before == after, 0, (after - before)/before)
-
-def _compare(label, patients, a, b, valid_a, valid_b, n, seed):
-    draws = resample(patients, label, n, seed)
-    many, rng = len(a), np.random.default_rng([seed, 1])
-    chosen = rng.integers(0, many, (n, many)) # both patients and seeds are drawn (Owen 2007); one seed is itself
-    ones = np.ones((1, len(label)))
-    now, drawn = ([_drawn(label, p, v, w) for p, v in ((a, valid_a), (b, valid_b))] for w in (ones, draws))
+def _compare(a, b, valid_a, valid_b, n, seed):
+    "A line: every difference with its interval, and the two tests."
+    found = differences(a.label, a.patients, a.prob, b.prob, (valid_a.label, valid_a.patients, valid_a.prob, valid_b.prob),
+                        n, seed)
+    area = delong(a.label, a.prob, b.prob, a.patients)
+    found["rocauc"] = dict(value=area["difference"], low=area["low"], high=area["high"])
     row = {}
-    for k in now[0]:
-        row[k] = float((now[1][k] - now[0][k]).mean())
-        row[f"{k}_low"], row[f"{k}_high"] = percentiles(_mean_over(drawn[1][k] - drawn[0][k], chosen))
-    row["gain"] = float(_gain(*(o["recall"].mean() for o in now)))
-    row["gain_low"], row["gain_high"] = percentiles(_gain(*(_mean_over(o["recall"], chosen) for o in drawn)))
-    test = delong(label, a, b, patients)
-    row |= dict(rocauc_low=test["low"], rocauc_high=test["high"])
-    return row | dict(p_delong=test["p"], p_mcnemar=mcnemar(label, a, b))
+    for k in SHOWN: row |= {k: found[k]["value"], f"{k}_low": found[k]["low"], f"{k}_high": found[k]["high"]}
+    return row | dict(p_delong=area["p"], p_recall=found["recall"]["p"])
 
-def _holm(table):
-    "Both tests of every line are one family."
+def holm(
+    p,             # p-values of a family, `[n]`; nan: not known
+    family:int=0,  # how many were planned; those that aren't there count as not significant
+) -> np.ndarray:   # corrected (Holm 1979), nan where nan
+    "One error rate for all of a family."
     from statsmodels.stats.multitest import multipletests
-    p = table[["p_delong", "p_mcnemar"]].to_numpy()
-    fixed, known = p.copy(), ~np.isnan(p)
-    if known.any(): fixed[known] = multipletests(p[known], method="holm")[1]
-    return table.assign(holm_delong=fixed[:, 0], holm_mcnemar=fixed[:, 1])
+    p = np.asarray(p, float)
+    if max(len(p), family) < 2: return p
+    all_of_them = np.r_[np.where(np.isnan(p), 1, p), np.ones(max(0, family - len(p)))]
+    return np.where(np.isnan(p), np.nan, multipletests(all_of_them, method="holm")[1][:len(p)] if len(p) else p)
 
 def compare_arms(
-    predictions:pd.DataFrame, # long: `backbone arm seed side patient_id label probability synthetic`
+    predictions:pd.DataFrame, # long: `backbone arm seed side image patient_id label probability synthetic`
     pairs:list,               # (before, after), as `arms.comparisons_of` gives them
-    n:int=2000,               # resamples
+    n:int=2000,               # resamples, for recall at 90% specificity
     seed:int=0,               # of them
 ) -> pd.DataFrame:            # a line a backbone and pair; differences are after minus before
     """Differences of recall, specificity, areas, Brier score and recall at 90% specificity (each arm's and seed's
-    threshold fixed on its valid rows), and the relative gain of recall, with 95% intervals: DeLong's for the AUC, else
-    of a paired bootstrap of patients and, where there are several, of seeds. Real test rows alone; `holm_*` are
-    corrected over the table."""
+    threshold fixed on its valid rows), and the relative gain of recall, with 95% intervals of patients and, where there
+    are several, of seeds: `areas.delong` for the AUC, else `differences`. `p_recall` tests the mean recall at .5 of the
+    seeds, patients being clusters. No p-value is corrected here: `correct` does."""
     rows = []
     for backbone, test, valid in each_backbone(predictions):
         for before, after in pairs:
@@ -87,26 +53,93 @@ def compare_arms(
             if not seeds: continue
             of = lambda side, arm: side[arm]._replace(prob=side[arm].prob[[side[arm].seeds.index(o) for o in seeds]])
             a, b = (of(test, o) for o in (before, after))
-            rests_on = dict(n=len(a.label), positives=int(a.label.sum()), seeds=len(seeds))
+            ill, well = (len(set(a.patients[o])) for o in (a.label, ~a.label))
+            rests_on = dict(n=len(a.label), positives=int(a.label.sum()), positive_patients=ill, negative_patients=well,
+                            seeds=len(seeds), of_seeds=", ".join(map(str, seeds)))
             rows.append(dict(backbone=backbone, before=before, after=after) | rests_on
-                        | _compare(a.label, a.patients, a.prob, b.prob, of(valid, before), of(valid, after), n, seed))
-    return _holm(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=["backbone", "before", "after"])
+                        | _compare(a, b, of(valid, before), of(valid, after), n, seed))
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["backbone", "before", "after"])
+
+def _lacking(o):
+    "What would be needed before anything can be said."
+    counts = {"positive test patients": (o.positive_patients, FEWEST_PATIENTS),
+              "negative test patients": (o.negative_patients, FEWEST_PATIENTS), "seeds": (o.seeds, FEWEST_SEEDS)}
+    few = [f"{n} of the {least} {k} that are needed" for k, (n, least) in counts.items() if n < least]
+    return few or ["the difference of the AUC can't be tested"] * (o.p_delong != o.p_delong)
+
+def _change(o, name):
+    value, low, high = (getattr(o, f"{name}{end}") for end in ("", "_low", "_high"))
+    if value != value: return "-"
+    return f"{value:+.3f} [-]" if low != low else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+def _p(value): return "< .001" if value < .001 else f"= {value:.2g}"
+
+def _sentence(o, family, alpha, marks):
+    pair = f"from {arm_title(o.before)} to {arm_title(o.after)}"
+    beside = f"recall at .5 {_change(o, 'recall')} with specificity {_change(o, 'specificity')}"
+    head = f"{o.backbone}{marks}:"
+    if few := _lacking(o):
+        return (f"{head} whether the data support a gain {pair} can't be said: {', '.join(few)}. AUC "
+                f"{_change(o, 'rocauc')}; {beside}.")
+    sure = o.holm_delong < alpha and o.rocauc
+    what = "do not support a gain" if not sure else "support a gain" if o.rocauc > 0 else "show a loss"
+    over = f"; by Holm over {family} backbones p {_p(o.holm_delong)}" if family > 1 else ""
+    tested = f"p {_p(o.p_delong)} (DeLong{over}; two-sided at {alpha:.1%})".replace(".0%", "%")
+    return f"{head} the data {what} {pair}: AUC {_change(o, 'rocauc')}, {tested}; {beside}, p {_p(o.p_recall)}."
+
+def _marks(o):
+    "What keeps a comparison from being the one that was planned."
+    read = lambda name: str(getattr(o, name, "no"))
+    paper = ["protocol 'paper', which is leaky"] * (read("protocol") == "paper")
+    interim = [f"interim ({read('interim')})"] * (read("interim") != "no")
+    return "".join(f", {what}" for what in [*paper, *interim,
+                                            *[f"exploratory ({read('exploratory')})"] * (read("exploratory") != "no")])
+
+def _no_line(plan, comparisons):
+    "Which verdicts that were planned can't be given, or why none was."
+    if plan is None: return [] if len(comparisons) else ["No verdict: there is no comparison of the primary pair."]
+    if not plan["primary"] and comparisons.empty:
+        lost = ", ".join(o for o in PRIMARY if o not in plan["arms"])
+        return [f"No verdict: no primary comparison was planned ({' to '.join(map(arm_title, PRIMARY))} needs {lost}, "
+                "which isn't among the arms)."]
+    if not plan["primary"]: return []
+    pair = " and ".join(map(arm_title, plan["primary"]))
+    lost = [o for o in plan["backbones"] if o not in set(comparisons["backbone"])]
+    return [f"{o}: no verdict, as {pair} have no finished seed in common." for o in lost]
+
+def correct(
+    comparisons:pd.DataFrame, # of `compare_arms`, with the marks of `plan.mark_plan` where there are any
+    before:str=None,          # the pair that is asked about; None: the one that is marked as primary, else Real-Meta
+    after:str=None,           # to Ensemble
+) -> pd.DataFrame:            # and `family holm_delong`, nan for other pairs
+    "Holm's correction of the primary pair's p-values of the AUC over the backbones that were planned; no other is one."
+    if comparisons.empty: return comparisons
+    at, as_planned = _primary(comparisons, before, after).to_numpy(), _as_planned(comparisons).to_numpy()
+    p, planned = comparisons["p_delong"].to_numpy(float), 0
+    if "planned_backbones" in comparisons and at.any(): planned = int(comparisons["planned_backbones"].iloc[0])
+    family, fixed = np.full(len(p), np.nan), np.full(len(p), np.nan)
+    for own in at, at & as_planned: # what was added later costs the planned ones nothing
+        family[own], fixed[own] = max(planned, own.sum()), holm(p[own], planned)
+    return comparisons.assign(family=family, holm_delong=fixed)
+
+def _primary(table, before, after):
+    if before is None and "primary" in table: return table["primary"] == "yes"
+    return (table["before"] == (before or PRIMARY[0])) & (table["after"] == (after or PRIMARY[1]))
+
+def _as_planned(table):
+    return table["exploratory"] == "no" if "exploratory" in table else pd.Series(True, table.index)
 
 def verdict(
-    comparisons:pd.DataFrame,      # of `compare_arms`
-    before:str="real-meta",        # the comparison that was declared before the run:
-    after:str="real-synth-meta",   # from this arm to that
+    comparisons:pd.DataFrame, # of `compare_arms`, or of a study's comparisons.csv
+    before:str=None,          # the comparison that is asked about: from this arm; None: the study's primary one, which
+    after:str=None,           # is Real-Meta to Ensemble where nothing else was planned
+    plan:dict=None,           # the study's plan.json: what it planned and hasn't is said, too
+    alpha:float=None,         # two-sided; None: the plan's, else .05
 ) -> str: # a sentence a backbone
-    """Whether the data support a gain: the ranking of patients must improve (AUC, DeLong, two-sided 5%). Recall at .5
-    stands beside it with specificity, as both move with the threshold."""
-    said = []
-    for o in comparisons[(comparisons["before"] == before) & (comparisons["after"] == after)].itertuples():
-        better = o.p_delong < .05 and o.rocauc > 0
-        worse = o.p_delong < .05 and o.rocauc < 0
-        what = "support a gain" if better else "show a loss" if worse else "do not support a gain"
-        luck = "" if o.seeds > 1 else "; one seed, so that the luck of training isn't covered"
-        change = lambda k: f"{getattr(o, k):+.3f} [{getattr(o, f'{k}_low'):+.3f}, {getattr(o, f'{k}_high'):+.3f}]"
-        said.append(f"{o.backbone}: the data {what} from {arm_title(before)} to {arm_title(after)}: AUC "
-                    f"{change('rocauc')}, p = {o.p_delong:.2g} (DeLong); recall at .5 {change('recall')} with "
-                    f"specificity {change('specificity')}{luck}.")
-    return "\n".join(said)
+    """Whether the data support a gain: the ranking of patients must improve (AUC, DeLong, Holm's correction over the
+    backbones). Recall at .5 stands beside it with specificity, as both move with the threshold. With fewer than ten
+    test patients of a class or three seeds nothing is said but what would be needed."""
+    at = _primary(comparisons, before, after)
+    table = correct(comparisons, before, after)[at]
+    return "\n".join([_sentence(o, int(o.family), alpha or getattr(o, "alpha", ALPHA), _marks(o)) for o in table.itertuples()]
+                     + _no_line(plan, table))

@@ -15,6 +15,7 @@ from .learner import training_settings
 from .minority import *
 from .phantom import is_drawn
 from .rows import split_method
+from .plan import *
 from .runs import *
 
 __all__ = ["PAPER_ARMS", "Study", "Synthesis"]
@@ -77,13 +78,18 @@ class Study:
         split_seed:int=0,          # of the paper's split
         data:str="",               # what the rows are, for tables
         track:str="",              # trackers, as in `tracked`
+        primary=None,              # (before, after): the comparison of the verdict; None: the plan's, in a new plan
+                                   # Real-Meta to Ensemble
+        alpha:float=None,          # its error rate; None: the plan's, in a new plan .05
     ):
-        "ValueError for an arm, protocol, epoch rule or fusion that isn't known, and for a grid without cells."
+        """ValueError for an arm, protocol, epoch rule, fusion or primary comparison that isn't known, and for a grid
+        without cells."""
         given = dict(protocol=protocol, epoch_rule=epoch_rule, fusion=fusion)
         for name, known in dict(protocol=PROTOCOLS, epoch_rule=EPOCH_RULES, fusion=FUSION_NAMES).items():
             if given[name] not in known:
                 raise ValueError(f"{name}={given[name]!r} is not known; use {' or '.join(known)}.")
         for o in arms: parse_arm(o)
+        check_primary(primary, alpha, arms)
         if not (backbones and arms and seeds): raise ValueError("A study needs at least a backbone, an arm and a seed.")
         if protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; `split_paper` comes after
         store_attr(but="gan,out,backbones")
@@ -153,7 +159,7 @@ class Study:
         synth = [c for c in todo if c.arm.synth]
         sets = {}
         for c in synth: sets.setdefault(c.settings["seed"], set()).add((c.settings["n"], c.settings["policy"]))
-        self.out.mkdir(parents=True, exist_ok=True)
+        self.plan()
         log = lambda seed: None if loud else self.out/f"synthesis-{seed}.txt"
         jobs = [Synthesis(self.rows, seed, sorted(o), self.gan, log(seed), self.track)
                 for seed, o in sets.items()]
@@ -166,6 +172,19 @@ class Study:
             if e := failed.get(c.settings["seed"]): self.errors[c] = f"{c}: not run, as the {e}"
         self._all(engine, [c for c in synth if c not in self.errors], "Cells with synthetic rows")
         return self
+
+    @property
+    def split_rows(self):
+        "The rows on the sides that are scored."
+        return self.rows if self.protocol == "clean" else split_paper(self.rows, self.split_seed)
+
+    def plan(self) -> dict: # as `declare_plan` gives it
+        "What was planned for these test rows: written now, before the first cell, where nothing was before."
+        def declare():
+            finished = sum((c.folder/"scores.json").exists() for c in self.cells.values())
+            rows = self.split_rows
+            return declare_plan(self.out, self.about, rows[rows["split"] == "test"], self.primary, self.alpha, finished)
+        return agreed(declare)
 
     def _all(self, engine, jobs, what):
         "Run jobs until none is busy elsewhere; remember what failed."
@@ -212,7 +231,6 @@ class Study:
                  "synthetic metadata cat_names cont_names split_seed data").split()
         neg, pos = classes(self.rows)
         gan = {f"gan_{k}" if k != "gan" else k: self.gan[k] for k in ("gan", "epochs", "size")}
-        sides = self.rows if self.protocol == "clean" else split_paper(self.rows, self.split_seed)
-        known = dict(split=split_method(sides), drawn=is_drawn(self.rows), training=training_settings(),
-                     gan_training=gan_training(self.gan["gan"], self.gan["epochs"]))
+        known = dict(split=split_method(self.split_rows), drawn=is_drawn(self.rows), training=training_settings(),
+                     gan_training=gan_training(self.gan["gan"], self.gan["epochs"]), data_digest=self._digest(None))
         return {o: getattr(self, o) for o in names} | gan | known | dict(negative=neg, positive=pos, versions=versions())

@@ -15,6 +15,7 @@ from .compare import verdict
 from .figures import *
 from .files import atomic, few
 from .phantom import is_drawn
+from .plan import looks, read_plan
 from .quality import plot_memorised
 from .readers import read_rows
 from .synthesis import plot_synthetic, read_manifest
@@ -150,6 +151,15 @@ def _not_compared(study, plan):
         why = [o for o in (told(arm, own) for arm in pair) if o] or ["no seed of both is finished"]
         yield f"{backbone}: {title} aren't compared, as {' and '.join(why)}."
 
+def _planned(study, p):
+    "What was said before the first cell, and how often its test rows were looked at."
+    seen = looks(study.out, p["test_rows"])
+    pair = " to ".join(map(arm_title, p["primary"])) if p["primary"] else "none"
+    return (f"The plan ({p['digest']}) was written at {p['time']}: backbones {', '.join(p['backbones'])}; arms "
+            f"{', '.join(map(arm_title, p['arms']))}; seeds {', '.join(map(str, p['seeds']))}; primary comparison: {pair}, "
+            f"by AUC, two-sided at {p['alpha']:.1%} over the backbones. All else is exploratory. Results on these test rows "
+            f"that {study.out.name} knows of: {seen}.")
+
 def _families(arms):
     "Arms that belong in one figure: the plain ones; and variants, beside the plain ones that they are compared with."
     plain, res = [o for o in arms if "+" not in o], {}
@@ -222,15 +232,18 @@ def report(
     names = [*s.get("cat_names", ("sex", "view")), *s.get("cont_names", ("age",))]
     drawn = drawn_note(s) or drawn_note(s | dict(drawn=is_drawn(rows)))
     page = _Page(folder/"figures", [o for o in (drawn, leaky_note(s, rows)) if o])
-    plan = json.loads(file.read_text(encoding="utf-8")) if (file := folder/"plan.json").exists() else None
+    plan = read_plan(file) if (file := folder/"plan.json").exists() else None
     over = "mean over seeds" if predictions["seed"].nunique() > 1 else f"seed {predictions['seed'].iloc[0]}"
     page.section("What was run", scores=True).text(_what(study))
     for o in verdict(study.comparisons).splitlines(): page.text(o, "verdict")
     for o in _not_compared(study, plan): page.text(o)
+    if plan: page.text(_planned(study, plan))
     page.section("Cohort").table(study.flow, "Rows left at each step, and on each side")
     page.table(characteristics(rows, names), "Who is on which side")
     page.section("Table 1", scores=True).table(study.table1, "Recall on the test rows at .5 [95% interval], and gains")
-    page.section("Comparisons").table(study.comparisons, "Differences [95% interval]; at 90: 90% specificity on valid")
+    caption = ("Differences [95% interval of patients, and of seeds where there are several]; at 90: 90% specificity on "
+               "valid; holm: over the backbones of the primary comparison; no other p is corrected")
+    page.section("Comparisons").table(study.comparisons, caption)
     caption = (f"{over.capitalize()} [95% interval]{' sd' * over.startswith('mean')}; at 90: 90% specificity on valid; "
                "corrected: after the prior shift")
     page.section("All metrics", scores=True).table(study.metrics, caption)

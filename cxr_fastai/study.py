@@ -9,11 +9,29 @@ from .compare import *
 from .distributed import *
 from .formats import *
 from .grid import *
+from .plan import *
 from .runs import *
 from .subgroups import interactions, subgroups
 from .tables import *
 
 __all__ = ["print_study", "run_study", "save_study"]
+
+def _pairs(study, plan):
+    "What is compared; the primary comparison first."
+    primary = tuple(study.primary or plan["primary"] or PRIMARY)
+    pairs = comparisons_of(study.arms)
+    return [primary] * (set(primary) <= set(study.arms)) + [o for o in pairs if tuple(o) != primary]
+
+def _table1(predictions, scored, compared, score):
+    "Table 1 over the seeds that all its arms have, so that a gain is over the seeds of its recalls."
+    plain = predictions[predictions["arm"].isin(ARMS)]
+    arms = plain.groupby("backbone")["arm"].nunique()
+    by_seed = plain.groupby(["backbone", "seed"])["arm"].nunique()
+    whole = {(backbone, seed) for (backbone, seed), n in by_seed.items() if n == arms[backbone]}
+    whole |= {o for o in by_seed.index if not any(o[0] == backbone for backbone, _ in whole)} # none in common: no gains
+    kept = plain[[o in whole for o in zip(plain["backbone"], plain["seed"])]]
+    if len(kept) == len(plain): return table1(scored, compared)
+    return table1(score(kept), compare_arms(kept, GAINS))
 
 def save_study(
     study:Study, # after `run`
@@ -23,19 +41,30 @@ def save_study(
     predictions, cells = study.collect()
     if predictions is None: raise CellError(f"No cell is finished: {few(cells['error'])}")
     folder = study.out/f"study-{settings_digest({str(k): c.folder.name for k, c in study.cells.items()})}"
-    stamp = hashlib.sha256(predictions.to_csv().encode() + cells.to_csv().encode()).hexdigest()
+    plan, about = study.plan(), study.about
+    results, listed = (hashlib.sha256(o.to_csv().encode()).hexdigest()[:16] for o in (predictions, cells))
+    stamp = settings_digest(dict(results=results, cells=listed, plan=plan["digest"], primary=study.primary,
+                                 alpha=study.alpha, version=about["versions"]["cxr_fastai"]))
     if (folder/"stamp").exists() and (folder/"stamp").read_text() == stamp: return folder
     (folder/"stamp").unlink(missing_ok=True)
-    rows = study.rows if study.protocol == "clean" else split_paper(study.rows, study.split_seed)
-    write_json(folder/"settings.json", study.about)
+    rows = study.split_rows
+    look_at(study.out, rows[rows["split"] == "test"], folder.name, settings_digest(about), results)
+    for name, o in dict(settings=about, plan=plan).items(): write_json(folder/f"{name}.json", o)
     save_rows(rows, folder/"rows.csv")
-    compared = compare_arms(predictions, comparisons_of(study.arms))
-    scored, by_seed = score_tables(predictions, cells, study.epoch_rule, study.protocol)
+    marked = lambda table: mark_plan(table, plan, about, study.primary, study.alpha)
+    compared = correct(marked(compare_arms(predictions, _pairs(study, plan))))
+    def score(lines):
+        known = pd.MultiIndex.from_frame(lines[["backbone", "arm", "seed"]]).unique()
+        own = cells[pd.MultiIndex.from_frame(cells[["backbone", "arm", "seed"]]).isin(known)]
+        both = score_tables(lines, own, study.epoch_rule, study.protocol)
+        return [mark_scores(o, lines, plan, about) for o in both]
+    scored, by_seed = score(predictions)
     names = [*study.cat_names, *study.cont_names]
     plain = dict(flow=flow_table(rows), cells=cells, predictions=predictions, scores=scored, scores_by_seed=by_seed)
     for name, table in plain.items():
         with atomic(folder/f"{name}.csv") as tmp: table.to_csv(tmp, index=False)
-    printed = dict(table1=table1(scored, compared), metrics=metrics_table(scored), comparisons=compared,
+    printed = dict(table1=_table1(predictions, scored, compared, lambda o: score(o)[0]), metrics=metrics_table(scored),
+                   comparisons=compared,
                    subgroups=subgroups(predictions, rows, names), interactions=interactions(predictions, rows, names))
     for name, table in printed.items(): save_table(table, folder/name)
     with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
@@ -57,6 +86,8 @@ def run_study(
     lr:float=1e-3,         # largest learning rate of the one-cycle schedule
     seeds:str="0",         # of the CycleGAN, initialisation, augmentation and shuffling; '0,1,2' repeats every arm
     arms:str="real,meta,real-meta,real-synth-meta", # which arms, in order; there is real-synth, too
+    primary:str="",        # the comparison of the verdict, 'before,after'; the plan's, or Real-Meta to Ensemble
+    alpha:float=None,      # its two-sided error rate over the backbones; the plan's, or .05
     rivals:str="",         # of synthesis, without and with metadata: class-weights, oversample, focal, logit-adjust,
                            # mixup, augment, duplicate
     doses:str="",          # Ensembles with that share of the rows that would balance the classes: '0,1/8,1/4,1/2,1'
@@ -87,7 +118,8 @@ def run_study(
     names = expand_arms(_listed(arms), _listed(rivals), _listed(doses), _listed(policies), _listed(fusions))
     study = Study(rows, _listed(backbones), names, _numbers(seeds), protocol, out, size, epochs, bs, lr, weights,
                   precision, epoch_rule, fusion, synthetic, metadata, gan, gan_epochs, gan_size, split_seed=split_seed,
-                  data="phantom (drawn)" if data == "phantom" else data, track=track)
+                  data="phantom (drawn)" if data == "phantom" else data, track=track,
+                  primary=tuple(_listed(primary)) or None, alpha=alpha)
     say(f"\n{flow_table(rows).to_string(index=False)}\n\n{len(study.cells)} cells; protocol '{protocol}', "
         f"scored at the {epoch_rule} epoch\n", flush=True)
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
@@ -117,5 +149,7 @@ def print_study(
     for o in drawn_note(about), leaky_note(about, read_rows(Path(folder)/"rows.csv")): say(o, end="\n" * bool(o))
     if "positives_synthetic" in shown:
         say("Recall is over the real positives alone, recall_with_synthetic over the synthetic ones, too.")
-    say(verdict(table["comparisons"]))
+    plan = read_plan(Path(folder)/"plan.json")
+    say(verdict(table["comparisons"], plan=plan))
+    say(f"Results on these test rows that {Path(folder).parent} knows of: {looks(Path(folder).parent, plan['test_rows'])}.")
     for o in table["cells"]["error"].dropna().unique(): say(f"MISSING {o}")

@@ -10,11 +10,13 @@ from .draws import at_specificity_draws, resample
 from .intervals import CALIBRATION, calibrated, measured, summary
 from .predictions import each_backbone
 
-__all__ = ["in_words", "metrics_table", "score_table", "score_tables", "span", "table1"]
+__all__ = ["GAINS", "in_words", "metrics_table", "score_table", "score_tables", "span", "table1"]
 
 GAINS = ("real", "real-meta"), ("real-meta", "real-synth-meta") # of the paper's Table 1: one source more at a time
 PROCEDURE = "recall", "specificity", "rocauc", "pr_auc", "brier", "recall_at_90" # whose second interval is in words
-RESTS_ON = ["n", "positives", "seeds", "epoch", "weights", "protocol"] # what stands beside every result
+RESTS_ON = ["n", "positives", "seeds", "epoch", "weights", "protocol", "exploratory"] # what stands beside a result
+
+def _rests_on(table): return [o for o in RESTS_ON if o in table]
 
 def in_words(
     mean:float,            # of seeds
@@ -141,7 +143,7 @@ def metrics_table(
     table = pd.concat([table.assign(words=words), proc.assign(metric=said[0], words=said[1])])
     wide = table.assign(arm=table["arm"].map(arm_title)).pivot_table(
         index=["backbone", "arm"], columns="metric", values="words", aggfunc="first", sort=False)
-    rest = table.assign(arm=table["arm"].map(arm_title)).groupby(["backbone", "arm"], sort=False)[RESTS_ON].first()
+    rest = table.assign(arm=table["arm"].map(arm_title)).groupby(["backbone", "arm"], sort=False)[_rests_on(table)].first()
     return wide.join(rest).reset_index().fillna("-")
 
 def table1(
@@ -159,8 +161,10 @@ def table1(
             line[f"{arm_title(o['arm'])} procedure"] = span(o["proc_low"], o["proc_high"], 2)
         for o in comparisons[comparisons["backbone"] == backbone].itertuples():
             if (o.before, o.after) not in GAINS: continue
-            line[f"Gain {arm_title(o.before)} to {arm_title(o.after)}"] = _gain(o.gain, o.gain_low, o.gain_high)
-        several = {k: ", ".join(map(str, dict.fromkeys(own[k]))) for k in RESTS_ON}
+            theirs = own.loc[own["arm"].isin([o.before, o.after]), "seeds"]
+            line[f"Gain {arm_title(o.before)} to {arm_title(o.after)}"] = (
+                _gain(o.gain, o.gain_low, o.gain_high) if (theirs == o.seeds).all() else "-") # of the same seeds, or none
+        several = {k: ", ".join(map(str, dict.fromkeys(own[k]))) for k in _rests_on(own)}
         used = [o for o in dict.fromkeys(own["weights"][own["arm"] != "meta"])]
         lines.append(line | several | dict(weights=", ".join(used) or "none"))
     return pd.DataFrame(lines)
@@ -173,4 +177,5 @@ def _recall(o):
 
 def _gain(value, low, high):
     text = f"{value:+.1%}" if np.isfinite(value) else "undefined"
+    if np.isnan(low): return f"{text} [-]"
     return f"{text} [{low:+.0%}, {high:+.0%}]".replace("inf%", "inf").replace("nan%", "-")

@@ -1,91 +1,174 @@
-"""Do the study's intervals and tests keep what they promise? Simulated studies whose truth is known: `--help`.
+"""Do the study's intervals, tests and verdicts keep what they promise? Simulated studies whose truth is known: `--help`.
 
-A patient's score is normal, with unit spread and a mean that an arm's skill shifts for the ill; half of its variance is
-the patient's own, a fifth the arm's view of that patient, the rest each training's. Luck moves each model's skill."""
-from cxr_fastai.all import *
+A film's score is normal, with unit spread and a mean that an arm's skill shifts for the ill; half of its variance is
+the film's own (of a patient's films, most of it the patient's), a fifth the arm's view of it, the rest each training's.
+Luck moves each model's skill. Valid rows are half as many other patients. Backbones of a study share no patient here,
+so that all three may err."""
+import gc, time
+import numpy as np, pandas as pd
+from fastcore.basics import store_attr
+from fastcore.script import bool_arg, call_parse
 from scipy.stats import norm
-from statsmodels.stats.multitest import multipletests
+from cxr_fastai.areas import delong
+from cxr_fastai.compare import verdict
+from cxr_fastai.differences import differences
+from cxr_fastai.formats import to_markdown
+from cxr_fastai.draws import at_specificity_draws, resample
+from cxr_fastai.intervals import percentiles, spread
 
-CUT = .6 # where .5 lies on the scale of scores: specificity .73, and recall .72 at an AUC of .80
+CUT, STEEP = .6, 1.5 # where .5 lies on the scale of scores: specificity .73, and recall .72 at an AUC of .80
+FIGURES = "recall", "specificity", "rocauc", "pr_auc", "brier", "recall_at_90"
+PAIR, GAP = ("real-meta", "real-synth-meta"), .03 # of AUC, from .80
 skill = lambda auc: 2**.5 * norm.ppf(auc)
-probability = lambda score: 1/(1 + np.exp(-1.5*(score - CUT)))
+probability = lambda score: 1/(1 + np.exp(-STEEP*(score - CUT)))
 
-def simulate(rng, label, skills, seeds, luck, moved=0.):
-    "Scores `[arms, seeds, n]` and the skills `[arms, seeds]` of the models; `moved`: added to the last arm's scores."
-    n, arms = len(label), len(skills)
-    own, view, noise = rng.normal(size=n), rng.normal(size=(arms, 1, n)), rng.normal(size=(arms, seeds, n))
-    d = np.array(skills)[:, None] + luck*rng.normal(size=(arms, seeds))
-    score = d[..., None]*label + .5**.5*own + .2**.5*view + .3**.5*noise
-    score[-1] += moved
-    return score, d
+class Setting:
+    "What is simulated: sizes of the classes in test, trainings an arm, their luck, and films a patient."
+    def __init__(self,
+        positives:int=64,   # positive test patients; 30% of the paper's 212
+        negatives:int=210,  # negative ones; 30% of its 700
+        seeds:int=3,        # trainings an arm
+        luck:float=.1,      # sd of a model's skill over trainings, in spreads of a score (.1 moves an AUC of .80 by .02)
+        heavy:bool=False,   # luck of Student's t with 3 degrees of freedom
+        films:str="one",    # a patient: 'one', 'four', or 'unequal': one to nine, two on average
+    ): store_attr()
 
-def study(label, score, names):
-    "Predictions of one backbone, as a study has them; another draw of the same patients would be its valid rows."
-    parts = [pd.DataFrame(dict(backbone="net", arm=a, seed=s, side=side, image=np.arange(len(label)),
-                               patient_id=np.arange(len(label)), label=label,
-                               probability=probability(score[i, s]), synthetic=False))
-             for i, a in enumerate(names) for s in range(score.shape[1]) for side in ("valid", "test")]
-    return pd.concat(parts, ignore_index=True)
+    def __repr__(self):
+        tail = ", of heavy tails" * (self.heavy and self.luck > 0)
+        films = dict(one="", four=", 4 films each", unequal=", 1 to 9 films each")[self.films]
+        return f"{self.positives} + {self.negatives} patients{films}, {self.seeds} seed{"s"*(self.seeds > 1)}, luck {self.luck:g}{tail}"
 
-def covered(rng, label, seeds, luck, sets, draws):
-    "(1) How often 95% intervals hold the truth: of these models, and of the difference that training gives on average."
-    hits = {k: [] for k in ("recall", "specificity", "AUC", "difference of recall", "difference of AUC")}
-    for _ in range(sets):
-        score, d = simulate(rng, label, [skill(.80), skill(.83)], seeds, luck)
-        at = resample(np.arange(len(label)), label, draws, rng.integers(2**31))
-        found = spread(label, probability(score[0]), at, calibration=False)
-        truth = dict(recall=norm.cdf(d[0] - CUT).mean(), specificity=norm.cdf(CUT), rocauc=norm.cdf(d[0]/2**.5).mean())
-        for k, (name, v) in zip(hits, truth.items()): hits[k].append(found.low[name] <= v <= found.high[name])
-        names = ["real", "real-meta"]
-        o = compare_arms(study(label, score, names), [tuple(names)], draws, int(rng.integers(2**31))).iloc[0]
-        mean = lambda auc: (norm.cdf((skill(auc) - CUT)/(1 + luck**2)**.5), norm.cdf(skill(auc)/(2 + luck**2)**.5))
-        recall, area = np.subtract(mean(.83), mean(.80))
-        hits["difference of recall"].append(o.recall_low <= recall <= o.recall_high)
-        hits["difference of AUC"].append(o.rocauc_low <= area <= o.rocauc_high)
-    return {f"95% interval of {k} holds the truth": np.mean(v) for k, v in hits.items()}
+    def lucks(self, rng, shape):
+        "Of trainings, sd `luck`."
+        drawn = rng.standard_t(3, shape)/3**.5 if self.heavy else rng.normal(size=shape)
+        return self.luck*drawn
 
-def false_alarms(rng, label, seeds, luck, sets, backbones=3):
-    "(2) Studies of which any Holm-corrected p-value is below .05 though all arms are alike."
-    pairs, wrong = [(0, 1), (0, 2), (1, 2)], 0
-    for _ in range(sets):
-        p = []
-        for _ in range(backbones):
-            prob = probability(simulate(rng, label, [skill(.80)]*3, seeds, luck)[0])
-            p += [f(label, prob[i], prob[j]) for i, j in pairs for f in (lambda *o: delong(*o)["p"], mcnemar)]
-        wrong += multipletests(p, method="holm")[1].min() < .05
-    return wrong/sets
+    def patients(self, rng, share):
+        "Label and patient of every film of a side."
+        label = np.repeat([1, 0], [max(2, round(o*share)) for o in (self.positives, self.negatives)])
+        many = dict(one=1, four=4).get(self.films) or np.minimum(rng.geometric(.5, len(label)), 9)
+        return np.repeat(label, many), np.repeat(np.arange(len(label)), many)
 
-def reported(rng, label, seeds, luck, sets, gain, moved):
-    "Studies whose verdict is a gain of synthesis, by AUC."
-    names, found = ["real-meta", "real-synth-meta"], 0
-    for _ in range(sets):
-        score, _ = simulate(rng, label, [skill(.80), skill(.80 + gain)], seeds, luck, moved)
-        found += "the data support a gain" in verdict(compare_arms(study(label, score, names), [tuple(names)], n=4))
-    return found/sets
+    def draw(self, rng, d, moved=0., sizes=(1, .5)):
+        """Test and valid rows of one backbone whose arms have skills d `[arms, seeds]`: label and patients `[n]`, and
+        probabilities `[arms, seeds, n]`; `moved` is added to the last arm's scores."""
+        sides = []
+        for share in sizes:
+            label, who = self.patients(rng, share)
+            n, (arms, seeds) = len(label), d.shape
+            own = .8**.5*rng.normal(size=who.max() + 1)[who] + .2**.5*rng.normal(size=n)
+            view, noise = rng.normal(size=(arms, 1, n)), rng.normal(size=(arms, seeds, n))
+            score = d[..., None]*label + .5**.5*own + .2**.5*view + .3**.5*noise
+            score[-1] += moved
+            sides.append((label, who, probability(score)))
+        return sides
+
+class Truth:
+    "What the figures of a model are among all patients, by its skill."
+    def __init__(self, share):
+        s, d = np.linspace(-8, 12, 4001), np.linspace(-3, 6, 901)[:, None]
+        step, ill, well = s[1] - s[0], norm.pdf(s - d), norm.pdf(s)
+        tp, fp = share*norm.sf(s - d), (1 - share)*norm.sf(s)
+        self.d = d[:, 0]
+        self.of = dict(
+            recall=norm.cdf(d - CUT), specificity=np.full(d.shape, norm.cdf(CUT)), rocauc=norm.cdf(d/2**.5),
+            pr_auc=(ill*tp/np.maximum(tp + fp, 1e-300)).sum(1)*step, recall_at_90=norm.cdf(d - norm.ppf(.9)),
+            brier=((share*ill*(1 - probability(s))**2 + (1 - share)*well*probability(s)**2).sum(1)*step))
+
+    def __call__(self, name, d): return np.interp(d, self.d, self.of[name].ravel())
+
+def truths(truth, d):
+    "Differences of the last axis' means between two arms `[2, n]`, and the gain of recall."
+    mean = {k: truth(k, d).mean(-1) for k in FIGURES}
+    return {k: b - a for k, (a, b) in mean.items()} | dict(gain=mean["recall"][1]/mean["recall"][0] - 1)
+
+def compared(test, valid, draws, seed, backbone="net0"):
+    "A line of `compare_arms`, whose functions these are, without the table that it joins by image."
+    label, who, (a, b) = test
+    found = differences(label, who, a, b, valid and (*valid[:2], *valid[2]), draws, seed)
+    area = delong(label, a, b, who)
+    found["rocauc"] = dict(value=area["difference"], low=area["low"], high=area["high"])
+    sizes = {k: len(np.unique(who[label == o])) for k, o in dict(negative_patients=0, positive_patients=1).items()}
+    row = dict(backbone=backbone, before=PAIR[0], after=PAIR[1], seeds=len(a), p_delong=area["p"],
+               p_recall=found["recall"]["p"], **sizes)
+    for k, o in found.items(): row |= {k: o["value"], f"{k}_low": o["low"], f"{k}_high": o["high"]}
+    return row
+
+def single(test, valid, draws, seed):
+    "Intervals of one arm, as `score_table` makes them: name -> (low, high)."
+    (label, who, (prob, _)), (fixed, theirs, (other, _)) = test, valid
+    at = resample(who, label, draws, seed)
+    table = spread(label, prob, at, calibration=False, patients=who)
+    found = {k: (table.low[k], table.high[k]) for k in ("recall", "specificity", "pr_auc", "brier", "rocauc")}
+    moved = at_specificity_draws(label, prob, at, fixed, other, resample(theirs, fixed, draws, seed + 1))["recall"]
+    return found | dict(recall_at_90=percentiles(moved.mean(0)))
+
+def covered(rng, setting, sets, draws):
+    "How often 95% intervals hold the truth: of one arm's models, and of the difference (one seed: of these models)."
+    hits, truth = {}, Truth(setting.positives/(setting.positives + setting.negatives))
+    skills = np.array([skill(.80), skill(.80 + GAP)])[:, None]
+    usual = truths(truth, skills + setting.lucks(rng, (2, 100_000)))
+    for i in range(sets):
+        d = skills + setting.lucks(rng, (2, setting.seeds))
+        test, valid = setting.draw(rng, d)
+        o = compared(test, valid, draws, i)
+        for k, v in (usual if setting.seeds > 1 else truths(truth, d)).items():
+            hits.setdefault(f"difference of {k}" if k != "gain" else k, []).append(o[f"{k}_low"] <= v <= o[f"{k}_high"])
+        for k, (low, high) in single(test, valid, draws, i).items():
+            hits.setdefault(k, []).append(low <= truth(k, d[0]).mean() <= high)
+    return {k: np.mean(v) for k, v in hits.items()}
+
+def reported(rng, setting, sets, gain=0., moved=0., nets=3):
+    "Shares of studies with a verdict of a gain or a loss for any backbone, and whose first recalls are called different."
+    found = dict(gain=0, loss=0, recall=0)
+    skills = np.array([skill(.80), skill(.80 + gain)])[:, None]
+    for i in range(sets):
+        drawn = (setting.draw(rng, skills + setting.lucks(rng, (2, setting.seeds)), moved, [1]) for _ in range(nets))
+        table = pd.DataFrame([compared(test, None, 0, i, f"net{k}") for k, (test, *_) in enumerate(drawn)])
+        said = verdict(table)
+        found["gain"] += ": the data support a gain" in said
+        found["loss"] += ": the data show a loss" in said
+        found["recall"] += table["p_recall"][0] < .05
+    return {k: v/sets for k, v in found.items()}
+
+def false_verdicts(rng, setting, sets):
+    "Any verdict but 'no gain', though the arms are alike; and any difference of the first backbone's recalls."
+    found = reported(rng, setting, sets)
+    return {"a false verdict for any of 3 backbones": found["gain"] + found["loss"],
+            "a false p of the recall": found["recall"]}
+
+def _line(what, setting, value, bar, sets):
+    error, low, high = (value*(1 - value)/sets)**.5, *bar
+    kept = "" if bar == (0, 1) else "kept" if low <= value <= high else "NOT KEPT"
+    words = "" if bar == (0, 1) else f"{low:.1%} to {high:.1%}".replace(".0%", "%")
+    return dict(what=what, studies=str(setting), share=f"{value:.1%} +- {error:.1%}", bar=words, outcome=kept)
 
 @call_parse
 def main(
-    sets:int=1000,      # simulated studies of each kind
-    positives:int=64,   # positive test patients; 30% of the paper's 212
-    negatives:int=210,  # negative ones; 30% of its 700
-    seeds:int=3,        # trainings an arm
-    luck:float=.1,      # sd of a model's skill over trainings, in spreads of a score (.1 moves an AUC of .80 by .02)
-    draws:int=400,      # resamples of an interval
-    seed:int=0,         # of everything
+    sets:int=1000,    # simulated studies a line
+    draws:int=400,    # resamples of an interval that needs them
+    large:bool_arg=True, # also the study of five times as many patients and nine seeds
+    seed:int=0,       # of everything
 ):
     "Simulate studies and print how often their intervals, tests and verdicts are right."
-    rng, start = np.random.default_rng(seed), time.time()
-    label, large = (np.repeat([1, 0], o) for o in ((positives, negatives), (5*positives, 5*negatives)))
-    patients = f"{positives} + {negatives} patients"
-    here, more = f"{patients}, {seeds} seeds", f"{5*positives} + {5*negatives} patients, {3*seeds} seeds"
-    rows = [(k, here, v, "93-97%") for k, v in covered(rng, label, seeds, luck, sets, draws).items()]
-    rows += [(f"one seed: {k}", patients, v, "93-97%") for k, v in covered(rng, label, 1, 0., sets, draws).items()]
-    alarms, nothing = (partial(false_alarms, rng, label, seeds), 1 - reported(rng, label, seeds, luck, sets, 0., .5))
-    rows += [("any false alarm in 3 backbones x 3 comparisons x 2 tests", here, alarms(0., sets), "<= 5.5%"),
-             ("the same, with training luck", here, alarms(luck, sets), ""),
-             ("synthesis adds nothing but a lower threshold: no gain reported", here, nothing, ">= 95%"),
-             ("+.05 AUC planted: found", more, reported(rng, large, 3*seeds, luck, sets, .05, 0.), ">= 80%"),
-             ("+.05 AUC planted: found", here, reported(rng, label, seeds, luck, sets, .05, 0.), "")]
-    table = [dict(what=k, size=n, share=f"{v:.1%} +- {(v*(1 - v)/sets)**.5:.1%}", bar=bar) for k, n, v, bar in rows]
-    print(to_markdown(pd.DataFrame(table)))
-    print(f"\n{sets:,} simulated studies a line, luck {luck}; {time.time() - start:.0f} s")
+    rng, start, lines = np.random.default_rng(seed), time.time(), []
+    gc.freeze() # statsmodels collects garbage in every correction
+    usual, few, any_share, alarm = (.93, .97), (.92, .99), (0, 1), (0, .055)
+    def add(found, setting, bar):
+        for k, v in found.items():
+            lines.append(_line(k, setting, v, bar, sets))
+            print(f"{time.time() - start:6.0f} s  {lines[-1]['share']:>16}  {lines[-1]['outcome']:<8}  {k}: {setting}", flush=True)
+    for setting, bar in ((Setting(), usual), (Setting(12, 40), few), (Setting(films="unequal"), usual),
+                         (Setting(heavy=True), usual), (Setting(seeds=1), usual), (Setting(luck=.3), usual)):
+        add({f"95% interval of {k}": v for k, v in covered(rng, setting, sets, draws).items()}, setting, bar)
+    for setting in (Setting(), Setting(films="four"), Setting(12, 40), Setting(heavy=True, luck=.3), Setting(films="unequal"),
+                    Setting(seeds=1), Setting(6, 40)):
+        add(false_verdicts(rng, setting, sets), setting, alarm)
+    moved = reported(rng, Setting(), sets, moved=.5, nets=1)
+    add({"nothing but a lower threshold: a gain reported": moved["gain"]}, Setting(), alarm)
+    add({"+.05 AUC planted: found": reported(rng, Setting(), sets, .05, nets=1)["gain"]}, Setting(), any_share)
+    if large:
+        more = Setting(320, 1050, 9)
+        add({"+.05 AUC planted: found": reported(rng, more, sets, .05, nets=1)["gain"]}, more, (.8, 1))
+    print(to_markdown(pd.DataFrame(lines)))
+    print(f"\n{sets:,} simulated studies a line; {time.time() - start:.0f} s")

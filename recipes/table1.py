@@ -3,7 +3,10 @@ from cxr_fastai.all import *
 
 @call_parse
 @delegates(run_study)
-def main(**kwargs):
+def main(
+    seeds:str="0,1,2", # of every arm; a verdict needs three
+    **kwargs,
+):
     "Run a grid of backbones, arms and seeds on one split, or go on with it; print Table 1 and write the report."
-    folder = run_study(**kwargs)
+    folder = run_study(seeds=seeds, **kwargs)
     if is_first(): print(f"The report is {report(folder)}")

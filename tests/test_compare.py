@@ -1,7 +1,7 @@
 import numpy as np, pandas as pd, pytest
 from statsmodels.stats.multitest import multipletests
 from cxr_fastai.areas import delong
-from cxr_fastai.compare import compare_arms, mcnemar, verdict
+from cxr_fastai.compare import compare_arms, correct, holm, verdict
 from cxr_fastai.predictions import sides
 from cxr_fastai.scoring import scores
 
@@ -74,16 +74,6 @@ def test_identical_arms_do_not_differ():
     found = delong(label, a, a)
     assert (found["difference"], found["low"], found["high"], found["p"]) == (0, 0, 0, 1)
 
-def test_mcnemar_is_the_exact_test_of_the_decisions_about_positives():
-    from scipy.stats import binomtest
-    label = np.r_[np.ones(40, int), np.zeros(60, int)]
-    a, b = np.full(100, .2), np.full(100, .2)
-    a[:12], b[5:31] = .9, .9 # a alone finds 5, b alone 19
-    a[50:], b[50:90] = .9, .1  # what negatives are called doesn't matter
-    assert mcnemar(label, a, b) == pytest.approx(binomtest(5, 24).pvalue)
-    assert mcnemar(label, a, a) == 1
-    assert mcnemar(label, [a, a, b], [b, b, b]) == pytest.approx(binomtest(5, 24).pvalue) # by the mean over seeds
-
 def long(label, arms, seeds=1):
     "A study's predictions: `arms` name -> `[seeds, n]`, one backbone; valid rows are the test rows."
     parts = [pd.DataFrame(dict(backbone="net", arm=arm, seed=s, side=side, image=[f"{i:03}" for i in range(len(label))],
@@ -106,12 +96,36 @@ def test_a_line_a_comparison_with_differences_and_intervals():
     at_90 = lambda p: np.mean([(x[label == 1] > np.sort(x[label == 0])[int(np.ceil(.9*(label == 0).sum())) - 1]).mean() for x in p])
     assert o["recall_at_90"] == pytest.approx(at_90(b) - at_90(a))
 
-def test_holm_corrects_all_p_values_of_the_table_together():
-    label, a, b = drawn(seeds=2, gap=.8)
-    c = drawn(seeds=2, seed=0, gap=.3)[2]
-    table = compare_arms(long(label, {"real": a, "real-meta": b, "real-synth": c}), [("real", "real-meta"), ("real", "real-synth")], n=50)
-    p = table[["p_delong", "p_mcnemar"]].to_numpy().ravel()
-    assert table[["holm_delong", "holm_mcnemar"]].to_numpy().ravel() == pytest.approx(multipletests(p, method="holm")[1])
+def lines(*p, **columns):
+    "Comparisons of as many backbones, which can be spoken of."
+    change = {f"{k}{end}": .1 for k in ("rocauc", "recall", "specificity") for end in ("", "_low", "_high")}
+    about = dict(before="real-meta", after="real-synth-meta", positive_patients=50, negative_patients=90, seeds=3) | change
+    return pd.DataFrame([dict(backbone=f"net{i}", p_delong=o, p_recall=.5) | about | columns for i, o in enumerate(p)])
+
+def test_holm_is_over_the_backbones_and_counts_those_that_are_missing():
+    p = [.02, .3, .011]
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+    assert holm([.02, np.nan]) == pytest.approx([.04, np.nan], nan_ok=True) and holm([.02], 3)[0] == pytest.approx(.06)
+    assert len(holm([])) == 0
+    other = lines(.001).assign(before="real", after="real-meta")
+    table = correct(pd.concat([lines(*p), other], ignore_index=True))
+    assert table.holm_delong.tolist() == pytest.approx([*holm(p), np.nan], nan_ok=True) # another pair isn't in the family
+    assert table.family.tolist()[:3] == [3, 3, 3]
+    planned = correct(lines(*p).assign(primary="yes", exploratory=["no", "no", "backbone net2 added"], planned_backbones=2))
+    assert planned.holm_delong.tolist() == pytest.approx([.04, .3, .033]) # what is added later costs the planned ones nothing
+
+def test_one_backbone_of_three_is_no_gain_by_luck():
+    assert "net0: the data support a gain" in verdict(lines(.03)) and "Holm" not in verdict(lines(.03))
+    said = verdict(lines(.03, .4, .5)).splitlines()
+    assert all("do not support a gain" in o and "by Holm over 3 backbones p = " in o for o in said)
+
+@pytest.mark.parametrize("few, says", [
+    (dict(seeds=1), "1 of the 3 seeds that are needed"), (dict(seeds=2), "2 of the 3 seeds that are needed"),
+    (dict(positive_patients=9), "9 of the 10 positive test patients that are needed"),
+    (dict(negative_patients=4), "4 of the 10 negative test patients that are needed"), (dict(p_delong=np.nan), "the AUC can't be tested")])
+def test_too_little_is_no_verdict(few, says):
+    said = verdict(lines(1e-9).assign(**few))
+    assert f"can't be said: " in said and says in said and ": the data" not in said
 
 def test_only_seeds_and_real_rows_that_both_arms_have_are_compared():
     label, a, b = drawn(seeds=3, gap=1.)
@@ -139,9 +153,38 @@ def test_the_verdict_is_about_ranking_and_says_what_the_threshold_did(gap, says)
     assert said.startswith(f"net: the data {says} from Real-Meta to Ensemble: AUC ") and "with specificity" in said and said.count("\n") == 0
 
 def test_a_threshold_that_moves_is_no_gain():
-    label, a, _ = drawn(n=300)
+    label, a, _ = drawn(n=300, seeds=3)
     moved = 1/(1 + np.exp(-(np.log(a/(1 - a)) + 1.5)))
     table = compare_arms(long(label, {"real-meta": a, "real-synth-meta": moved}), [("real-meta", "real-synth-meta")], n=100)
-    assert table.recall[0] > .15 and "do not support a gain" in verdict(table) and "one seed" in verdict(table)
+    assert table.recall[0] > .15 and table.p_recall[0] < .01 and "do not support a gain" in verdict(table)
 
-def test_without_the_comparison_there_is_no_verdict(): assert verdict(pd.DataFrame(columns=["before", "after"])) == ""
+def test_without_the_comparison_the_verdict_says_so():
+    assert verdict(pd.DataFrame(columns=["before", "after"])) == "No verdict: there is no comparison of the primary pair."
+    plan = dict(primary=None, arms=["real", "real-meta"], backbones=["net"])
+    assert "needs real-synth-meta, which isn't among the arms" in verdict(pd.DataFrame(columns=["before", "after"]), plan=plan)
+    planned = verdict(lines(.03), plan=dict(primary=["real-meta", "real-synth-meta"], backbones=["net0", "vgg16"]))
+    assert planned.endswith("vgg16: no verdict, as Real-Meta and Ensemble have no finished seed in common.")
+
+def test_a_verdict_says_what_it_rests_on():
+    marked = lines(.001).assign(primary="yes", exploratory="seed 4 added", interim="seed 2 missing", protocol="paper", alpha=.01)
+    said = verdict(marked)
+    assert said.startswith("net0, protocol 'paper', which is leaky, interim (seed 2 missing), exploratory (seed 4 added): the data support")
+    assert "two-sided at 1%" in said and "do not" in verdict(marked.assign(p_delong=.02)) and "p = 0.5." in said
+
+def test_ordinary_differences_are_what_they_were():
+    "Ties, patients with two films, three seeds: the values of version 0.2.0."
+    rng, parts = np.random.default_rng(7), []
+    for side, n in ("valid", 60), ("test", 120):
+        label, hard = (rng.random(n) < .35).astype(int), rng.normal(size=n)
+        about = pd.DataFrame(dict(backbone="net", side=side, image=[f"{side}{i:03}.png" for i in range(n)], patient_id=np.arange(n)*3//4,
+                                  label=label, synthetic=False))
+        for k, arm in enumerate(("real", "real-synth")):
+            for seed in range(3):
+                prob = (1/(1 + np.exp(-((1 + .4*k)*label + hard + .7*rng.normal(size=n) - 1)))).round(3)
+                parts.append(about.assign(arm=arm, seed=seed, probability=prob))
+    found = compare_arms(pd.concat(parts, ignore_index=True), [("real", "real-synth")], n=20).iloc[0]
+    was = dict(recall=0.09629629629629631, specificity=0.04, rocauc=0.06523456790123454, rocauc_low=0.020152114991123703,
+               rocauc_high=0.11031702081134506, pr_auc=0.08196380877684144, brier=-0.025385405555555574,
+               recall_at_90=0.08888888888888889, gain=0.1710526315789474, p_delong=0.005140473494544502)
+    assert {k: float(found[k]) for k in was} == pytest.approx(was, abs=1e-12)
+    assert (found.positive_patients, found.negative_patients, found.of_seeds) == (40, 60, "0, 1, 2")

@@ -46,9 +46,11 @@ def test_table1_is_quiet_and_its_flags_are_run_studys(tmp_path, capsys):
     assert len(list(tmp_path.glob("cells/*/scores.json"))) == 6
 
 def test_calibrate_study_prints_what_was_promised_and_what_is_kept(capsys):
-    recipe("calibrate_study", "--sets", 8, "--draws", 40, "--positives", 20, "--negatives", 40)
+    recipe("calibrate_study", "--sets", 4, "--draws", 20, "--large", "0")
     out = capsys.readouterr().out
-    assert out.count("95% interval of") == 10 and "any false alarm" in out and "+.05 AUC planted: found" in out and ">= 80%" in out
+    table = out[out.index("| what"):]
+    assert table.count("95% interval of") == 6*13 and table.count("a false verdict for any of 3 backbones") == 7 and "NOT KEPT" in table
+    for o in "1 seed,", "12 + 40 patients", "1 to 9 films each", "of heavy tails", "4 films each", "difference of recall_at_90": assert o in table
 
 def test_cyclegan_trains_translates_and_judges(tmp_path, capsys):
     recipe("cyclegan", "--size", 32, "--epochs", 1, "--weights", "none", "--normals", 60, "--out", tmp_path)

@@ -1,11 +1,14 @@
 import json
 from pathlib import Path
-import pandas as pd, pytest
+import numpy as np, pandas as pd, pytest
 from cxr_fastai.arms import ARMS
 from cxr_fastai.audit import audit_table
 from cxr_fastai.cell import CellError
+from cxr_fastai.compare import compare_arms
 from cxr_fastai.grid import Study
-from cxr_fastai.study import print_study, run_study, save_study
+from cxr_fastai.plan import looks, read_plan
+from cxr_fastai.study import _table1, print_study, run_study, save_study
+from cxr_fastai.tables import GAINS, score_table, table1
 
 TINY = dict(backbones="test_resnet", size=32, epochs=1, bs=16, weights="none", normals=60, gan_epochs=1)
 
@@ -20,6 +23,9 @@ def stamps(folder): return {o: o.stat().st_mtime_ns for o in folder.rglob("*") i
 def test_a_study_leaves_what_the_readme_says(run, out):
     names = {o.name for o in run.iterdir()}
     assert names >= {"settings.json", "flow.csv", "rows.csv", "cells.csv", "predictions.csv", "scores.csv", "scores_by_seed.csv"}
+    plan = read_plan(out/"plan.json")
+    assert plan == read_plan(run/"plan.json") and plan["seeds"] == [0, 1] and plan["arms"] == list(ARMS) and plan["finished_before"] == 0
+    assert plan["time"] < min(pd.Timestamp(o.stat().st_mtime, unit="s", tz="UTC").isoformat() for o in out.glob("cells/*/scores.json"))
     assert names >= {f"{o}.{form}" for o in ("table1", "metrics", "comparisons", "subgroups") for form in ("csv", "md", "txt", "tex")}
     settings = json.loads((run/"settings.json").read_text())
     assert settings["protocol"] == "clean" and settings["epoch_rule"] == "last" and settings["positive"] == "Pneumonia"
@@ -33,6 +39,9 @@ def test_the_tables_carry_what_they_rest_on(run):
         table = pd.read_csv(run/f"{name}.csv")
         assert {"n", "positives", "seeds", "epoch", "weights", "protocol"} <= set(table) and (table.seeds == 2).all()
     assert "Gain Real-Meta to Ensemble" in pd.read_csv(run/"table1.csv")
+    compared = pd.read_csv(run/"comparisons.csv")
+    assert compared.primary.tolist() == ["yes", "no", "no", "no"] and set(compared.exploratory) == set(compared.interim) == {"no"}
+    assert compared.holm_delong.notna().tolist() == [True, False, False, False] and set(compared.protocol) == {"clean"}
     groups = pd.read_csv(run/"subgroups.csv")
     assert set(groups.column) == {"sex", "view", "age"} and "Meta" in set(groups.arm)
 
@@ -40,11 +49,12 @@ def test_our_own_epoch_tables_pass_the_audit(run, out):
     for o in pd.read_csv(run/"cells.csv").folder: assert audit_table(out/o/"history.csv").rows.fits.all()
 
 def test_a_finished_study_is_read_back_not_made_again(run, out, capsys):
-    before = stamps(out)
+    before, looked = stamps(out), looks(out, read_plan(out/"plan.json")["test_rows"])
     assert run_study(**TINY, arms=",".join(ARMS), seeds="0,1", out=str(out)) == run
     assert stamps(out) == before
     said = capsys.readouterr().out
-    assert "Table 1" in said and "do not support a gain" in said or "support a gain" in said or "show a loss" in said
+    assert "Table 1" in said and "can't be said: 2 of the 3 seeds that are needed" in said
+    assert f"knows of: {looked}." in said and looks(out, read_plan(out/"plan.json")["test_rows"]) == looked
     assert str(run) in said and "MISSING" not in said and "train_loss" not in said
 
 def test_a_larger_study_is_another_folder_and_keeps_the_cells(run, out):
@@ -52,6 +62,8 @@ def test_a_larger_study_is_another_folder_and_keeps_the_cells(run, out):
     other = run_study(**TINY, arms="real,meta", seeds="0,1,2", out=str(out))
     assert other != run and {k: v for k, v in stamps(out/"cells").items() if k in before} == before
     assert len(list((out/"cells").glob("*-2-*"))) == 2
+    assert set(pd.read_csv(other/"table1.csv").exploratory) == {"seed 2 added"} and len(pd.read_csv(out/"ledger.csv")) == 2
+    assert read_plan(out/"plan.json")["seeds"] == [0, 1]
 
 def test_one_run_prints_its_epoch_tables(out, capsys):
     run_study(**TINY, arms="real,meta", seeds="7", out=str(out))
@@ -76,6 +88,7 @@ def test_a_damaged_cell_is_named_and_the_tables_are_made_anew_without_it(tmp_pat
     assert "is damaged (predictions.csv isn't what was written): delete it" in capsys.readouterr().out
     table = pd.read_csv(folder/"metrics.csv").set_index("arm")
     assert table.seeds["Real"] == 1 and table.seeds["Meta"] == 2
+    assert pd.read_csv(folder/"table1.csv").seeds[0] == 1 # of the seed that both have
 
 def test_the_papers_protocol_is_labelled_and_counts_synthetic_positives(tmp_path, capsys):
     folder = run_study(**TINY | dict(normals=150), arms="real-meta,real-synth-meta", protocol="paper", out=str(tmp_path))
@@ -105,3 +118,20 @@ def test_own_tables_and_columns_make_a_study(rows, tmp_path):
     folder = save_study(study)
     assert set(pd.read_csv(folder/"subgroups.csv").column) == {"smoker", "weight"}
     assert json.loads((folder/"settings.json").read_text())["cat_names"] == ["smoker"]
+
+def test_a_gain_in_table_1_is_over_the_seeds_of_its_recalls():
+    rng, parts = np.random.default_rng(0), []
+    label = np.tile([0, 0, 1], 20)
+    for arm, seeds in (("real", (0, 1, 2)), ("real-meta", (0, 2))): # a cell failed
+        for seed, side in ((s, o) for s in seeds for o in ("valid", "test")):
+            parts.append(pd.DataFrame(dict(backbone="net", arm=arm, seed=seed, side=side, image=[f"{side}{i}" for i in range(60)],
+                                           patient_id=np.arange(60), label=label, probability=(rng.random(60) + label)/2, synthetic=False)))
+    predictions = pd.concat(parts, ignore_index=True)
+    cells = pd.DataFrame([dict(backbone="net", arm=a, seed=s, weights="none", train_prior=.3, prior=.3) for a in ("real", "real-meta") for s in range(3)])
+    about = lambda o: o.arm + o.seed.astype(str)
+    score = lambda lines: score_table(lines, cells[about(cells).isin(about(lines))], n=20)
+    scored, compared = score(predictions), compare_arms(predictions, GAINS, n=20)
+    found = _table1(predictions, scored, compared, score).iloc[0]
+    recall = [float(found[o].split()[0]) for o in ("Real", "Real-Meta")]
+    assert float(found["Gain Real to Real-Meta"].split("%")[0])/100 == pytest.approx(recall[1]/recall[0] - 1, abs=1e-3)
+    assert table1(scored.assign(seeds=np.where(scored.arm == "real", 3, 2)), compared)["Gain Real to Real-Meta"][0] == "-"
