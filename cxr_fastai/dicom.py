@@ -13,10 +13,12 @@ __all__ = ["read_dicom"]
 
 NEEDED = ("Rows Columns SamplesPerPixel BitsAllocated BitsStored PixelRepresentation "
           "PhotometricInterpretation").split()
-TAGS = NEEDED + ("NumberOfFrames HighBit PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept "
+TAGS = NEEDED + ("SOPClassUID NumberOfFrames HighBit PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept "
                  "ModalityLUTSequence VOILUTSequence WindowCenter WindowWidth VOILUTFunction").split()
 JPEG = {"1.2.840.10008.1.2.4." + o: decoder for decoder, group in dict(
     jpeg8_decode="50 51 57 70", jpegls_decode="80 81", jpeg2k_decode="90 91").items() for o in group.split()}
+PIXELS, FLOATS = (0x7FE0, 0x10), ((0x7FE0, 8), (0x7FE0, 9))
+DICOMDIR = "1.2.840.10008.1.3.10" # the index of a disk
 RLE, DEFLATED = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99"
 COST = dict(jpeg2k_decode=8, jpegls_decode=4, jpeg8_decode=4) # bytes a pixel at the peak, measured
 BAND = 2**18 # pixels that are worked on at a time
@@ -54,7 +56,7 @@ def _ends_early(f, ds):
         for _ in data_element_generator(f, False, True, stop_when=lambda tag, vr, n: tag >> 16 != 2): pass
         for _ in data_element_generator(f, *ds.original_encoding): pass
     except Exception: return True # EOFError, or of a length that is nonsense
-    return "Rows" in ds
+    return "Rows" in ds or "SOPClassUID" not in ds and ds.file_meta.get("MediaStorageSOPClassUID") != DICOMDIR
 
 def _check(ds):
     "RadiographError for what no film's header says."
@@ -114,7 +116,7 @@ def _native(f, ds, uid, length):
 def _pixels(f, ds, uid, length):
     "Stored values `[Rows, Columns]`, their unused bits as they are."
     import pydicom
-    check_pixels(ds.Rows * ds.Columns, COST.get(JPEG.get(uid), 16 if uid == RLE else max(4, ds.BitsAllocated // 8 + 2)))
+    check_pixels(ds.Rows * ds.Columns, COST.get(JPEG.get(uid), 8 if uid == RLE else max(4, ds.BitsAllocated // 8 + 2)))
     if not uid.is_encapsulated: x = _native(f, ds, uid, length)
     elif uid in JPEG: x = _decompressed(f, ds, uid)
     else: x = pydicom.pixels.pixel_array(f)
@@ -220,7 +222,8 @@ def read_dicom(
         if tag is None:
             if _ends_early(f, ds): raise EOFError("the file ends before its pixels")
             raise RadiographError("is DICOM without an image; leave it out")
-        if tag[1] != 0x10: raise RadiographError("holds float values, which have no white; save it with 8 or 16 bits")
+        if tag in FLOATS: raise RadiographError("holds float values, which have no white; save it with 8 or 16 bits")
+        if tag != PIXELS: raise EOFError(f"its elements can't be followed beyond {tag[0]:04x},{tag[1]:04x}")
         _check(ds)
         steps = _modality(ds), _windowed(ds), _padding(ds)
     except (RadiographError, EOFError, MemoryError): raise

@@ -29,7 +29,7 @@ def _is_file(path):
 
 def _is_image(file):
     "By its first bytes, whatever its name; a name alone is believed, too, so that a damaged image is told of."
-    return file.suffix.lower() in SUFFIXES or kind_of_file(file) != ""
+    return file.suffix.lower() in SUFFIXES or file.name != "DICOMDIR" and kind_of_file(file) != ""
 
 def _walk(folder):
     "Every file below a folder, in the order of names; hidden files and folders are left out."

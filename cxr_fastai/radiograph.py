@@ -75,11 +75,14 @@ def _shallow_gray(im, deep):
     "Luminance; what is transparent lies over black. `deep`: a colour file of 16 bits, of which Pillow keeps the upper 8."
     clear = im.has_transparency_data
     if im.mode == "L" and not clear: return im
-    out, seen = Image.new("L", im.size), 0
-    for o in _bands(im): # a film of usual size is one
-        gray, alpha = _over_black(im.crop(o)) if clear else (im.crop(o).convert("L"), 255)
-        out.paste(gray, o)
-        seen = max(seen, alpha)
+    def drawn(part): return _over_black(part) if clear else (part.convert("L"), 255)
+    if len(boxes := list(_bands(im))) == 1: out, seen = drawn(im) # a film of usual size
+    else:
+        out, seen = Image.new("L", im.size), 0
+        for o in boxes:
+            gray, alpha = drawn(im.crop(o))
+            out.paste(gray, o)
+            seen = max(seen, alpha)
     if not seen: raise RadiographError("is transparent throughout; leave it out")
     if deep and out.getextrema()[1] < 64:
         raise RadiographError("has 16-bit colours that stay below a quarter of white; save it as gray")

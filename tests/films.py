@@ -51,3 +51,6 @@ def compressed(path, x, frame, syntax, **tags):
     ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
     ds.save_as(path)
     return path
+
+CODECS = dict(JPEGLosslessSV1=("ljpeg_encode", dict(bitspersample=12)), JPEGLossless=("ljpeg_encode", {}),
+              JPEGLSLossless=("jpegls_encode", {}), JPEG2000Lossless=("jpeg2k_encode", dict(codecformat="j2k")))

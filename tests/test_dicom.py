@@ -1,7 +1,7 @@
 import sys
 import numpy as np, pytest
 from cxr_fastai.radiograph import RadiographError, read_radiograph
-from films import compressed, dicom, lut, ramp
+from films import CODECS, compressed, dicom, lut, ramp
 
 def test_dicom_window_is_black_and_white_at_its_ends(tmp_path):
     x = np.array([[0, 999, 1000, 1500, 2000, 4095]], np.uint16)
@@ -77,9 +77,6 @@ def test_dicom_is_told_by_its_bytes_and_resized(tmp_path):
     (lambda p: dicom(p, ramp(dtype=np.uint16), Rows=400), "contradicts .*48,000 bytes of pixels, and 4,800 follow")])
 def test_dicom_refusals_say_why(tmp_path, make, match):
     with pytest.raises(RadiographError, match=f"x.dcm .*{match}"): read_radiograph(make(tmp_path/"x.dcm"))
-
-CODECS = dict(JPEGLosslessSV1=("ljpeg_encode", dict(bitspersample=12)), JPEGLossless=("ljpeg_encode", {}),
-              JPEGLSLossless=("jpegls_encode", {}), JPEG2000Lossless=("jpeg2k_encode", dict(codecformat="j2k")))
 
 @pytest.mark.parametrize("syntax", CODECS)
 def test_compressed_dicom_is_what_was_compressed(tmp_path, syntax):
@@ -215,3 +212,19 @@ def test_signed_values_survive_compression(tmp_path):
     want = read_radiograph(dicom(tmp_path/"raw.dcm", x, **window))
     file = compressed(tmp_path/"x.dcm", x, codecs.jpegls_encode(x.view(np.uint16)), "JPEGLSLossless", **window)
     np.testing.assert_array_equal(read_radiograph(file), want)
+
+def test_float_pixels_are_refused(tmp_path):
+    import pydicom
+    file = dicom(tmp_path/"x.dcm", ramp(dtype=np.uint16))
+    ds = pydicom.dcmread(file)
+    del ds.PixelData
+    ds.FloatPixelData = ramp().astype("<f4").tobytes()
+    ds.save_as(file)
+    with pytest.raises(RadiographError, match="holds float values"): read_radiograph(file)
+
+def test_bands_give_the_same_pixels(tmp_path, monkeypatch):
+    import cxr_fastai.dicom as module
+    file = dicom(tmp_path/"x.dcm", ramp(dtype=np.uint16, top=4095), PixelPaddingValue=0)
+    whole = read_radiograph(file)
+    monkeypatch.setattr(module, "BAND", 100)
+    np.testing.assert_array_equal(read_radiograph(file), whole)

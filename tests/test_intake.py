@@ -61,11 +61,12 @@ def test_a_folders_files_are_told_by_their_first_bytes(tmp_path):
     Image.new("L", (48, 48)).save(tmp_path/"film.jfif", format="JPEG")
     Image.new("L", (48, 48)).save(tmp_path/"film.dat", format="TIFF")
     (tmp_path/"lost.dcm").write_bytes(b"")
+    dicom(tmp_path/"DICOMDIR") # the index of a disk
     for o in ("README.md", "table.csv", "film.bmp", "x.dcm.txt"): (tmp_path/o).write_text("BM no image")
     found = {o["image"]: o for o in new_patients(tmp_path, CARD)}
     assert set(found) == {"1.2.840.113619.2.55", "SCAN.PNG", "x.img", "bare", "film.jfif", "film.dat", "lost.dcm"}
     assert found["x.img"]["age"] == found["bare"]["age"] == 60
-    assert passed_over(tmp_path) == (4, "README.md, film.bmp, table.csv and 1 more")
+    assert passed_over(tmp_path) == (5, "DICOMDIR, README.md, film.bmp and 2 more")
     assert passed_over(tmp_path/"table.csv") == (0, "")
 
 def test_a_header_that_pydicom_cannot_convert_is_its_own_rows_error(tmp_path):

@@ -36,7 +36,7 @@ def test_every_extra_that_a_sentence_names_is_there():
 
 def test_without_any_extra_everything_is_imported():
     "As after a plain install: what only an extra brings is hidden."
-    absent = "accelerate captum onnx onnxruntime onnxscript pydicom ray tensorboard wandb mlflow torch_fidelity pdoc nbclient".split()
+    absent = "accelerate captum onnx onnxruntime onnxscript pydicom imagecodecs ray tensorboard wandb mlflow torch_fidelity pdoc nbclient".split()
     code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import cxr_fastai.all, cxr_fastai.cli, cxr_fastai.doctor"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=os.environ | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

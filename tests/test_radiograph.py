@@ -4,7 +4,7 @@ import numpy as np, pytest
 from PIL import Image
 from cxr_fastai.radiograph import MAX_PIXELS, RadiographError, decode_radiograph, read_radiograph, white_of
 from conftest import SHARED, needs_nih
-from films import dicom, png_header, ramp, tiff
+from films import CODECS, compressed, dicom, png_header, ramp, tiff
 
 RGBA = "00001054_002.png", "00000773_001.png", "00004808_003.png"
 
@@ -135,6 +135,9 @@ def saved(folder, name):
     "A noisy radiograph in each format, so that every byte of the file matters."
     x = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
     if name == "x.dcm": return dicom(folder/name, x.astype(np.uint16))
+    if codec := CODECS.get(name.split(".")[0]):
+        frame = getattr(pytest.importorskip("imagecodecs"), codec[0])(x.astype(np.uint16), **codec[1])
+        return compressed(folder/name, x.astype(np.uint16), frame, name.split(".")[0])
     Image.fromarray(x).save(folder/name)
     return folder/name
 
@@ -153,7 +156,7 @@ def test_a_file_cut_anywhere_is_refused_or_whole(tmp_path, name):
         read_radiograph(file)
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif", "x.dcm"])
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif", "x.dcm", *(f"{o}.dcm" for o in CODECS)])
 def test_damaged_bytes_give_an_image_or_a_radiograph_error(tmp_path, name):
     file, rng = saved(tmp_path, name), np.random.default_rng(1)
     data = np.frombuffer(file.read_bytes(), np.uint8)
@@ -303,3 +306,13 @@ def test_pictures_whose_decoding_takes_more_have_fewer_pixels(tmp_path):
     (tmp_path/"g.png").write_bytes(data)
     with pytest.raises(RadiographError, match="claims 81 million pixels, more than the 50 million"):
         read_radiograph(tmp_path/"g.png")
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
+def test_bands_give_the_same_pixels(tmp_path, monkeypatch, mode):
+    import cxr_fastai.radiograph as module
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2**16, (41, 30), np.uint16) if mode == "I;16" else rng.integers(0, 256, (41, 30, len(mode)), np.uint8)
+    Image.fromarray(x).save(tmp_path/"x.png")
+    whole = read_radiograph(tmp_path/"x.png")
+    monkeypatch.setattr(module, "BAND", 64)
+    np.testing.assert_array_equal(read_radiograph(tmp_path/"x.png"), whole)
