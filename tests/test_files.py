@@ -1,8 +1,12 @@
 import ast, errno, io, json, os, re, signal, subprocess, sys, time
 from pathlib import Path
-import pytest
+import numpy as np, pandas as pd, pytest, torch
+from PIL import Image
 from cxr_fastai import files
+from cxr_fastai.basics import atomic_torch
+from cxr_fastai.cache import RadiographCache
 from cxr_fastai.files import atomic, atomic_folder, bar_fits, lenient, named_errors, say, write_json
+from cxr_fastai.phantom import make_phantom
 
 def hidden(folder): return [o.name for o in folder.rglob(".*")]
 
@@ -122,3 +126,31 @@ def test_whatever_is_written_as_text_names_its_encoding_and_whatever_is_said_is_
             text = name.endswith(".write_text") or name == "open" and not any("b" in m and len(m) < 4 for m in mode) and "'r+b'" not in ast.unparse(o)
             if text and "encoding" not in told or name == "print" and file.stem not in ("files", "cli"): found.append(f"{file.name}:{o.lineno} {name}")
     assert not found
+
+# a full disk, by a limit of this process: the same errors from the same writers
+
+def cached(folder): RadiographCache([str(folder/"film.png")], 400, folder, progress=False)
+def torched(folder):
+    with atomic_torch(folder/"a.pt") as tmp: torch.save(torch.zeros(60_000), tmp)
+def listed(folder):
+    with atomic(folder/"a.csv") as tmp: pd.DataFrame(dict(a=range(60_000))).to_csv(tmp)
+def zipped(folder):
+    with atomic(folder/"a.npz") as tmp: np.savez(tmp, a=np.zeros(60_000))
+def drawn(folder):
+    with atomic(folder/"a.png") as tmp: noise().save(tmp)
+def described(folder): write_json(folder/"a.json", list(range(60_000)))
+def phantom(folder): make_phantom(folder/"set", 1, size=900)
+def noise(): return Image.fromarray(np.random.default_rng(0).integers(0, 255, (450, 450), dtype=np.uint8))
+
+@pytest.mark.parametrize("write, name", [(cached, "pixels.u8"), (torched, "a.pt"), (listed, "a.csv"), (zipped, "a.npz"),
+                                         (drawn, "a.png"), (described, "a.json"), (phantom, ".png")])
+def test_a_full_disk_names_the_file_and_leaves_no_half_of_it(tmp_path, write, name):
+    resource = pytest.importorskip("resource")
+    noise().save(tmp_path/"film.png")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        with pytest.raises(OSError) as e: write(tmp_path)
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert name in str(e.value) and "\n" not in str(e.value)
+    assert not hidden(tmp_path) and not (tmp_path/name).exists()
