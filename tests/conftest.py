@@ -36,6 +36,28 @@ def make_rows(folder, n_patients=64, seed=0):
     rows.loc[rng.choice(len(rows), 6, replace=False), "age"] = np.nan
     return rows.assign(label=pd.Categorical.from_codes(rows["label"], ["Normal", "Pneumonia"], ordered=True))
 
+SLOW = """readme notebooks recipes grid onnx_export study minority distributed tracking cyclegan report quality engines cell
+explain checkpoint""".split() # modules, the longest first
+QUICK = "readme", "engines" # of these, single tests are slow
+
+def pytest_collection_modifyitems(items):
+    "Slow tests are marked so, and come first: no worker is then left alone with one at the end."
+    for o in items:
+        if o.path.stem[5:] in SLOW and o.path.stem[5:] not in QUICK: o.add_marker("slow")
+    place = {o: i for i, o in enumerate(SLOW)}
+    items.sort(key=lambda o: place.get(o.path.stem[5:], len(SLOW)))
+
+SMALL_GAN = "from cxr_fastai.minority import GANS; GANS['fast'] |= dict(ngf=4, ndf=4, n_blocks=1)\n" # for `start_python`
+
+@pytest.fixture(scope="module")
+def small_gan():
+    "`gan='fast'` is of one thin block, where a CycleGAN only has to be there."
+    from cxr_fastai.minority import GANS
+    before = dict(GANS["fast"])
+    exec(SMALL_GAN)
+    yield
+    GANS["fast"] = before
+
 BEGIN = """
 import os, runpy, sys, warnings
 os.chdir(FOLDER)

@@ -88,6 +88,7 @@ def site(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     return folder
 
+@pytest.mark.slow
 def test_every_name_is_on_its_page_with_its_comments(site):
     words = lambda text: " ".join(re.sub(r"[`*\\]|<[^>]+>", "", html.unescape(text)).split())
     pages = {k: words((site/"cxr_fastai"/f"{k}.html").read_text()) for k in MODULES}
@@ -98,6 +99,7 @@ def test_every_name_is_on_its_page_with_its_comments(site):
             if words(v["docment"] or "") not in pages[k.partition(".")[0]]]
     assert not lost, lost
 
+@pytest.mark.slow
 def test_the_page_needs_no_network(site):
     assert (site/"index.html").exists() and not (site/"cxr_fastai"/"all.html").exists()
     for file in site.rglob("*.html"):

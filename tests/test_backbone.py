@@ -218,6 +218,7 @@ print(json.dumps({k: v.weights for k, v in models.items()}))
 
 def repo(arch): return timm.get_pretrained_cfg(arch).hf_hub_id
 
+@pytest.mark.slow
 def test_auto_takes_what_the_hub_gives_and_goes_on_where_it_does_not(rgb, tmp_path):
     "One repository is whole, one server accepts and never answers, one has the model's page but not its file."
     files, silent, broken = {repo("test_resnet"): save(rgb.state_dict())}, repo("test_vit"), repo("test_efficientnet")
@@ -241,6 +242,7 @@ learn.fit(1)
 print(json.dumps(dict(weights=learn.weights, frozen=any(not p.requires_grad for p in learn.model.parameters()))))
 """
 
+@pytest.mark.slow
 def test_auto_without_a_hub_warns_and_trains_all_of_an_untrained_model(rows, tmp_path):
     rows.to_pickle(tmp_path/"rows.pkl")
     result, err = run(LEARNER.replace("ROWS", str(tmp_path/"rows.pkl")), "http://127.0.0.1:9", tmp_path)

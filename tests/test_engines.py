@@ -93,6 +93,7 @@ def cluster(monkeypatch):
     ray.shutdown()
     cluster.shutdown()
 
+@pytest.mark.slow
 def test_ray_loses_nothing_when_a_worker_dies(cluster, tmp_path):
     found = dict(on_ray(partial(fragile, tmp_path), ["a", "once", "always", "b"], cluster.address))
     assert {i for i, o in found.items() if o["status"] == "done"} == {0, 1, 3}

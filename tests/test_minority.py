@@ -7,7 +7,9 @@ from cxr_fastai.minority import gan_folder, run_gan, synthetic_folder, synthetic
 from cxr_fastai.readers import read_rows
 from cxr_fastai.report import plot_gan
 from cxr_fastai.synthesis import read_manifest, resynthesise
-from conftest import start_python
+from conftest import SMALL_GAN, start_python
+
+pytestmark = pytest.mark.usefixtures("small_gan")
 
 ROOT = Path(__file__).parents[1]
 TINY = dict(size=32, epochs=1)
@@ -57,7 +59,7 @@ def test_two_that_ask_at_once_train_one(rows, tmp_path):
     code = ("import sys, pandas as pd; from cxr_fastai.minority import synthetic_minority;"
             "synthetic_minority(pd.read_pickle(sys.argv[1]), sys.argv[2], weights='none', size=32, epochs=2)")
     rows.to_pickle(tmp_path/"rows.pkl")
-    out = [o.communicate()[0] for o in [start_python(code, tmp_path/"rows.pkl", tmp_path/"runs") for _ in range(2)]]
+    out = [o.communicate()[0] for o in [start_python(SMALL_GAN + code, tmp_path/"rows.pkl", tmp_path/"runs") for _ in range(2)]]
     assert sum("are in" in o for o in out) == 1 # one made them, the other was given them
 
 @pytest.fixture(scope="module")

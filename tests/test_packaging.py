@@ -17,10 +17,12 @@ def wheel(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     return zipfile.ZipFile(next(folder.glob("*.whl")))
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = {o for o in wheel.namelist() if ".dist-info/" not in o}
     assert names == {f"cxr_fastai/{o.name}" for o in (ROOT/"cxr_fastai").glob("*.py")} | {"cxr_fastai/py.typed"}
 
+@pytest.mark.slow
 def test_the_wheel_has_the_command_and_the_extras(wheel):
     info = {o.split("/")[-1]: wheel.read(o).decode() for o in wheel.namelist() if ".dist-info/" in o}
     assert "cxr-fastai = cxr_fastai.cli:main" in info["entry_points.txt"]
@@ -34,6 +36,7 @@ def test_every_extra_that_a_sentence_names_is_there():
     named = set(re.findall(r"cxr_fastai\[(\w+)\]", text))
     assert named and named <= set(config["options.extras_require"])
 
+@pytest.mark.slow
 def test_without_any_extra_everything_is_imported():
     "As after a plain install: what only an extra brings is hidden."
     absent = "accelerate captum onnx onnxruntime onnxscript pydicom imagecodecs ray tensorboard wandb mlflow torch_fidelity pdoc nbclient".split()

@@ -1,6 +1,6 @@
 import re, shutil
 from pathlib import Path
-import pandas as pd
+import pandas as pd, pytest
 import cxr_fastai
 from conftest import run_python
 
@@ -11,14 +11,15 @@ BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
 def test_ci_runs_the_readmes_test_command():
     assert [o for kind, o in BLOCKS if kind == "sh"][1].strip() in (ROOT/".ci"/"run").read_text()
 
-def test_the_readmes_python_runs_in_order(tmp_path, monkeypatch):
-    "As printed, but for a smaller backbone and fewer steps."
+@pytest.mark.slow
+def test_the_readmes_python_runs_in_order(tmp_path, monkeypatch, small_gan):
+    "As printed, but for smaller networks and fewer steps."
     monkeypatch.chdir(tmp_path)
     (tmp_path/"data").symlink_to(ROOT/"data")
     names = {}
     for code in (o for kind, o in BLOCKS if kind == "python"):
         code = code.replace('"resnet50"', '"test_resnet"').replace('"resnet10t"', '"test_resnet"').replace("fine_tune(4)", "fine_tune(1)").replace("seeds=[0, 1]", "seeds=[0]")
-        code = code.replace("lr_find()", "lr_find(num_it=40)")
+        code = code.replace("lr_find()", "lr_find(num_it=20)").replace("ngf=16, ndf=16", "ngf=4, ndf=4")
         exec(code, names)
     assert names["mine"].smoker.eq("unknown").all() and names["again"].card["threshold"] == .4
 
@@ -41,6 +42,7 @@ def small(command, places):
     if "resnet10t" in rest: rest[rest.index("resnet10t")] = "test_resnet"
     return [*words, *rest, *([] if "--help" in rest else SMALL.get(Path(verb).stem, []))]
 
+@pytest.mark.slow
 def test_every_command_runs_in_small(tmp_path):
     "In the order of the page; the study that is printed last stands for the one that explanation and prediction need."
     films = ROOT/"data"/"phantom"

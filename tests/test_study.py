@@ -10,6 +10,7 @@ from cxr_fastai.plan import looks, read_plan
 from cxr_fastai.study import _table1, print_study, run_study, save_study
 from cxr_fastai.tables import GAINS, score_table, table1
 
+pytestmark = pytest.mark.usefixtures("small_gan")
 TINY = dict(backbones="test_resnet", size=32, epochs=1, bs=16, weights="none", normals=60, gan_epochs=1)
 
 @pytest.fixture(scope="module")
