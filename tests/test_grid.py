@@ -188,7 +188,7 @@ def same_bits(a, b):
 def test_two_processes_share_a_grid_and_no_cell_is_run_twice(rows, tmp_path):
     both = [script(rows, tmp_path) for _ in range(2)]
     out = [o.communicate()[0] for o in both]
-    assert all(o.endswith("over\n") for o in out)
+    assert all(o.endswith("over\n") for o in out), [o.stderr for o in both]
     study = grid(rows, tmp_path/"runs", arms=["real", "real-synth-meta"], epochs=3, gan_epochs=3)
     assert len(finished(study)) == 4
     for c in study.cells.values(): assert (c.folder/"log.txt").read_text().count("train_loss") == 1
