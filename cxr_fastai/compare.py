@@ -16,8 +16,8 @@ SHOWN = "recall", "specificity", "rocauc", "pr_auc", "brier", "recall_at_90", "g
 
 def _compare(a, b, valid_a, valid_b, n, seed):
     "A line: every difference with its interval, and the two tests."
-    found = differences(a.label, a.patients, a.prob, b.prob, (valid_a.label, valid_a.patients, valid_a.prob, valid_b.prob),
-                        n, seed)
+    valid = valid_a.label, valid_a.patients, valid_a.prob, valid_b.prob
+    found = differences(a.label, a.patients, a.prob, b.prob, valid, n, seed)
     area = delong(a.label, a.prob, b.prob, a.patients)
     found["rocauc"] = dict(value=area["difference"], low=area["low"], high=area["high"])
     row = {}
@@ -141,5 +141,6 @@ def verdict(
     test patients of a class or three seeds nothing is said but what would be needed."""
     at = _primary(comparisons, before, after)
     table = correct(comparisons, before, after)[at]
-    return "\n".join([_sentence(o, int(o.family), alpha or getattr(o, "alpha", ALPHA), _marks(o)) for o in table.itertuples()]
-                     + _no_line(plan, table))
+    rate = lambda o: alpha or getattr(o, "alpha", ALPHA)
+    said = [_sentence(o, int(o.family), rate(o), _marks(o)) for o in table.itertuples()]
+    return "\n".join(said + _no_line(plan, table))

@@ -233,4 +233,5 @@ class Study:
         gan = {f"gan_{k}" if k != "gan" else k: self.gan[k] for k in ("gan", "epochs", "size")}
         known = dict(split=split_method(self.split_rows), drawn=is_drawn(self.rows), training=training_settings(),
                      gan_training=gan_training(self.gan["gan"], self.gan["epochs"]), data_digest=self._digest(None))
-        return {o: getattr(self, o) for o in names} | gan | known | dict(negative=neg, positive=pos, versions=versions())
+        return {o: getattr(self, o) for o in names} | gan | known | dict(
+            negative=neg, positive=pos, versions=versions())

@@ -9,7 +9,8 @@ import pandas as pd
 from filelock import FileLock
 from .files import atomic, few, write_json
 
-__all__ = ["PRIMARY", "check_primary", "declare_plan", "look_at", "looks", "mark_plan", "mark_scores", "read_plan", "rows_digest"]
+__all__ = ["PRIMARY", "check_primary", "declare_plan", "look_at", "looks", "mark_plan", "mark_scores", "read_plan",
+           "rows_digest"]
 
 PRIMARY, ALPHA = ("real-meta", "real-synth-meta"), .05 # the paper's question, where nobody asks another
 SETTLED = ("protocol size epochs bs lr precision epoch_rule fusion synthetic metadata cat_names cont_names split_seed "
@@ -22,7 +23,8 @@ def check_primary(
 ):
     "ValueError for a primary comparison of other arms than two of the study's, and for an alpha that is no error rate."
     if primary is not None and (len(set(primary)) != 2 or len(primary) != 2 or not set(primary) <= set(arms)):
-        raise ValueError(f"The primary comparison {','.join(primary)} must be two of the arms {', '.join(arms)}: before,after.")
+        raise ValueError(f"The primary comparison {','.join(primary)} must be before,after: two of the arms "
+                         f"{', '.join(arms)}.")
     if alpha is not None and not 0 < alpha < .5: raise ValueError(f"alpha={alpha:g} must be above 0 and below .5.")
 
 def rows_digest(

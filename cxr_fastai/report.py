@@ -156,9 +156,9 @@ def _planned(study, p):
     seen = looks(study.out, p["test_rows"])
     pair = " to ".join(map(arm_title, p["primary"])) if p["primary"] else "none"
     return (f"The plan ({p['digest']}) was written at {p['time']}: backbones {', '.join(p['backbones'])}; arms "
-            f"{', '.join(map(arm_title, p['arms']))}; seeds {', '.join(map(str, p['seeds']))}; primary comparison: {pair}, "
-            f"by AUC, two-sided at {p['alpha']:.1%} over the backbones. All else is exploratory. Results on these test rows "
-            f"that {study.out.name} knows of: {seen}.")
+            f"{', '.join(map(arm_title, p['arms']))}; seeds {', '.join(map(str, p['seeds']))}; primary comparison: "
+            f"{pair}, by AUC, two-sided at {p['alpha']:.1%} over the backbones. All else is exploratory. Results on these "
+            f"test rows that {study.out.name} knows of: {seen}.")
 
 def _families(arms):
     "Arms that belong in one figure: the plain ones; and variants, beside the plain ones that they are compared with."
@@ -241,8 +241,8 @@ def report(
     page.section("Cohort").table(study.flow, "Rows left at each step, and on each side")
     page.table(characteristics(rows, names), "Who is on which side")
     page.section("Table 1", scores=True).table(study.table1, "Recall on the test rows at .5 [95% interval], and gains")
-    caption = ("Differences [95% interval of patients, and of seeds where there are several]; at 90: 90% specificity on "
-               "valid; holm: over the backbones of the primary comparison; no other p is corrected")
+    caption = ("Differences [95% interval of patients, and of seeds where there are several]; at 90: 90% specificity "
+               "on valid; holm: over the backbones of the primary comparison; no other p is corrected")
     page.section("Comparisons").table(study.comparisons, caption)
     caption = (f"{over.capitalize()} [95% interval]{' sd' * over.startswith('mean')}; at 90: 90% specificity on valid; "
                "corrected: after the prior shift")

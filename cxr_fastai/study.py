@@ -151,5 +151,6 @@ def print_study(
         say("Recall is over the real positives alone, recall_with_synthetic over the synthetic ones, too.")
     plan = read_plan(Path(folder)/"plan.json")
     say(verdict(table["comparisons"], plan=plan))
-    say(f"Results on these test rows that {Path(folder).parent} knows of: {looks(Path(folder).parent, plan['test_rows'])}.")
+    out = Path(folder).parent
+    say(f"Results on these test rows that {out} knows of: {looks(out, plan['test_rows'])}.")
     for o in table["cells"]["error"].dropna().unique(): say(f"MISSING {o}")

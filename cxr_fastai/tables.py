@@ -143,7 +143,8 @@ def metrics_table(
     table = pd.concat([table.assign(words=words), proc.assign(metric=said[0], words=said[1])])
     wide = table.assign(arm=table["arm"].map(arm_title)).pivot_table(
         index=["backbone", "arm"], columns="metric", values="words", aggfunc="first", sort=False)
-    rest = table.assign(arm=table["arm"].map(arm_title)).groupby(["backbone", "arm"], sort=False)[_rests_on(table)].first()
+    by_arm = table.assign(arm=table["arm"].map(arm_title)).groupby(["backbone", "arm"], sort=False)
+    rest = by_arm[_rests_on(table)].first()
     return wide.join(rest).reset_index().fillna("-")
 
 def table1(
@@ -162,8 +163,9 @@ def table1(
         for o in comparisons[comparisons["backbone"] == backbone].itertuples():
             if (o.before, o.after) not in GAINS: continue
             theirs = own.loc[own["arm"].isin([o.before, o.after]), "seeds"]
-            line[f"Gain {arm_title(o.before)} to {arm_title(o.after)}"] = (
-                _gain(o.gain, o.gain_low, o.gain_high) if (theirs == o.seeds).all() else "-") # of the same seeds, or none
+            same = (theirs == o.seeds).all() # a gain is over the seeds of its recalls, or there is none
+            gain = _gain(o.gain, o.gain_low, o.gain_high) if same else "-"
+            line[f"Gain {arm_title(o.before)} to {arm_title(o.after)}"] = gain
         several = {k: ", ".join(map(str, dict.fromkeys(own[k]))) for k in _rests_on(own)}
         used = [o for o in dict.fromkeys(own["weights"][own["arm"] != "meta"])]
         lines.append(line | several | dict(weights=", ".join(used) or "none"))

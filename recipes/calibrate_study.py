@@ -1,4 +1,4 @@
-"""Do the study's intervals, tests and verdicts keep what they promise? Simulated studies whose truth is known: `--help`.
+"""Do a study's intervals, tests and verdicts keep what they promise? Simulated studies, whose truth is known: `--help`.
 
 A film's score is normal, with unit spread and a mean that an arm's skill shifts for the ill; half of its variance is
 the film's own (of a patient's films, most of it the patient's), a fifth the arm's view of it, the rest each training's.
@@ -28,7 +28,7 @@ class Setting:
         positives:int=64,   # positive test patients; 30% of the paper's 212
         negatives:int=210,  # negative ones; 30% of its 700
         seeds:int=3,        # trainings an arm
-        luck:float=.1,      # sd of a model's skill over trainings, in spreads of a score (.1 moves an AUC of .80 by .02)
+        luck:float=.1,      # sd of a model's skill over trainings, in spreads of a score (.1: .02 of an AUC of .80)
         heavy:bool=False,   # luck of Student's t with 3 degrees of freedom
         films:str="one",    # a patient: 'one', 'four', or 'unequal': one to nine, two on average
     ): store_attr()
@@ -36,7 +36,8 @@ class Setting:
     def __repr__(self):
         tail = ", of heavy tails" * (self.heavy and self.luck > 0)
         films = dict(one="", four=", 4 films each", unequal=", 1 to 9 films each")[self.films]
-        return f"{self.positives} + {self.negatives} patients{films}, {self.seeds} seed{"s"*(self.seeds > 1)}, luck {self.luck:g}{tail}"
+        seeds = f"{self.seeds} seed" + "s"*(self.seeds > 1)
+        return f"{self.positives} + {self.negatives} patients{films}, {seeds}, luck {self.luck:g}{tail}"
 
     def lucks(self, rng, shape):
         "Of trainings, sd `luck`."
@@ -99,7 +100,9 @@ def single(test, valid, draws, seed):
     (label, who, (prob, _)), (fixed, theirs, (other, _)) = test, valid
     at = resample(who, label, draws, seed)
     table = spread(label, prob, at, calibration=False, patients=who)
-    found = {k: (table.low[k], table.high[k]) for k in ("recall", "specificity", "pr_auc", "brier", "rocauc")}
+    names = "recall", "specificity", "pr_auc", "brier", "rocauc"
+    found = {k: (table.low[k], table.high[k]) for k in names}
+    if len(prob) > 1: found |= {f"{k} procedure": (table.proc_low[k], table.proc_high[k]) for k in names}
     moved = at_specificity_draws(label, prob, at, fixed, other, resample(theirs, fixed, draws, seed + 1))["recall"]
     return found | dict(recall_at_90=percentiles(moved.mean(0)))
 
@@ -107,7 +110,8 @@ def covered(rng, setting, sets, draws):
     "How often 95% intervals hold the truth: of one arm's models, and of the difference (one seed: of these models)."
     hits, truth = {}, Truth(setting.positives/(setting.positives + setting.negatives))
     skills = np.array([skill(.80), skill(.80 + GAP)])[:, None]
-    usual = truths(truth, skills + setting.lucks(rng, (2, 100_000)))
+    many = skills + setting.lucks(rng, (2, 100_000))
+    usual = truths(truth, many)
     for i in range(sets):
         d = skills + setting.lucks(rng, (2, setting.seeds))
         test, valid = setting.draw(rng, d)
@@ -115,11 +119,12 @@ def covered(rng, setting, sets, draws):
         for k, v in (usual if setting.seeds > 1 else truths(truth, d)).items():
             hits.setdefault(f"difference of {k}" if k != "gain" else k, []).append(o[f"{k}_low"] <= v <= o[f"{k}_high"])
         for k, (low, high) in single(test, valid, draws, i).items():
-            hits.setdefault(k, []).append(low <= truth(k, d[0]).mean() <= high)
+            name, *procedure = k.split() # which is of any training, not of these models
+            hits.setdefault(k, []).append(low <= truth(name, many[0] if procedure else d[0]).mean() <= high)
     return {k: np.mean(v) for k, v in hits.items()}
 
 def reported(rng, setting, sets, gain=0., moved=0., nets=3):
-    "Shares of studies with a verdict of a gain or a loss for any backbone, and whose first recalls are called different."
+    "Shares of studies with a gain or a loss of any backbone, and whose first recalls are called different."
     found = dict(gain=0, loss=0, recall=0)
     skills = np.array([skill(.80), skill(.80 + gain)])[:, None]
     for i in range(sets):
@@ -157,12 +162,13 @@ def main(
     def add(found, setting, bar):
         for k, v in found.items():
             lines.append(_line(k, setting, v, bar, sets))
-            print(f"{time.time() - start:6.0f} s  {lines[-1]['share']:>16}  {lines[-1]['outcome']:<8}  {k}: {setting}", flush=True)
+            told = f"{lines[-1]['share']:>16}  {lines[-1]['outcome']:<8}  {k}: {setting}"
+            print(f"{time.time() - start:6.0f} s  {told}", flush=True)
     for setting, bar in ((Setting(), usual), (Setting(12, 40), few), (Setting(films="unequal"), usual),
                          (Setting(heavy=True), usual), (Setting(seeds=1), usual), (Setting(luck=.3), usual)):
         add({f"95% interval of {k}": v for k, v in covered(rng, setting, sets, draws).items()}, setting, bar)
-    for setting in (Setting(), Setting(films="four"), Setting(12, 40), Setting(heavy=True, luck=.3), Setting(films="unequal"),
-                    Setting(seeds=1), Setting(6, 40)):
+    for setting in (Setting(), Setting(films="four"), Setting(12, 40), Setting(heavy=True, luck=.3),
+                    Setting(films="unequal"), Setting(seeds=1), Setting(6, 40)):
         add(false_verdicts(rng, setting, sets), setting, alarm)
     moved = reported(rng, Setting(), sets, moved=.5, nets=1)
     add({"nothing but a lower threshold: a gain reported": moved["gain"]}, Setting(), alarm)

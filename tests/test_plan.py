@@ -78,7 +78,7 @@ def test_rows_are_known_in_any_order_and_type(test_rows):
     assert rows_digest(test_rows) == rows_digest(test_rows[::-1].astype(str)) != rows_digest(test_rows.assign(image=["a", "c"]))
 
 @pytest.mark.parametrize("primary, alpha, says", [
-    (("real", "real"), None, "must be two of the arms"), (("real", "meta"), None, "must be two of the arms real, real-meta"),
+    (("real", "real"), None, "must be before,after: two of the arms"), (("real", "meta"), None, "two of the arms real, real-meta"),
     (("real",), None, "before,after"), (None, 1.5, "alpha=1.5 must be above 0")])
 def test_a_primary_comparison_is_of_two_arms(primary, alpha, says):
     with pytest.raises(ValueError, match=says): check_primary(primary, alpha, ["real", "real-meta"])

@@ -188,7 +188,7 @@ def test_every_section_says_what_it_should(study, html):
         "calibration confusion-matrices epochs synthetic-films subgroups failed-cells settings-and-versions "
         "checklist").split()
     text, rows = html.texts, pd.read_csv(study/"rows.csv")
-    assert "19 of 20 cells are finished" in text["what-was-run"] and "to Ensemble: AUC" in text["what-was-run"]
+    assert "19 of 20 cells are finished" in text["what-was-run"] and "that are needed. AUC" in text["what-was-run"]
     assert "images" in text["cohort"] and str(len(rows)) in text["cohort"]
     assert pd.read_csv(study/"table1.csv")["Ensemble"][0] in text["table-1"]
     first = pd.read_csv(study/"comparisons.csv").iloc[0]
