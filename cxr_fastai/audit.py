@@ -11,6 +11,7 @@ from math import gcd
 from pathlib import Path
 import numpy as np
 import pandas as pd
+from .csvs import read_text
 from .files import few
 
 __all__ = ["Audit", "audit_table"]
@@ -221,12 +222,10 @@ def _audit_recalls(name, rows, text, positives, most):
 
 def _read(csv):
     "The cells as text, stripped, rows counted from 1, metrics' names in small letters."
-    try: text = pd.read_csv(csv, dtype=str, keep_default_na=False, index_col=False).fillna("")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
-        raise ValueError(f"{csv}: not a csv table ({str(e).strip()}).") from None
+    text = read_text(csv).fillna("")
     if text.empty: raise ValueError(f"{csv}: no rows below the header.")
     text.columns = [c.strip().lower() if c.strip().lower() in _METRICS else c.strip() for c in text]
-    return text.apply(lambda c: c.str.strip()).set_axis(pd.RangeIndex(1, len(text) + 1, name="row"))
+    return text.set_axis(pd.RangeIndex(1, len(text) + 1, name="row"))
 
 def audit_table(
     csv:str|Path,          # ratios as printed: metrics by row (Figs 3-5), or recalls by model and arm (Table 1)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from fastai.vision.all import *
 
+from .csvs import write_csv
 from .files import *
 
 def computes_bf16(
@@ -113,4 +114,4 @@ class HistoryWriter(Callback):
         if self.logger is noop: return # not an epoch of training: `validate`, `get_preds` or `lr_find`
         names = self.recorder.metric_names[1:-1]
         self.table = self.past + [dict(zip(names, o)) for o in self.recorder.values] # those of a resumed run too
-        with atomic(self.file) as tmp: pd.DataFrame(self.table).to_csv(tmp, index=False, float_format="%.6f")
+        write_csv(pd.DataFrame(self.table), self.file, float_format="%.6f")

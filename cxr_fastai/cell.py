@@ -8,6 +8,7 @@ from .arms import *
 from .basics import *
 from .bundle import *
 from .cohort import *
+from .csvs import read_csv, write_csv
 from .data import RadiographDataLoaders
 from .distributed import *
 from .learner import *
@@ -97,7 +98,7 @@ def _train(cell):
     training = time.time() - begin
     if not is_first(): return
     with alone(): table = predict_rows(learn, rows)
-    with atomic(folder/"predictions.csv") as tmp: table.to_csv(tmp, index=False, float_format="%.9g")
+    write_csv(table, folder/"predictions.csv", float_format="%.9g")
     shutil.rmtree(folder/learn.model_dir, ignore_errors=True)
     if data_digest(rows, s.get("size")) != before: raise CellError("its radiographs changed while it was trained")
     real = table[(table["side"] == "test") & ~table["synthetic"]]
@@ -165,10 +166,10 @@ def read_cell(
     "What a finished cell left. CellError where its files aren't those that were written."
     def damaged(why):
         return CellError(f"{cell.folder} is damaged ({why}): delete it, and the same command runs it again.")
-    try: result = json.loads((cell.folder/"scores.json").read_text())
-    except (OSError, ValueError) as e: raise damaged(f"scores.json can't be read: {type(e).__name__}") from None
+    try: result = read_json(cell.folder/"scores.json")
+    except (OSError, ValueError): raise damaged("scores.json can't be read") from None
     for name in RESULTS:
         file = cell.folder/name
         if not file.exists(): raise damaged(f"{name} is missing")
         if _sha(file) != result.get("files", {}).get(name): raise damaged(f"{name} isn't what was written")
-    return result, pd.read_csv(cell.folder/"predictions.csv", dtype=dict(image=str, patient_id=str))
+    return result, read_csv(cell.folder/"predictions.csv", ["image", "patient_id"])

@@ -27,10 +27,11 @@ def cohort():
 def _report(folder):
     "Of a study that ran; gives 1 where a cell is missing."
     from .distributed import is_first
-    from .report import pd, report
+    from .csvs import read_csv
+    from .report import report
     if not is_first(): return
     print(f"The report is {report(folder)}")
-    return int(pd.read_csv(folder/"cells.csv")["error"].notna().any())
+    return int(read_csv(folder/"cells.csv")["error"].notna().any())
 
 def train():
     "Train the paper's arms with one backbone; print their epoch tables and Table 1's row, write a report."

@@ -10,6 +10,7 @@ from .basics import *
 from .bundle import load_bundle
 from .progress import progress
 from .cohort import read_rows
+from .csvs import write_csv
 from .data import *
 from .fusion import *
 from .interpret import *
@@ -197,7 +198,7 @@ class Explanation:
         before go."""
         out, n = Path(out), len(self.table)
         for name, table in (("explanations", self.table), ("importance", self.importance)):
-            with atomic(out/f"{name}.csv") as tmp: table.to_csv(tmp, index=False, float_format="%.6g")
+            write_csv(table, out/f"{name}.csv", float_format="%.6g")
         with atomic(out/"limits.txt") as tmp: tmp.write_text(f"{self!r}\n", encoding="utf-8")
         chosen = np.argsort(self.table["probability"].to_numpy(), kind="stable")
         chosen = chosen[np.linspace(0, n - 1, min(n, max_figures)).round().astype(int)].tolist()

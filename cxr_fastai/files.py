@@ -8,7 +8,7 @@ try: import fcntl
 except ImportError: fcntl = None # Windows has no such locks: what is unfinished there is told by its age alone
 
 __all__ = ["KeywordError", "atomic", "atomic_folder", "bar_fits", "check_keywords", "few", "lenient", "named_errors",
-           "one_line", "say", "write_json"]
+           "one_line", "read_json", "say", "write_json"]
 
 UNFINISHED = re.compile(r"\..*\.[0-9a-f]{16}\.unfinished(\.[^.]*)?", re.DOTALL)
 DAY = 86_400   # seconds; older ones are nobody's, where locks can't tell
@@ -100,6 +100,18 @@ def write_json(
 ):
     "Write `obj` to `path` as indented json, atomically."
     with atomic(path) as tmp: tmp.write_text(json.dumps(obj, indent=2, default=str) + "\n", encoding="utf-8")
+
+def read_json(
+    path:str|Path, # of `write_json`
+) -> dict:
+    "What a json file holds. ValueError for one that is damaged, which says what to do; FileNotFoundError."
+    if not Path(path).exists(): raise FileNotFoundError(f"There is no file '{path}'.")
+    try: res = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e: why = one_line(e)
+    else:
+        if isinstance(res, dict): return res
+        why = "it holds no table of names and values"
+    raise ValueError(f"{path} is damaged ({why}): delete it, and the command that wrote it makes it again.")
 
 def say(
     *what,        # as `print` takes it

@@ -1,35 +1,46 @@
 """A table as text: plain, markdown, LaTeX, csv. No torch."""
+import re
 from pathlib import Path
 import pandas as pd
+
+from .csvs import write_csv
 from .files import atomic
 
-__all__ = ["save_table", "to_latex", "to_markdown", "to_text"]
+__all__ = ["escape_markdown", "save_table", "to_latex", "to_markdown", "to_text", "without_html"]
 
 def _texts(table, digits):
-    "Columns of words; what is undefined is '-'."
-    word = lambda o: "-" if o is None or o != o else f"{o:.{digits}f}" if isinstance(o, float) else str(o)
-    return {str(c): [word(o) for o in table[c]] for c in table}
+    "Heads and columns of words, each one line; what is undefined is '-'."
+    word = lambda o: "-" if o is None or o != o else f"{o:.{digits}f}" if isinstance(o, float) else _line(o)
+    return [_line(c) for c in table], [[word(o) for o in table.iloc[:, i]] for i in range(table.shape[1])]
+
+def _line(value):
+    "As one line, without signs that a terminal would obey."
+    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", str(value))
+
+def _aligned(heads, columns, join):
+    "Lines of cells as wide as their column's widest."
+    width = [max(map(len, [c, *cells])) for c, cells in zip(heads, columns)]
+    return [join([f"{o:<{n}}" for o, n in zip(cells, width)]) for cells in [heads, *zip(*columns)]], width
 
 def to_text(
     table:pd.DataFrame, # any table
 ) -> str:
     "The table as aligned plain text, floats with four decimals."
-    text = _texts(table, 4)
-    width = {c: max(map(len, [c, *text[c]])) for c in text}
-    line = lambda cells: "  ".join(f"{o:<{n}}" for o, n in zip(cells, width.values())).rstrip()
-    return "\n".join(map(line, [text, *zip(*text.values())]))
+    lines, _ = _aligned(*_texts(table, 4), "  ".join)
+    return "\n".join(o.rstrip() for o in lines)
 
 LATEX = str.maketrans({o: f"\\{o}" for o in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
-                                                        "^": r"\textasciicircum{}"})
+                      "^": r"\textasciicircum{}", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"})
 
 def to_latex(
     table:pd.DataFrame, # any table
 ) -> str:
     "The table as a LaTeX tabular with booktabs rules, every special sign escaped."
-    text = _texts(table, 4)
-    line = lambda cells: " & ".join(o.translate(LATEX) for o in cells) + r" \\"
-    return "\n".join([rf"\begin{{tabular}}{{{'l' * len(text)}}}", r"\toprule", line(text), r"\midrule",
-                      *map(line, zip(*text.values())), r"\bottomrule", r"\end{tabular}"]) + "\n"
+    heads, columns = _texts(table, 4)
+    safe = lambda o: "{}" * o.startswith(("[", "*")) + o.translate(LATEX) # which \\ would take for its own
+    line = lambda cells: " & ".join(map(safe, cells)) + r" \\"
+    return "\n".join([rf"\begin{{tabular}}{{{'l' * len(heads)}}}", r"\toprule", line(heads), r"\midrule",
+                      *map(line, zip(*columns)), r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 def save_table(
     table:pd.DataFrame, # any table
@@ -37,15 +48,28 @@ def save_table(
 ):
     "Write a table four times: .csv, .md, .txt and .tex."
     stem = str(stem)
-    with atomic(f"{stem}.csv") as tmp: table.to_csv(tmp, index=False)
+    write_csv(table, f"{stem}.csv")
     for suffix, form in (".md", to_markdown), (".txt", to_text), (".tex", to_latex):
         with atomic(stem + suffix) as tmp: tmp.write_text(form(table).rstrip() + "\n", encoding="utf-8")
+
+def escape_markdown(
+    text:object, # anything with a text
+) -> str:
+    "Text for markdown, in a table too: one line, in which no sign makes a cell, html, a link or code."
+    return without_html(re.sub(r"([\\|`~])", r"\\\1", _line(text)).replace("](", "]\\("))
+
+def without_html(
+    text:str, # markdown
+) -> str:
+    "Markdown whose html is text."
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=#|[A-Za-z])", "&amp;", text))
 
 def to_markdown(
     table:pd.DataFrame, # any table
 ) -> str:
-    "The table as aligned markdown text, floats with six decimals."
-    text = _texts(table, 6)
-    width = {c: max(map(len, [c, *text[c]])) for c in text}
-    line = lambda cells: "| " + " | ".join(f"{o:<{n}}" for o, n in zip(cells, width.values())) + " |"
-    return "\n".join(map(line, [text, ["-" * n for n in width.values()], *zip(*text.values())]))
+    "The table as aligned markdown text, floats with six decimals; whatever a cell holds, it stays one cell of text."
+    heads, columns = _texts(table, 6)
+    safe = [[*map(escape_markdown, cells)] for cells in [heads, *columns]]
+    line = lambda cells: f"| {' | '.join(cells)} |"
+    lines, width = _aligned(safe[0], safe[1:], line)
+    return "\n".join([lines[0], line(["-" * n for n in width]), *lines[1:]])

@@ -14,7 +14,7 @@ from .engines import *
 from .learner import training_settings
 from .minority import *
 from .phantom import is_drawn
-from .rows import split_method
+from .rows import fold_metadata, split_method
 from .plan import *
 from .runs import *
 
@@ -90,6 +90,7 @@ class Study:
                 raise ValueError(f"{name}={given[name]!r} is not known; use {' or '.join(known)}.")
         for o in arms: parse_arm(o)
         check_primary(primary, alpha, arms)
+        fold_metadata(rows, cat_names, cont_names) # refuses what no cell could learn
         if not (backbones and arms and seeds): raise ValueError("A study needs at least a backbone, an arm and a seed.")
         if protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; `split_paper` comes after
         store_attr(but="gan,out,backbones")

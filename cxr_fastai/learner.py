@@ -18,6 +18,8 @@ class _Above:
     def __init__(self, threshold): self.threshold = threshold
     def __call__(self, prob): return torch.from_numpy(called(prob[..., 1].cpu().numpy(), self.threshold)).long()
 
+NO_NUMBER = "the model gives no number for it: a value is far beyond the training rows', or its weights are damaged"
+
 HEAD = "the head is of ps= and, with metadata, fusion="
 HINTS = dict(
     pretrained="write weights='imagenet' or weights='none'", n_out="the classes are those of the DataLoaders",
@@ -119,7 +121,7 @@ class RadiographLearner(Learner):
         with_input:bool=False, # return the decoded input first
         **columns,             # image='x.png', age=54, sex='F', view='PA'; what is left out is missing
     ): # label in words, its number, probabilities of both classes
-        "Predict one patient. ValueError for a column the model doesn't know."
+        "Predict one patient. ValueError for a column the model doesn't know, and where it gives no number."
         rows = as_rows({} if row is None else row, self.dls.columns)
         if len(rows) > 1: raise ValueError("predict takes one row; get_preds(dl=dls.test_dl(rows)) takes many.")
         row = dict(rows.iloc[0])
@@ -131,7 +133,9 @@ class RadiographLearner(Learner):
         row |= columns
         if radiograph and not {"image", "file"} & set(row):
             raise ValueError("predict needs image=FILE: this model reads a radiograph.")
-        return super().predict(pd.Series(row, dtype=object), with_input=with_input)
+        res = super().predict(pd.Series(row, dtype=object), with_input=with_input)
+        if not res[-1].isfinite().all(): raise ValueError(f"No decision: {NO_NUMBER}.")
+        return res
 
     @delegates(Learner.load)
     def load(self, file, **kwargs):

@@ -6,6 +6,7 @@ from .arms import POLICIES
 from .basics import *
 from .checkpoint import Checkpoint
 from .cohort import *
+from .csvs import read_csv, write_csv
 from .cyclegan import *
 from .quality import *
 from .runs import *
@@ -84,14 +85,14 @@ def _judge(rows, synth, folder, weights):
     if min(o["patient_id"].nunique() for o in (synth, real)) < FEWEST:
         return say(f"{len(synth)} synthetic and {len(real)} real valid rows are too few to judge by.")
     file = folder/"quality.csv"
-    if not file.exists() or "judged_on" not in pd.read_csv(file): # of before: valid and test rows together
+    if not file.exists() or "judged_on" not in read_csv(file): # of before: valid and test rows together
         kwargs = dict(weights="none" if weights == "none" else "auto", size=int(synth["size"].iloc[0]))
         near = memorisation(rows[rows["split"] == "train"], synth, **kwargs)
-        with atomic(folder/"memorised.csv") as tmp: near.to_csv(tmp, index=False)
+        write_csv(near, folder/"memorised.csv")
         table = pd.concat([quality(real, synth, **kwargs), told_apart(real, synth, **kwargs), _by_heart(near)])
-        with atomic(file) as tmp: table.assign(judged_on="valid").to_csv(tmp, index=False)
+        write_csv(table.assign(judged_on="valid"), file)
     label = synth["label"].iloc[0]
-    say(f"\nSynthetic against real {label} of the valid rows, which the GAN never saw\n{to_markdown(pd.read_csv(file))}\n")
+    say(f"\nSynthetic against real {label} of the valid rows, which the GAN never saw\n{to_markdown(read_csv(file))}\n")
 
 def _number(rows, n, direction):
     "Synthetic rows: half the majority's training rows, as the paper, where not said; at most one a minority row."

@@ -12,7 +12,7 @@ from .bundle import *
 from .csvs import csv_line, read_lines
 from .data import *
 from .intake import *
-from .learner import RadiographLearner
+from .learner import NO_NUMBER, RadiographLearner
 from .memory import threads_within
 from .metadata import *
 from .progress import ahead, progress
@@ -22,8 +22,6 @@ from .show import TensorRadiograph
 from .typical import atypical
 
 __all__ = ["Predictor", "predict_patients"]
-
-NO_NUMBER = "the model gives no number for it: a value is far beyond the training rows', or its weights are damaged"
 
 def _said(o):
     "In UTF-8, which a name from another system needn't be."

@@ -12,6 +12,8 @@ from .arms import arm_title
 from .basics import *
 from .bundle import *
 from .card import BundleError
+from .csvs import read_csv
+from .formats import escape_markdown, without_html
 from .learner import *
 
 __all__ = ["from_hub", "model_card", "push_to_hub"]
@@ -25,7 +27,7 @@ LEAKY = ("Protocol 'paper', leaky on purpose: split by image, so that patients m
          "synthetic films with them; its scores flatter.")
 HTTP = "httpx", "httpx2", "requests"
 
-def _facts(pairs): return "\n".join(f"- {k}: {v}" for k, v in pairs if v not in (None, "", {}))
+def _facts(pairs): return "\n".join(f"- {escape_markdown(k)}: {escape_markdown(v)}" for k, v in pairs if v not in (None, "", {}))
 
 def _in_study(card, study):
     "The scores, by metric, of the very line of a study's tables that the bundle is a cell of."
@@ -33,11 +35,11 @@ def _in_study(card, study):
     if not (name := cell.get("folder")):
         raise ValueError(f"The bundle doesn't say which cell of a study it is, so that nothing in {study} is its own: "
                          "take the bundle of a cell that this version ran.")
-    cells = pd.read_csv(Path(study)/"cells.csv")
+    cells = read_csv(Path(study)/"cells.csv")
     own = cells[cells["folder"].astype(str).map(lambda o: Path(o).name) == name]
     if own.empty: raise ValueError(f"{study} has no cell {name}: the bundle is of another study.")
     own = own.loc[(own["arm"] == cell.get("arm")).sort_values(ascending=False, kind="stable").index].iloc[0]
-    table = pd.read_csv(Path(study)/"scores.csv")
+    table = read_csv(Path(study)/"scores.csv")
     table = table[(table["backbone"] == own["backbone"]) & (table["arm"] == own["arm"])]
     if table.empty: raise ValueError(f"{study} has no scores of {own['backbone']}, arm {own['arm']}.")
     return table.set_index("metric")
@@ -56,7 +58,7 @@ def _metrics(card, study):
         seeds = (f"mean over {one['seeds']} seeds of this architecture and arm; this file is one of them"
                  if one["seeds"] > 1 else "one seed: an anecdote")
         return (f"{one['n']} real test rows, {one['positives']} positive, {seeds}. The study's line: "
-                f"{one['backbone']}, {one['arm']}; protocol '{one['protocol']}'. Intervals are of the test patients, "
+                f"{escape_markdown(one['backbone'])}, {escape_markdown(one['arm'])}; protocol '{one['protocol']}'. Intervals are of the test patients, "
                 "not of training or of the split.\n\n" + head + "\n".join(lines))
     if not test: return "None were stored with this model. Measure it before anyone relies on it."
     test = {k: v for k, v in test.items() if v is not None} # what one class alone can't give
@@ -94,14 +96,14 @@ def model_card(
     cohort = _facts([("training rows", t.get("rows")), ("patients", t.get("patients")),
                      ("positive", t.get("positives")), ("of them synthetic", t.get("synthetic")),
                      ("valid rows", t.get("valid_rows"))])
-    neg, pos = card["classes"]
+    neg, pos = map(escape_markdown, card["classes"])
     films, names = card["kind"] != "metadata", list(card.get("metadata", {}).get("stats", {}))
-    seen = " and ".join(["a chest radiograph"] * films + [", ".join(names)] * bool(names))
+    seen = " and ".join(["a chest radiograph"] * films + [", ".join(map(escape_markdown, names))] * bool(names))
     unlike = ("What doesn't look like a training film is flagged by `cxr_fastai.predict`, imperfectly."
               if films and card["typical"] else "")
     said = [DRAWN] * bool(t.get("drawn")) + [LEAKY] * bool(t.get("leaky") or s.get("protocol") == "paper")
-    stands = f"{', '.join(names)}" if names else "What the film shows of age, sex, view or device"
-    asked = [f'{k}=...' for k in names] if not films else ['image="film.png"']
+    stands = ", ".join(map(escape_markdown, names)) if names else "What the film shows of age, sex, view or device"
+    asked = [f'{k}=...' if k.isidentifier() else f'**{{{k!r}: ...}}' for k in names] if not films else ['image="film.png"']
     return f"---\n{data.to_yaml()}\n---\n\n" + dedent("""\
         # {pos} or {neg}, from {seen}
 
@@ -151,7 +153,8 @@ def model_card(
         ```
         """).format(pos=pos, neg=neg, seen=seen, unlike=unlike, stands=stands, asked=", ".join(asked),
                     said="".join(f"\n**{o}**\n" for o in said), threshold=card["threshold"], inputs=_inputs(card),
-                    cohort=cohort or "Not stored.", trained=trained, metrics=_metrics(card, study), licence=card["licence"])
+                    cohort=cohort or "Not stored.", trained=trained, metrics=_metrics(card, study),
+                    licence=without_html(card["licence"]))
 
 @contextmanager
 def _told(repo_id):

@@ -1,6 +1,6 @@
 """A study's folder as one html page that needs no network, and its figures one by one as png and svg.
 Reads files, trains nothing."""
-import base64, json, re
+import base64, re
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -12,8 +12,9 @@ from .answers import *
 from .arms import *
 from .claim import characteristics, checklist
 from .compare import verdict
+from .csvs import read_csv
 from .figures import *
-from .files import atomic, few
+from .files import atomic, few, read_json
 from .phantom import is_drawn
 from .plan import looks, read_plan
 from .quality import plot_memorised
@@ -121,9 +122,8 @@ def _read(folder):
     "A study's files by name. FileNotFoundError for a folder that isn't a study's."
     if lost := [o for o in ("settings.json", "rows.csv", *(f"{o}.csv" for o in TABLES)) if not (folder/o).exists()]:
         raise FileNotFoundError(f"{folder} holds no {few(lost)}: report takes the folder that run_study gives.")
-    read = lambda file: pd.read_csv(file, dtype=WORDS) if file.stat().st_size > 1 else pd.DataFrame()
-    about = dict(settings=json.loads((folder/"settings.json").read_text()), rows=read_rows(folder/"rows.csv"))
-    return SimpleNamespace(out=folder.parent, **about, **{o: read(folder/f"{o}.csv") for o in TABLES})
+    about = dict(settings=read_json(folder/"settings.json"), rows=read_rows(folder/"rows.csv"))
+    return SimpleNamespace(out=folder.parent, **about, **{o: read_csv(folder/f"{o}.csv", WORDS) for o in TABLES})
 
 def _what(study):
     "What was run, from the settings."
@@ -183,7 +183,7 @@ def _epochs(study):
     "(name, figure, caption) of each backbone and arm, from the histories of its cells."
     for (backbone, arm), cells in study.cells[study.cells["error"].isna()].groupby(["backbone", "arm"], sort=False):
         files = {o.seed: study.out/o.folder/"history.csv" for o in cells.itertuples()}
-        tables = [pd.read_csv(file).assign(seed=seed) for seed, file in files.items() if file.exists()]
+        tables = [read_csv(file).assign(seed=seed) for seed, file in files.items() if file.exists()]
         title = f"{backbone}, {arm_title(arm)}"
         if tables: yield f"epochs-{backbone}-{arm}", plot_curves(pd.concat(tables), title=title), f"Epochs of {title}."
 
@@ -194,13 +194,13 @@ def _gan_figures(study, made, page):
         fig = plot_synthetic(study.rows, read_manifest(made), n=2)
         yield f"fig2-{gan.name}", fig, f"Real and synthetic films of {gan.name}/{made.name}, as the paper's Fig. 2."
         if (near := made/"memorised.csv").exists():
-            fig = plot_memorised(pd.read_csv(near))
+            fig = plot_memorised(read_csv(near))
             yield f"memorised-{gan.name}", fig, f"Synthetic films of {gan.name}/{made.name} nearest to training films."
     except (OSError, ValueError) as e:
         for o in {*plt.get_fignums()} - others: plt.close(o) # begun, then left at a film that has gone
         page.text(f"The films of {gan.name} can't be shown: {e}", "warn")
     for file in gan.glob("history.csv"):
-        fig = plot_curves(o := pd.read_csv(file), [name for name in o if not name.startswith("acc")], gan.name)
+        fig = plot_curves(o := read_csv(file), [name for name in o if not name.startswith("acc")], gan.name)
         yield f"epochs-{gan.name}", fig, f"Losses of {gan.name}, and how often its discriminators are right."
 
 def _gans(study, page):
@@ -215,7 +215,7 @@ def _gans(study, page):
                   "gone." if unseen else "its CycleGAN saw every row, and no real film is left to judge by."))
     if not judged: return
     ends = dict(low="value_low", high="value_high")
-    tables = [pd.read_csv(o/"quality.csv").rename(columns=ends).assign(of=f"{o.parent.name}/{o.name}") for o in judged]
+    tables = [read_csv(o/"quality.csv").rename(columns=ends).assign(of=f"{o.parent.name}/{o.name}") for o in judged]
     table = pd.concat(tables)
     rows = _listed(table.get("judged_on", pd.Series("valid and test", table.index)).fillna("valid and test"))
     caption = f"Synthetic films against real ones of the {rows} rows; floor: real ones against one another"
@@ -284,6 +284,6 @@ def plot_gan(
     folder, made = Path(folder), {}
     for o in sorted(folder.glob("*/quality.csv")):
         made[o.parent.name[:3]] = read_manifest(o.parent)
-        _save(plot_memorised(pd.read_csv(o.parent/"memorised.csv")), o.parent/"memorised.png", dpi=120)
+        _save(plot_memorised(read_csv(o.parent/"memorised.csv")), o.parent/"memorised.png", dpi=120)
     if not made: return
     _save(plot_synthetic(read_rows(folder/"rows.csv"), made["a2b"], made.get("b2a"), n=4), folder/"fig2.png", dpi=120)

@@ -17,6 +17,7 @@ RESERVED = { # columns of our own tables, which metadata can't be named as
     *"zoom angle shift_x shift_y seed size".split(),                                                    # synthetic rows
     *"missing probability decision flag error threshold model stamp pixels".split(),                    # predictions
     *"side backbone arm row with_input".split()}                                                        # a study's
+_REFUSED = {"image", "patient_id", "label", "file", "split", "synthetic", "metadata_policy"} # by the leak check, with its reason
 _TEXT = ["image", "sex", "view", "findings", "label", "file", "split"] # words of a csv that doesn't say which are
 
 # Metadata
@@ -57,7 +58,8 @@ def fold_metadata(
 ) -> pd.DataFrame:     # the same, where nothing was to fold
     """Metadata as a model takes it: words in one writing, text that stands for numbers as numbers. ValueError for a name
     of `RESERVED`, for two columns of one name, and for what is no number or none that float32 holds, with its rows."""
-    check_names(cat_names, cont_names)
+    asked = [[o for o in names if o not in _REFUSED] for names in (cat_names, cont_names)]
+    check_names(*asked)
     if twice := [o for o in rows.columns[rows.columns.duplicated()]]:
         raise ValueError(f"The table has more than one column {few(map(repr, twice))}: rename or drop one.")
     new = {o: fold_words(rows[o], o) for o in cat_names if o in rows and not pd.api.types.is_numeric_dtype(rows[o])}

@@ -31,7 +31,8 @@ def load_cohort(
     """Read a folder in NIH's layout, take the paper's cohort and split it; how many rows were left at each step stands
     in `rows.attrs["flow"]`. FileNotFoundError without a Data_Entry csv."""
     folder = _phantom() if data == "phantom" else Path(data)
-    tables = sorted(folder.glob("Data_Entry*.csv*"))
+    tables = sorted(o for o in folder.glob("Data_Entry*") if {".csv", ".tsv"} & {s.lower() for s in o.suffixes[-2:]}
+                    and o.suffix.lower() in (".csv", ".tsv", ".gz", ".bz2", ".xz", ".zip")) # no .bak, no half download
     if not tables:
         raise FileNotFoundError(f"{folder} holds no Data_Entry*.csv(.gz); --data takes 'phantom' or NIH's folder.")
     rows = read_nih(tables[-1], images=folder, missing="drop")

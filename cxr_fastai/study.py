@@ -6,6 +6,7 @@ from .basics import *
 from .cell import CellError
 from .cohort import *
 from .compare import *
+from .csvs import read_csv, write_csv
 from .distributed import *
 from .formats import *
 from .grid import *
@@ -62,7 +63,7 @@ def save_study(
     names = [*study.cat_names, *study.cont_names]
     plain = dict(flow=flow_table(rows), cells=cells, predictions=predictions, scores=scored, scores_by_seed=by_seed)
     for name, table in plain.items():
-        with atomic(folder/f"{name}.csv") as tmp: table.to_csv(tmp, index=False)
+        write_csv(table, folder/f"{name}.csv")
     printed = dict(table1=_table1(predictions, scored, compared, lambda o: score(o)[0]), metrics=metrics_table(scored),
                    comparisons=compared,
                    subgroups=subgroups(predictions, rows, names), interactions=interactions(predictions, rows, names))
@@ -138,7 +139,7 @@ def print_study(
     folder:str|Path, # of a study
 ):
     "Table 1, what every arm scored, what the data support, and which cells are missing."
-    table = {o: pd.read_csv(Path(folder)/f"{o}.csv") for o in ("table1", "metrics", "comparisons", "cells")}
+    table = {o: read_csv(Path(folder)/f"{o}.csv") for o in ("table1", "metrics", "comparisons", "cells")}
     say(f"\nTable 1: recall on the test rows at .5 [95% interval]\n{to_markdown(table['table1'])}")
     seeds = table["cells"].loc[table["cells"]["error"].isna(), "seed"].unique()
     over = "mean over seeds" if len(seeds) > 1 else f"seed {seeds[0]}"

@@ -155,7 +155,7 @@ def read_manifest(
     files = [str(folder/o) for o in rows["image"]]
     return rows.assign(file=files, source_patient_id=rows["patient_id"], synthetic=True)
 
-def _about(folder): return json.loads((folder/GENERATOR).read_text())
+def _about(folder): return read_json(folder/GENERATOR)
 
 def resynthesise(
     gan:Learner,        # the generator that made them

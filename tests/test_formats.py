@@ -1,3 +1,4 @@
+import re
 import numpy as np, pandas as pd
 from cxr_fastai.formats import save_table, to_latex, to_markdown, to_text
 
@@ -34,3 +35,22 @@ def test_a_table_is_saved_four_times(tmp_path):
     assert {o.name for o in tmp_path.iterdir()} == {"table1.csv", "table1.md", "table1.txt", "table1.tex"}
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path/"table1.csv"), table)
     assert (tmp_path/"table1.md").read_text() == to_markdown(table) + "\n"
+
+ODD = ["a|b", "<script>x</script>", "[x](javascript:y)", "![x](http://y)", "&lt;", "`code`", "back\\slash", "back\\|bar", "two\nlines", "tab\tesc\x1b[31m", "p < .001", "a & b",
+       "[0.71, 0.85]", "*bold*"]
+
+def test_no_sign_makes_another_cell_or_html_of_markdown():
+    lines = to_markdown(pd.DataFrame({"x|<b>": ODD, "y": 1})).splitlines()
+    assert len(lines) == len(ODD) + 2 and all(len(re.split(r"(?<!\\)(?:\\\\)*\|", o)) == 4 for o in lines)
+    assert not re.search(r"<[A-Za-z/!?]|\]\(|&lt;/|(?<!\\)`", "\n".join(lines).replace("&lt;", ""))
+    assert "p < .001" in lines[12] and "a & b" in lines[13] and "[0.71, 0.85]" in lines[14] # as they were
+
+def test_text_and_latex_keep_a_line_a_row():
+    table = pd.DataFrame({"x": ODD})
+    assert len(to_text(table).splitlines()) == len(ODD) + 1 and "\x1b" not in to_text(table)
+    body = to_latex(table).splitlines()[4:-2]
+    assert len(body) == len(ODD) and body[0] == r"a\textbar{}b \\" and body[12] == r"{}[0.71, 0.85] \\" and body[13] == r"{}*bold* \\"
+    assert body[10] == r"p \textless{} .001 \\"
+
+def test_a_table_with_two_columns_of_one_name_has_both():
+    assert to_text(pd.DataFrame([[1, 2]], columns=["a", "a"])) == "a  a\n1  2"

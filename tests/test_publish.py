@@ -2,9 +2,11 @@ import base64, hashlib, json, pickle, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pandas as pd, pytest, torch
 from PIL import Image
+from cxr_fastai import publish
 from cxr_fastai.bundle import read_card, save_bundle
 from cxr_fastai.card import BundleError
 from cxr_fastai.data import RadiographDataLoaders
+from cxr_fastai.formats import without_html
 from cxr_fastai.learner import *
 from cxr_fastai.phantom import draw_radiograph
 from cxr_fastai.publish import *
@@ -115,6 +117,14 @@ def test_a_broken_bundle_is_not_sent(bundle, hub):
     (bundle/"model.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(BundleError): push_to_hub(bundle, "me/it", token="hf_x", endpoint=hub.url)
     assert not hub.asked
+
+def test_no_word_is_html_a_link_or_a_cell_of_the_model_card(bundle, monkeypatch):
+    card = read_card(bundle)
+    odd = "<img src=x onerror=y>|[a](javascript:b)\n# head"
+    card |= dict(classes=[odd, "b|c"], licence=odd, metadata=dict(cat_names=[odd], cont_names=[], stats={odd: [odd]}))
+    monkeypatch.setattr(publish, "read_card", lambda _: card)
+    text = model_card(bundle)
+    assert "<img" not in text and "](javascript" not in text.replace(without_html(odd), "") and "\n# head|" not in text and "b\\|c or" in text
 
 def test_the_model_card_tells_what_is_known_and_what_is_not(learn, bundle, tmp_path):
     text = model_card(bundle)

@@ -1,4 +1,4 @@
-import shutil
+import lzma, shutil
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
@@ -37,6 +37,14 @@ def test_without_a_checkout_the_demo_set_is_drawn_the_same(tmp_path, monkeypatch
 
 def test_a_folder_without_a_table_gets_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no Data_Entry"): load_cohort(str(tmp_path))
+
+def test_the_newest_table_is_read_packed_or_not_and_no_half_one(tmp_path):
+    here = Path(__file__).parents[1]/"data"/"phantom"
+    text = (here/"Data_Entry_2017_v2020.csv").read_bytes()
+    (tmp_path/"images_001").symlink_to(here/"images_001")
+    for name, data in (("Data_Entry_2017.csv", b"old"), ("Data_Entry_2017_v2020.csv.xz", lzma.compress(text)), ("Data_Entry_2017_v2020.csv.xz.part", b"half"),
+                       ("Data_Entry_2017_v2020.csv~", b"bak")): (tmp_path/name).write_bytes(data)
+    pd.testing.assert_frame_equal(load_cohort(str(tmp_path)).drop(columns="file"), load_cohort().drop(columns="file"))
 
 def test_the_digest_is_of_the_table_and_the_pixels_wherever_they_lie(rows, tmp_path):
     moved = rows.assign(file=[shutil.copy(o, tmp_path) for o in rows.file])
