@@ -5,6 +5,7 @@ import numpy as np, pandas as pd
 from .files import few, say
 from .leaks import check_ids
 from .readers import *
+from .words import is_missing
 from .rows import sign_split
 
 __all__ = ["classes", "paper_cohort", "positive", "read_nih", "read_rows", "read_table", "save_rows",
@@ -71,7 +72,7 @@ def split_patients(
         raise ValueError(f"fold={fold} of folds={folds} doesn't exist: there are 2 or more folds, from 0 to folds-1.")
     names, hit = classes(rows), positive(rows)
     for o in ("label", "patient_id"):
-        if (no := rows[o].isna()).any():
+        if (no := rows[o].isna() if o == "label" else is_missing(rows[o])).any():
             raise ValueError(f"{no.sum():,} of {len(rows):,} rows have no {o}: {few(rows['image'][no])}; drop them.")
     check_ids(rows)
     who = rows["patient_id"].factorize(sort=True)[0]

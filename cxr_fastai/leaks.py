@@ -13,7 +13,7 @@ from .altered import altered_copies
 from .duplicates import near_duplicates, turned_duplicates
 from .files import few
 from .giveaway import _pairs, feature_leak
-from .words import fold_ids
+from .words import fold_ids, fold_words, is_missing
 
 __all__ = ["LeakError", "check_ids", "check_leaks"]
 
@@ -69,8 +69,8 @@ def _fitted(rows, name, stat):
         own = values[train]
         beyond = (values < own.min()) & (values >= stat[0]) | (values > own.max()) & (values <= stat[1])
     else:
-        words = values.astype(str).where(values.notna())
-        beyond = words.isin(set(map(str, stat)) - set(words[train]))
+        words = fold_words(values, name)
+        beyond = words.isin({*fold_words(pd.Series(stat, dtype=object), name)} - {*words[train]})
     at = np.flatnonzero(beyond.to_numpy() & ~train)
     if not len(at): return
     return (f"the statistics of '{name}' include {few(pd.unique(values.iloc[at]))}, which are in no training row "
@@ -134,7 +134,7 @@ def check_leaks(
     if lost := [o for o in keys + list(stats or {}) if o not in rows]:
         raise ValueError(f"The table has no column {few(map(repr, lost))}, so that it can't be checked for leaks.")
     for o in keys:
-        if (no := rows[o].isna()).any(): raise ValueError(f"{no.sum():,} rows have no {o}: {few(rows['image'][no])}.")
+        if (no := is_missing(rows[o])).any(): raise ValueError(f"{no.sum():,} rows have no {o}: {few(rows['image'][no])}.")
     check_ids(rows)
     told = [_of_one_image(rows)]
     found = [_on_two_sides(rows, o) for o in ("patient_id", "image", "file") if o in rows]

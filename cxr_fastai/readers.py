@@ -36,7 +36,8 @@ def _known(text, csv):
 def _whole(text, csv):
     codes, words = text.factorize() # code -1: missing, the last of the array below
     res = np.append(pd.to_numeric(pd.Series(words), errors="coerce"), np.nan)
-    _refuse((~(res % 1 == 0))[codes], csv, text, "are no whole numbers")
+    whole = np.isfinite(res) & (np.nan_to_num(res, posinf=0, neginf=0) % 1 == 0)
+    _refuse(~whole[codes], csv, text, "are no whole numbers")
     return res[codes].astype(np.int64)
 
 def _folded_ids(text, csv):

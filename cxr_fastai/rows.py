@@ -125,11 +125,10 @@ def save_rows(
 def _listed(csv, text, name):
     "What a column of one json list says."
     found = text.pop(name).unique()
-    try:
-        if len(found) == 1 and isinstance(res := json.loads(found[0]), list): return res
-        if len(found) == 1 and name == "classes": return found[0].split("|") # as earlier versions wrote it
-    except (ValueError, TypeError):
-        if len(found) == 1 and name == "classes" and isinstance(found[0], str): return found[0].split("|")
+    if len(found) == 1 and isinstance(found[0], str):
+        try: res = json.loads(found[0])
+        except ValueError: res = found[0].split("|") if name == "classes" else None # as earlier versions wrote it
+        if isinstance(res, list): return res
     raise ValueError(f"{csv} is damaged: its column '{name}' isn't one json list in all rows; save_rows writes it anew.")
 
 def _inferred(values):
@@ -149,11 +148,13 @@ def read_rows(
 ) -> pd.DataFrame:
     "Rows saved by `save_rows`, label, words and ids as they were; ValueError for any other csv."
     text = read_text(csv, strip=False).reset_index(drop=True)
-    if lost := [o for o in ("classes", "label", "patient_id") if o not in text]:
+    if lost := [o for o in ("classes", "image", "label", "patient_id") if o not in text]:
         raise ValueError(f"{csv} was not written by save_rows (no column {few(map(repr, lost))}): use read_nih or read_table.")
     if text.empty: raise ValueError(f"{csv} holds no rows below its header.")
     names, old = _listed(csv, text, "classes"), "words" not in text
     words = {*_TEXT, "patient_id", *cat_names} if old else {*_listed(csv, text, "words")}
+    if not old and (gone := sorted(words - {*text})):
+        raise ValueError(f"{csv} is damaged: its column {few(map(repr, gone))} has gone, or has another name now.")
     if len(names) != 2 or (odd := sorted({*text["label"].dropna()} - {*map(str, names)})):
         raise ValueError(f"{csv} is damaged: its labels {few(odd if len(names) == 2 else names)} are not of its two classes.")
     label = pd.Categorical(text["label"].map({str(o): o for o in names}), names, ordered=True)

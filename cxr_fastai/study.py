@@ -146,7 +146,7 @@ def print_study(
     say(f"\nTest rows, {over} [95% interval]; all else is in {folder}/metrics.md")
     shown = [o for o in HEADLINES if o in table["metrics"]]
     say(to_markdown(table["metrics"][["backbone", "arm", *shown, "weights"]]) + "\n")
-    about = json.loads((Path(folder)/"settings.json").read_text(encoding="utf-8"))
+    about = read_json(Path(folder)/"settings.json")
     for o in drawn_note(about), leaky_note(about, read_rows(Path(folder)/"rows.csv")): say(o, end="\n" * bool(o))
     if "positives_synthetic" in shown:
         say("Recall is over the real positives alone, recall_with_synthetic over the synthetic ones, too.")

@@ -68,7 +68,7 @@ def is_missing(
     "Where nothing is there, or a word of `MISSING`."
     values = pd.Series(values)
     if pd.api.types.is_numeric_dtype(values): return values.isna().to_numpy()
-    return (values.isna() | values.isin(_SPELT) | _each(values[~values.isin(_SPELT)], fold_id).isna()).to_numpy(bool)
+    return (values.isna() | values.map(lambda o: isinstance(o, str) and o.strip().lower() in MISSING).astype(bool)).to_numpy()
 
 def fold_word(
     value:object, # of a column of words, as text or as a number

@@ -36,9 +36,9 @@ def test_a_csv_of_an_earlier_version_is_read(tmp_path):
 
 @pytest.mark.parametrize("old, new, words", [
     ('["Normal", "Pneumonia"]'.replace('"', '""'), "[", "column 'classes' isn't one json list"), ("Pneumonia,", "Pneumona,", "labels Pneumona are not of its two"),
-    ("1.png,1,", "1.png,", "line 3")])
+    ("1.png,1,", "1.png,", "line 3"), ("image", "imag", "no column .image."), (",x,", ",y,", "its column .x. has gone")])
 def test_a_damaged_csv_is_one_sentence(tmp_path, old, new, words):
-    save_rows(rows(x=[1, 2]), tmp_path/"rows.csv")
+    save_rows(rows(x=["1", "2"]), tmp_path/"rows.csv")
     text = (tmp_path/"rows.csv").read_text()
     assert old in text
     (tmp_path/"rows.csv").write_text(text.replace(old, new, 1))
