@@ -10,7 +10,7 @@ from .basics import *
 from .bundle import load_bundle
 from .progress import progress
 from .cohort import read_rows
-from .csvs import write_csv
+from .csvs import read_csv, write_csv
 from .data import *
 from .fusion import *
 from .interpret import *
@@ -267,6 +267,6 @@ def explain_bundle(
 def _shortcuts(folder):
     "How far metadata alone goes, where the rows are a study's that has such an arm."
     if not (folder/"scores.csv").exists(): return {}
-    scores = pd.read_csv(folder/"scores.csv")
+    scores = read_csv(folder/"scores.csv")
     own = scores[(scores["arm"] == "meta") & (scores["metric"] == "rocauc")].head(1)
     return {"Metadata alone, the study's arm Meta": (o.mean, o.low, o.high) for o in own.itertuples()}
