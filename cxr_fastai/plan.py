@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 import pandas as pd
 from filelock import FileLock
+from .csvs import read_text, write_csv
 from .files import atomic, few, write_json
 
 __all__ = ["PRIMARY", "check_primary", "declare_plan", "look_at", "looks", "mark_plan", "mark_scores", "read_plan",
@@ -86,7 +87,7 @@ def looks(
 ) -> int:
     "How many results of these test rows were looked at, as far as this folder knows."
     file = Path(out)/"ledger.csv"
-    return int((pd.read_csv(file, dtype=str)["test_rows"] == test).sum()) if file.exists() else 0
+    return int((read_text(file, strip=False)["test_rows"] == test).sum()) if file.exists() else 0
 
 def look_at(
     out:str|Path,      # folder of everything
@@ -100,9 +101,9 @@ def look_at(
                               settings=settings, results=results)])
     file, same = Path(out)/"ledger.csv", ["test_rows", "results"]
     with _alone(out):
-        known = pd.read_csv(file, dtype=str) if file.exists() else line.head(0)
+        known = read_text(file, strip=False) if file.exists() else line.head(0)
         if not (known[same] == line[same].iloc[0]).all(axis=1).any():
-            with atomic(file) as tmp: pd.concat([known, line]).to_csv(tmp, index=False)
+            write_csv(pd.concat([known, line]), file)
         return looks(out, line["test_rows"][0])
 
 def _departures(plan, about):
