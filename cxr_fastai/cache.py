@@ -80,8 +80,9 @@ class RadiographCache:
         bits = self._bits()
         self.white = white or int(bits.max(initial=0)) or None
         if beyond := [f for f, o in zip(self.keys, bits) if o > (self.white or 0)]:
-            raise RadiographError(f"{len(beyond):,} radiographs hold values beyond {2**self.white-1:,}, the white of the "
-                                  f"films they are to be like: {few(beyond)}. Save them with the PNG's sBIT, or with 8 bits")
+            raise RadiographError(f"{len(beyond):,} radiographs hold values beyond {2**self.white-1:,}, the white of "
+                                  f"the films they are to be like: {few(beyond)}. Save them with the PNG's sBIT, or "
+                                  "with 8 bits")
         self.dark = {f for f, o in zip(self.keys, bits) if 0 < o < (self.white or 0)}
         self.keys = self._of_set(self.keys)
 
@@ -170,7 +171,8 @@ class RadiographCache:
         if errors: self._refuse(errors)
 
     def _refuse(self, errors):
-        with atomic(self.store/"unreadable.txt") as tmp: tmp.write_text("\n".join(errors) + "\n", "utf-8", "backslashreplace")
+        with atomic(self.store/"unreadable.txt") as tmp:
+            tmp.write_text("\n".join(errors) + "\n", "utf-8", "backslashreplace")
         every = f" ({self.store/'unreadable.txt'} names all)" if len(errors) > 3 else ""
         raise RadiographError(f"{len(errors):,} of {len(self):,} radiographs cannot be read: {few(errors)}{every}. The "
                               "others are cached; mend these or leave them out")

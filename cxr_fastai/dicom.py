@@ -13,8 +13,8 @@ __all__ = ["read_dicom"]
 
 NEEDED = ("Rows Columns SamplesPerPixel BitsAllocated BitsStored PixelRepresentation "
           "PhotometricInterpretation").split()
-TAGS = NEEDED + ("SOPClassUID NumberOfFrames HighBit PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept "
-                 "ModalityLUTSequence VOILUTSequence WindowCenter WindowWidth VOILUTFunction").split()
+TAGS = NEEDED + ("SOPClassUID NumberOfFrames HighBit PixelPaddingValue PixelPaddingRangeLimit RescaleSlope "
+                 "RescaleIntercept ModalityLUTSequence VOILUTSequence WindowCenter WindowWidth VOILUTFunction").split()
 JPEG = {"1.2.840.10008.1.2.4." + o: decoder for decoder, group in dict(
     jpeg8_decode="50 51 57 70", jpegls_decode="80 81", jpeg2k_decode="90 91").items() for o in group.split()}
 PIXELS, FLOATS = (0x7FE0, 0x10), ((0x7FE0, 8), (0x7FE0, 9))
@@ -68,7 +68,8 @@ def _check(ds):
         raise RadiographError(f"is {ds.PhotometricInterpretation}, where a radiograph is MONOCHROME1 or MONOCHROME2")
     wrong = [f"{k} is {v}" for k, v, good in (
         ("SamplesPerPixel", ds.SamplesPerPixel, ds.SamplesPerPixel == 1), ("Rows", ds.Rows, ds.Rows > 0),
-        ("Columns", ds.Columns, ds.Columns > 0), ("BitsAllocated", ds.BitsAllocated, ds.BitsAllocated in (1, 8, 16, 32)),
+        ("Columns", ds.Columns, ds.Columns > 0),
+        ("BitsAllocated", ds.BitsAllocated, ds.BitsAllocated in (1, 8, 16, 32)),
         ("BitsStored", ds.BitsStored, 0 < ds.BitsStored <= ds.BitsAllocated),
         ("HighBit", ds.get("HighBit"), ds.get("HighBit") in (None, ds.BitsStored - 1)),
         ("PixelRepresentation", ds.PixelRepresentation, ds.PixelRepresentation in (0, 1)),

@@ -1,9 +1,9 @@
 """One reader for PNG, JPEG, TIFF and DICOM: any radiograph becomes one 8-bit gray channel, or is refused by name.
 
 White is the file's own full scale, never the image's brightest pixel, so that two films keep their relative exposure:
-255; 2**BitsPerSample-1 for TIFFs of other depths; what `dicom` says. A file of 16 bits may hold 10 or 12, and says so by
-PNG's sBIT; where it doesn't, white is that of the set it belongs to (`cache`), or the least of 8, 10, 12, 14 and 16 bits
-that hold its greatest value. The paper's inputs are whole films squashed to 256x256."""
+255; 2**BitsPerSample-1 for TIFFs of other depths; what `dicom` says. A file of 16 bits may hold 10 or 12, and say so
+by PNG's sBIT; where it doesn't, white is that of the set it belongs to (`cache`), or the least of 8, 10, 12, 14 and 16
+bits that hold its greatest value. The paper's inputs are whole films squashed to 256x256."""
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -56,8 +56,8 @@ def _deep_gray(im, f, white):
     declared = _declared(im, f, stored)
     taken = 0 if declared else white or _own_bits(stored[-1])
     if taken and stored[-1] >= 2**taken:
-        raise RadiographError(f"holds values up to {stored[-1]:,}, where white is {2**taken-1:,}, as for the films it is "
-                              "to be like; save it with the PNG's sBIT, or with 8 bits")
+        raise RadiographError(f"holds values up to {stored[-1]:,}, where white is {2**taken-1:,}, as for the films it "
+                              "is to be like; save it with the PNG's sBIT, or with 8 bits")
     gray = (np.arange(2**16) / (2**(declared or taken) - 1) * 255).clip(0, 255)
     if getattr(im, "tag_v2", {}).get(262) == 0: gray = 255 - gray # 0 is white; Pillow turns only 8 bits over
     if isinstance(clear, int): gray[clear] = 0
@@ -72,7 +72,7 @@ def _over_black(im):
     return ImageChops.multiply(gray, alpha), alpha.getextrema()[1]
 
 def _shallow_gray(im, deep):
-    "Luminance; what is transparent lies over black. `deep`: a colour file of 16 bits, of which Pillow keeps the upper 8."
+    "Luminance; what is transparent lies over black. `deep`: colours of 16 bits, of which Pillow keeps the upper 8."
     clear = im.has_transparency_data
     if im.mode == "L" and not clear: return im
     def drawn(part): return _over_black(part) if clear else (part.convert("L"), 255)
@@ -128,7 +128,7 @@ def _read_image(f, kind, head, size, white):
         _choose_page(im)
         deep = im.mode[0] not in "IF" and _is_deep(im, head)
         _check_memory(im, deep)
-        if size and im.format == "JPEG": im.draft("L", (2*size, 2*size)) # decodes at 1/2 to 1/8; Lanczos does the rest
+        if size and im.format == "JPEG": im.draft("L", (2*size, 2*size)) # at 1/2 to 1/8; Lanczos does the rest
         im.load()
         gray, taken = _deep_gray(im, f, white) if im.mode[0] in "IF" else (_shallow_gray(im, deep), 0)
         orientation = im.getexif().get(274, 1)
@@ -148,7 +148,8 @@ def _why(e, f, kind):
     if isinstance(e, RadiographError): return " ".join(str(e).split()) # a header's words may have line breaks
     if isinstance(e, MemoryError): return "needs more memory to decode than there is"
     if f is None:
-        if isinstance(e, (FileNotFoundError, NotADirectoryError)): return "does not exist; check the folder and the name"
+        lost = isinstance(e, (FileNotFoundError, NotADirectoryError))
+        if lost: return "does not exist; check the folder and the name"
         return f"cannot be opened ({getattr(e, 'strerror', None) or told(e)}); check what it is"
     if isinstance(e, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"claims more than the {MAX_PIXELS/1e6:.0f} million pixels a radiograph can have; leave it out"
@@ -159,7 +160,7 @@ def decode_radiograph(
     file:str|Path,  # as of `read_radiograph`; or one that is open
     size:int=None,  # too
     white:int=None, # too
-) -> tuple:         # its uint8 pixels; and the bits that were taken for white, 0 where the file itself says what white is
+) -> tuple:         # its uint8 pixels; and the bits that were taken for white, 0 where the file says what white is
     "`read_radiograph`, and what was taken."
     f, kind = None, ""
     try:
@@ -180,7 +181,7 @@ def decode_radiograph(
 def read_radiograph(
     file:str|Path,  # a PNG, JPEG, TIFF or DICOM file; told by its first bytes, not by its name
     size:int=None,  # side of the square it is squashed to (Lanczos, aspect ratio given up); None keeps its own pixels
-    white:int=None, # bits whose greatest value is white in a 16-bit file that doesn't say; None: what its own values need
+    white:int=None, # bits of white in a 16-bit file that doesn't say; None: those that its own values need
 ) -> np.ndarray:    # uint8 [h,w], or [size,size]; black is 0
     "Read one radiograph to gray; raises `RadiographError`, which names the file, for whatever cannot be read as one."
     return decode_radiograph(file, size, white)[0]

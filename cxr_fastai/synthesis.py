@@ -73,7 +73,8 @@ def _white(gan): return getattr(gan, "white", None) # any generator may translat
 
 def _write(folder, gan, lines, bs, about):
     "Images, manifest and generator into an empty folder."
-    cache, starts = RadiographCache(lines["source_file"].unique().tolist(), gan.size, white=_white(gan)), range(0, len(lines), bs)
+    cache = RadiographCache(lines["source_file"].unique().tolist(), gan.size, white=_white(gan))
+    starts = range(0, len(lines), bs)
     for i in progress(starts, len(starts), f"Translating {len(lines):,} radiographs, in batches of {bs}"):
         batch = lines.iloc[i:i+bs]
         for name, pixels in zip(batch["image"], _translate(gan, batch, cache)):
