@@ -223,7 +223,8 @@ def explain(
     of the heat, whatever its sign, in the outer tenth of the film, where little lung is; that it is small says neither
     that a model sees anything nor that it uses no shortcut: `rocauc` stands beside it where there are labels.
     `knowing_*` is what a value adds beyond its being missing. `auc_drop` and `log_odds_change` are what shuffling an
-    input among the rows takes off the AUC (Breiman 2001; needs labels), and moves on average: an input may be used and of no use.
+    input among the rows takes off the AUC (Breiman 2001; needs labels), and moves on average: an input may be used and
+    of no use.
 
     `decision_share` is the image's part of the decision: image and metadata are two players, absent when another row's
     stand in (up to 32 rows in turn); their exact Shapley values `from_image` and `from_metadata` sum to a row's
