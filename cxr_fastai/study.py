@@ -34,6 +34,11 @@ def _table1(predictions, scored, compared, score):
     if len(kept) == len(plain): return table1(scored, compared)
     return table1(score(kept), compare_arms(kept, GAINS))
 
+def _leaky(table, study):
+    "By the protocol 'paper', the table with a column that says so, where it has none."
+    if study.protocol == "clean" or table.empty or "protocol" in table: return table
+    return table.assign(protocol=study.protocol)
+
 def save_study(
     study:Study, # after `run`
 ) -> Path:       # the study's folder
@@ -63,11 +68,11 @@ def save_study(
     names = [*study.cat_names, *study.cont_names]
     plain = dict(flow=flow_table(rows), cells=cells, predictions=predictions, scores=scored, scores_by_seed=by_seed)
     for name, table in plain.items():
-        write_csv(table, folder/f"{name}.csv")
+        write_csv(_leaky(table, study), folder/f"{name}.csv")
     printed = dict(table1=_table1(predictions, scored, compared, lambda o: score(o)[0]), metrics=metrics_table(scored),
                    comparisons=compared,
                    subgroups=subgroups(predictions, rows, names), interactions=interactions(predictions, rows, names))
-    for name, table in printed.items(): save_table(table, folder/name)
+    for name, table in printed.items(): save_table(_leaky(table, study), folder/name)
     with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
     return folder
 

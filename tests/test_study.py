@@ -97,7 +97,8 @@ def test_the_papers_protocol_is_labelled_and_counts_synthetic_positives(tmp_path
     assert "leaky on purpose" in said and "CycleGAN saw every row" in said and "patients are on several sides" not in said # first visits
     assert "protocol 'paper'" in said and "recall_with_synthetic" in said and "positives_synthetic" in said
     assert table["real-synth-meta", "positives_synthetic"] > 5 and table["real-meta", "positives_synthetic"] == 0
-    assert set(pd.read_csv(folder/"table1.csv").protocol) == {"paper"}
+    for o in "table1 metrics comparisons subgroups flow cells predictions scores scores_by_seed".split():
+        assert set(pd.read_csv(folder/f"{o}.csv").protocol) == {"paper"}, o
     assert set(pd.read_csv(folder/"rows.csv").split) == {"train", "valid", "test"}
 
 def test_flags_name_arms(tmp_path):
