@@ -1,4 +1,4 @@
-import multiprocessing, os, pickle, signal, threading, time
+import multiprocessing, os, pickle, signal, sys, threading, time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
