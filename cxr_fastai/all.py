@@ -49,6 +49,7 @@ from .policies import *
 from .predict import *
 from .predictions import *
 from .progress import *
+from .prevalence import *
 from .publish import *
 from .quality import *
 from .radiograph import *

@@ -207,7 +207,8 @@ def statistics(s, t):
     pairs = (f"DeLong's test of the AUC and t tests of other figures, patients{' and seeds' * many} being drawn; the primary "
              "comparison with Holm's correction over the backbones, all else uncorrected")
     if not t.plan: pairs = "DeLong's test of the AUC"
-    return f"95% intervals of each arm over the test patients; {seeds}; arms in pairs on the same rows by {pairs}."
+    return ("95% intervals of each arm over the test patients, and, from two seeds on, over trainings, too; "
+            f"{seeds}; arms in pairs on the same rows by {pairs}.")
 
 def robust(s, t):
     more = [o for o in s["arms"] if "+" in o]

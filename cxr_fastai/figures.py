@@ -12,9 +12,10 @@ from .scoring import called as called_at
 from .calibration import prior_shift, smooth_curve
 from .intervals import resample, spread
 from .predictions import joined
+from .prevalence import net_benefit
 from .subgroups import group_scores
 
-__all__ = ["doses_of", "plot_calibration", "plot_confusion", "plot_curves", "plot_dose", "plot_groups",
+__all__ = ["doses_of", "plot_calibration", "plot_confusion", "plot_curves", "plot_decision", "plot_dose", "plot_groups",
            "plot_pr", "plot_roc"]
 
 STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
@@ -127,6 +128,29 @@ def plot_calibration(
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel=ylabel, title=title)
     fig.suptitle(backbone, fontsize="medium")
     _legend(fig, axs[0])
+    return fig
+
+@mpl.rc_context(STYLE)
+def plot_decision(
+    predictions:pd.DataFrame, # of one backbone
+    cells:pd.DataFrame,       # with `backbone arm seed train_prior`
+    prevalence:float,         # share of positives where the model would be used
+):                            # the figure
+    """Decision curves: net benefit over the threshold probability at a stated prevalence, up to ten times of it, beside
+    treating everyone and nobody."""
+    fig, ax = _figure(4.4, 3.6)
+    blocks, backbone = joined(predictions), predictions["backbone"].iloc[0]
+    priors = cells[cells["backbone"] == backbone].set_index(["arm", "seed"])["train_prior"]
+    at = np.linspace(0, min(.9, 10*prevalence), 61)
+    for arm, o in blocks.items():
+        moved = [prior_shift(p, priors[(arm, seed)], prevalence) for p, seed in zip(o.prob, o.seeds)]
+        drawn = np.mean([net_benefit(o.label, p, at, prevalence, _weights(o)) for p in moved], 0)
+        _banded(ax, at, drawn, color=_colours(blocks)[arm], label=arm_title(arm))
+    ax.plot(at, prevalence - (1 - prevalence)*at/(1 - at), ls=":", color="gray", lw=1, label="everyone")
+    ax.axhline(0, color="0.3", lw=.8, label="nobody")
+    ax.set(xlim=(0, at[-1]), ylim=(-.3*prevalence, 1.05*prevalence), xlabel="threshold probability",
+           ylabel="net benefit", title=f"{backbone}, prevalence {prevalence:g}")
+    _legend(fig, ax)
     return fig
 
 @mpl.rc_context(STYLE)

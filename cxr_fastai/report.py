@@ -17,13 +17,15 @@ from .figures import *
 from .files import atomic, few, read_json
 from .phantom import is_drawn
 from .plan import looks, read_plan
+from .prevalence import sampling_note
 from .quality import plot_memorised
 from .readers import read_rows
 from .synthesis import plot_synthetic, read_manifest
 
 __all__ = ["plot_gan", "report"]
 
-TABLES = "flow", "cells", "predictions", "table1", "metrics", "comparisons", "subgroups"
+TABLES = "flow", "cells", "predictions", "table1", "metrics", "comparisons", "subgroups", "interactions"
+OWN, BOTH = "[95% interval of these models: the luck of the test patients]", "procedure: the luck of training, too"
 WORDS = dict.fromkeys(("image", "patient_id", "backbone", "arm", "error", "gan", "folder", "group"), str)
 HEADS = {"rocauc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1", "before": "comparison"}
 STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59636e;--page:#fff;--tint:#f3f5f7;--line:#d5dbe1;
@@ -223,6 +225,15 @@ def _gans(study, page):
 
 def _listed(words): return ", ".join(dict.fromkeys(map(str, words)))
 
+def _at_prevalence(study, page, table):
+    "Predictive values, net benefit and decision curves at the stated share of positives."
+    share = table["prevalence"].iloc[0]
+    page.section(f"At a prevalence of {share:g}", scores=True)
+    page.table(table, f"Predictive values and net benefit {OWN}; treat all: the net benefit of calling everyone; recall "
+               "and specificity are taken to be the same there")
+    draw = partial(plot_decision, cells=study.cells, prevalence=share)
+    page.figures(_each(study, draw, "decision", "Net benefit over the threshold probability"))
+
 def report(
     folder:str|Path, # that `run_study` gave
 ) -> Path:           # report.html in it
@@ -240,11 +251,13 @@ def report(
     if plan: page.text(_planned(study, plan))
     page.section("Cohort").table(study.flow, "Rows left at each step, and on each side")
     page.table(characteristics(rows, names), "Who is on which side")
-    page.section("Table 1", scores=True).table(study.table1, "Recall on the test rows at .5 [95% interval], and gains")
+    page.text(sampling_note(study.flow))
+    if (file := folder/"prevalence.csv").exists(): _at_prevalence(study, page, read_csv(file, dtype=WORDS))
+    page.section("Table 1", scores=True).table(study.table1, f"Recall on the test rows at .5 {OWN}; {BOTH}; and gains")
     caption = ("Differences [95% interval of patients, and of seeds where there are several]; at 90: 90% specificity "
                "on valid; holm: over the backbones of the primary comparison; no other p is corrected")
     page.section("Comparisons").table(study.comparisons, caption)
-    caption = (f"{over.capitalize()} [95% interval]{' sd' * over.startswith('mean')}; at 90: 90% specificity on valid; "
+    caption = (f"{over.capitalize()} {OWN}{f' sd; {BOTH}' * over.startswith('mean')}; at 90: 90% specificity on valid; "
                "corrected: after the prior shift")
     page.section("All metrics", scores=True).table(study.metrics, caption)
     if doses_of(predictions["arm"].unique()):
@@ -254,18 +267,21 @@ def report(
     calibrated = partial(plot_calibration, cells=cells)
     called = partial(plot_confusion, names=(s["negative"], s["positive"]))
     for title, name, plot, caption in (
-        ("ROC curves", "roc", plot_roc, f"ROC, {over} and 95% bootstrap band"),
-        ("Precision and recall", "pr", plot_pr, f"Precision over recall, {over} and 95% bootstrap band"),
-        ("Calibration", "calibration", calibrated, f"Calibration, {over} and 95% bootstrap band"),
+        ("ROC curves", "roc", plot_roc, f"ROC, {over} and 95% band of resampled patients"),
+        ("Precision and recall", "pr", plot_pr, f"Precision over recall, {over} and 95% band of resampled patients"),
+        ("Calibration", "calibration", calibrated, f"Calibration, {over} and 95% band of resampled patients"),
         ("Confusion matrices", "confusion", called, f"Called at .5, {over}")):
         page.section(title, scores=True).figures(_each(study, plot, name, caption))
     page.section("Epochs").figures(_epochs(study))
     _gans(study, page.section("Synthetic films"))
     page.section("Subgroups", scores=True).text(shortcut_note(s, rows))
-    page.figures((f"groups-{o}", plot_groups(part, rows, names), f"Called positive at .5 by {o}, with 95% intervals.")
+    page.figures((f"groups-{o}", plot_groups(part, rows, names), f"Called positive at .5 by {o} {OWN}.")
                  for o, part in predictions.groupby("backbone", sort=False))
     groups = study.subgroups.sort_values([o for o in ("column", "group") if o in study.subgroups], kind="stable")
-    page.table(groups, "Scores by group, arms beside one another")
+    page.table(groups, f"Scores by group {OWN}; to the rest:  the difference to all others, "
+               "its p-value after Holm's correction over a backbone; counts alone below 10 patients of a class")
+    page.table(study.interactions, "Does an arm gain more in a group than in the rest? [95% interval of patients, "
+               "and of training from two seeds on]; Holm's correction over a backbone")
     failed = cells.loc[cells["error"].notna(), ["backbone", "arm", "seed", "error"]]
     page.section("Failed cells").table(failed, "Failed cells", kind="words")
     words = {k: ", ".join(map(str, o)) if isinstance(o, list) else str(o) for k, o in (s | s["versions"]).items()}

@@ -19,8 +19,12 @@ def _phantom():
     if not drawn.exists(): make_phantom(drawn)
     return drawn
 
-def _step(step, rows):
-    return dict(step=step, rows=len(rows), patients=rows["patient_id"].nunique(), positives=int(positive(rows).sum()))
+def _step(step, rows, of_all=None):
+    "Counts of a step; `of_all`: films of any finding that it is taken from, and how many positives have another one."
+    counts = dict(step=step, rows=len(rows), patients=rows["patient_id"].nunique(), positives=int(positive(rows).sum()))
+    if of_all is None: return counts
+    others = rows["findings"].str.contains("|", regex=False) & positive(rows)
+    return counts | dict(of_all=of_all, with_others=int(others.sum()))
 
 def load_cohort(
     data:str="phantom",     # 'phantom' (drawn, not patients) or a folder with NIH's csv and images
@@ -40,15 +44,16 @@ def load_cohort(
     first = labelled[labelled["follow_up"] == 0] if first_visit else labelled
     n_normal = min(n_normal, (~positive(first)).sum())
     cohort = paper_cohort(rows, n_normal=n_normal, first_visit=first_visit, seed=seed)
-    flow = [_step("with an image", rows), _step(f"{' or '.join(classes(rows))}", labelled)]
-    flow += [_step("at the first visit", first)] * first_visit + [_step("drawn for the cohort", cohort)]
+    of_all = int((rows["follow_up"] == 0).sum()) if first_visit else len(rows)
+    flow = [_step("with an image", rows, len(rows)), _step(f"{' or '.join(classes(rows))}", labelled, len(rows))]
+    flow += [_step("at the first visit", first, of_all)] * first_visit + [_step("drawn for the cohort", cohort, of_all)]
     cohort = split_patients(cohort, seed=seed)
     cohort.attrs["flow"] = flow
     return cohort
 
 def flow_table(
     rows:pd.DataFrame, # after `split_patients`, or of `load_cohort`
-) -> pd.DataFrame:     # `step rows patients positives`
+) -> pd.DataFrame:     # `step rows patients positives`; of NIH's table `of_all with_others`, too
     "How many rows were left at each step, and are on each side."
     sides = [_step(o, rows[rows["split"] == o]) for o in ("train", "valid", "test")]
     return pd.DataFrame(rows.attrs.get("flow", [_step("in the table", rows)]) + sides)

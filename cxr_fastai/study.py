@@ -11,6 +11,7 @@ from .distributed import *
 from .formats import *
 from .grid import *
 from .plan import *
+from .prevalence import check_prevalence, prevalence_table, sampling_note
 from .runs import *
 from .subgroups import interactions, subgroups
 from .tables import *
@@ -41,6 +42,7 @@ def _leaky(table, study):
 
 def save_study(
     study:Study, # after `run`
+    prevalence:float=None, # share of positives where a model would be used; None: nothing is said about it
 ) -> Path:       # the study's folder
     """Collect, make the tables, write them; gives the study's folder. Tables of the same cells are not made again.
     CellError where no cell is finished."""
@@ -48,9 +50,11 @@ def save_study(
     if predictions is None: raise CellError(f"No cell is finished: {few(cells['error'])}")
     folder = study.out/f"study-{settings_digest({str(k): c.folder.name for k, c in study.cells.items()})}"
     plan, about = study.plan(), study.about
+    if prevalence is not None: about |= dict(prevalence=check_prevalence(prevalence))
     results, listed = (hashlib.sha256(o.to_csv().encode()).hexdigest()[:16] for o in (predictions, cells))
     stamp = settings_digest(dict(results=results, cells=listed, plan=plan["digest"], primary=study.primary,
-                                 alpha=study.alpha, version=about["versions"]["cxr_fastai"]))
+                                 alpha=study.alpha, version=about["versions"]["cxr_fastai"],
+                                 prevalence=prevalence))
     if (folder/"stamp").exists() and (folder/"stamp").read_text() == stamp: return folder
     (folder/"stamp").unlink(missing_ok=True)
     rows = study.split_rows
@@ -72,6 +76,7 @@ def save_study(
     printed = dict(table1=_table1(predictions, scored, compared, lambda o: score(o)[0]), metrics=metrics_table(scored),
                    comparisons=compared,
                    subgroups=subgroups(predictions, rows, names), interactions=interactions(predictions, rows, names))
+    if prevalence is not None: printed |= dict(prevalence=prevalence_table(predictions, cells, prevalence))
     for name, table in printed.items(): save_table(_leaky(table, study), folder/name)
     with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
     return folder
@@ -117,9 +122,11 @@ def run_study(
     gpus:float=0,          # that each cell asks Ray for
     track:str="",          # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
     out:str="runs",        # folder of everything
+    prevalence:float=None, # share of positives where a model would be used, for predictive values and net benefit
 ) -> Path:                 # the study's folder, for `report`
     "Run a grid of backbones, arms and seeds on one split, or go on with it; print Table 1 and what the data support."
     start = time.time()
+    if prevalence is not None: check_prevalence(prevalence)
     rows = load_cohort(data, normals, not followups, split_seed)
     names = expand_arms(_listed(arms), _listed(rivals), _listed(doses), _listed(policies), _listed(fusions))
     study = Study(rows, _listed(backbones), names, _numbers(seeds), protocol, out, size, epochs, bs, lr, weights,
@@ -131,7 +138,7 @@ def run_study(
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
     loud = one and workers == 1 and not ray
     study.run(workers, ray, gpus=gpus, loud=loud)
-    folder = agreed(lambda: save_study(study))
+    folder = agreed(lambda: save_study(study, prevalence))
     if not is_first(): return folder
     print_study(folder)
     say(f"\n{time.time() - start:.0f} s. Everything is in {folder}")
@@ -145,16 +152,21 @@ def print_study(
 ):
     "Table 1, what every arm scored, what the data support, and which cells are missing."
     table = {o: read_csv(Path(folder)/f"{o}.csv") for o in ("table1", "metrics", "comparisons", "cells")}
-    say(f"\nTable 1: recall on the test rows at .5 [95% interval]\n{to_markdown(table['table1'])}")
+    say("\nTable 1: recall on the test rows at .5 [95% interval of these models: the luck of the test patients]; "
+        f"procedure: the luck of training, too, from two seeds on\n{to_markdown(table['table1'])}")
     seeds = table["cells"].loc[table["cells"]["error"].isna(), "seed"].unique()
     over = "mean over seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-    say(f"\nTest rows, {over} [95% interval]; all else is in {folder}/metrics.md")
+    say(f"\nTest rows, {over} [95% interval of these models]; all else is in {folder}/metrics.md")
     shown = [o for o in HEADLINES if o in table["metrics"]]
     say(to_markdown(table["metrics"][["backbone", "arm", *shown, "weights"]]) + "\n")
     about = read_json(Path(folder)/"settings.json")
     for o in drawn_note(about), leaky_note(about, read_rows(Path(folder)/"rows.csv")): say(o, end="\n" * bool(o))
     if "positives_synthetic" in shown:
         say("Recall is over the real positives alone, recall_with_synthetic over the synthetic ones, too.")
+    say(sampling_note(read_csv(Path(folder)/"flow.csv")))
+    if (file := Path(folder)/"prevalence.csv").exists():
+        at = read_csv(file)
+        say(f"\nAt a prevalence of {at['prevalence'].iloc[0]:g} [95% intervals of patients]\n{to_markdown(at)}\n")
     plan = read_plan(Path(folder)/"plan.json")
     say(verdict(table["comparisons"], plan=plan))
     out = Path(folder).parent

@@ -14,7 +14,7 @@ FLOORS = { # a module imports only from lower floors; tenths are mezzanines
     0.12: ["altered", "differences", "giveaway"],
     0.15: ["leaks"],
     0.2: ["cohort", "compare", "tables"],
-    0.3: ["subgroups"],
+    0.3: ["prevalence", "subgroups"],
     0.4: ["figures"],
     1.0: ["backbone", "card", "distributed", "metadata", "metrics", "phantom", "networks", "radiograph", "rivals", "show"],
     1.05: ["given", "tensors"],

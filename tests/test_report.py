@@ -279,7 +279,7 @@ def test_files_that_have_gone_are_said_and_the_rest_is_shown(rows, tmp_path):
     assert "cyclegan-0a1b2c3d" in text["synthetic-films"] and "ROC" in text["roc-curves"] and not plt.get_fignums()
 
 def test_another_folder_is_refused_in_one_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no settings.json, rows.csv, flow.csv and 6 more: report takes the"):
+    with pytest.raises(FileNotFoundError, match="no settings.json, rows.csv, flow.csv and 7 more: report takes the"):
         report(tmp_path)
 
 def test_figures_of_a_gan_are_written_beside_it(study):

@@ -1,4 +1,5 @@
 import numpy as np, pandas as pd, pytest
+from cxr_fastai.areas import delong
 from cxr_fastai.arms import comparisons_of
 from cxr_fastai.calibration import prior_shift, threshold_at
 from cxr_fastai.compare import compare_arms
@@ -129,3 +130,65 @@ def test_subgroups_of_numbered_images_and_other_columns(study):
     rows = pd.DataFrame(dict(image=[f"{i}.png" for i in range(150)], smoker=["yes", "no"]*75))
     table = subgroups(predictions, rows, ["smoker", "age"])
     assert set(table.column) == {"smoker"} and (table.groupby(["backbone", "arm"]).n.sum() == 90).all()
+
+def ordinary():
+    "Probabilities with ties, patients with two films, two arms of three seeds."
+    rng, parts, cells = np.random.default_rng(7), [], []
+    for side, n in ("valid", 60), ("test", 120):
+        label, hard = (rng.random(n) < .35).astype(int), rng.normal(size=n)
+        about = pd.DataFrame(dict(backbone="net", side=side, image=[f"{side}{i:03}.png" for i in range(n)], patient_id=np.arange(n)*3//4,
+                                  label=label, synthetic=False))
+        for k, arm in enumerate(("real", "real-synth")):
+            for seed in range(3):
+                prob = (1/(1 + np.exp(-((1 + .4*k)*label + hard + .7*rng.normal(size=n) - 1)))).round(3)
+                parts.append(about.assign(arm=arm, seed=seed, probability=prob))
+    for arm, before in ("real", .35), ("real-synth", .5):
+        cells += [dict(backbone="net", arm=arm, seed=s, weights="none", train_prior=before, prior=.35) for s in range(3)]
+    return pd.concat(parts, ignore_index=True), pd.DataFrame(cells)
+
+FROZEN = { # mean and sd over seeds, as version 0.2.0 gave them
+    "accuracy": (.7472222222222222, .004811252243246865), "precision": (.6657818113064852, .022729360246524506),
+    "recall": (.6592592592592593, .04625924443258073), "specificity": (.7999999999999999, .035276684147527874),
+    "balanced_accuracy": (.7296296296296297, .005592469952052384), "f1": (.6613126367716331, .011423906651839863),
+    "rocauc": (.7818271604938273, .03173703105797619), "pr_auc": (.6885564549292535, .03759534441699858),
+    "brier": (.1831726555555556, .009939969686550226), "calibration_slope": (.9238415717863009, .22636835920654624),
+    "calibration_intercept": (-.2961618247371774, .06468118928973188), "recall_at_90": (.48148148148148145, .1223904566063578),
+    "specificity_at_90": (.88, .04807401700618654), "recall_at_95": (.26666666666666666, .04444444444444445),
+    "specificity_at_95": (.9422222222222224, .02775554665954845), "accuracy_corrected": (.7305555555555555, .004811252243246865),
+    "precision_corrected": (.7112717834631072, .012147692222750087), "recall_corrected": (.47407407407407404, .01283000598199167),
+    "specificity_corrected": (.8844444444444445, .007698003589194995), "f1_corrected": (.5688383119962067, .009537388849835344),
+    "balanced_accuracy_corrected": (.6792592592592591, .005592469952052384), "brier_corrected": (.18261211215031084, .011193150171451711),
+    "calibration_slope_corrected": (.9238415717863009, .2263683592065463), "calibration_intercept_corrected": (.3228773836690462, .06468118928973185)}
+
+@pytest.fixture(scope="module")
+def frozen(): return ordinary()
+
+def test_an_ordinary_case_has_the_values_it_always_had(frozen):
+    found = score_table(*frozen, n=20).set_index(["arm", "metric"])
+    for k, both in FROZEN.items(): assert tuple(found.loc[("real-synth", k), ["mean", "sd"]]) == pytest.approx(both, abs=1e-12), k
+    test = frozen[0][frozen[0].side == "test"]
+    a, b = (np.stack([o.probability for _, o in test[test.arm == arm].groupby("seed")]) for arm in ("real", "real-synth"))
+    one = test[(test.arm == "real") & (test.seed == 0)]
+    tested = delong(one.label, a, b, one.patient_id)
+    assert [tested[o] for o in ("difference", "low", "high", "se", "p")] == pytest.approx(
+        [.06523456790123439, .020152114991123703, .11031702081134506, .02263213377527463, .005140473494544502], abs=1e-12)
+    assert delong(one.label, a[0], patients=one.patient_id)["p"] == pytest.approx(3.033766742897531e-05, abs=1e-12)
+    assert wilson(7, 20) == pytest.approx((.1811918241010821, .5671457233147638), abs=1e-12)
+
+def test_lines_in_any_order_give_the_same_table(frozen):
+    predictions, cells = frozen
+    mixed = predictions.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(score_table(mixed, cells, n=20), score_table(predictions, cells, n=20))
+
+def test_each_seed_alone_is_what_its_own_table_says(frozen):
+    predictions, cells = frozen
+    _, each = score_tables(predictions, cells, n=50)
+    alone = score_table(predictions[predictions.seed == 1], cells[cells.seed == 1], n=50)
+    assert each[each.seed == 1]["mean"].tolist() == pytest.approx(alone["mean"].tolist())
+    assert each[each.seed == 1]["low"].tolist() == pytest.approx(alone["low"].tolist(), nan_ok=True)
+    assert alone.proc_low.isna().all() and "[-]" in set(metrics_table(alone)["recall procedure"])
+
+def test_thresholds_are_drawn_with_the_valid_patients(frozen):
+    found = score_table(*frozen).set_index(["arm", "metric"])
+    fixed, drawn = (found.loc[("real", o), "high"] - found.loc[("real", o), "low"] for o in ("specificity", "specificity_at_90"))
+    assert drawn > fixed # though its own variance is smaller
