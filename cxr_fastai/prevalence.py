@@ -115,6 +115,6 @@ def sampling_note(
                 f"{' of first visits' * ('first' in before['step'])}.")
     every = flow.iloc[1] # both classes, before a visit was chosen
     said.append(f"Negatives are films without any finding: {1 - every['rows']/every['of_all']:.0%} of all films, which "
-                f"show other findings only, are left out, though {others:.0%} of the positives carry another finding, too. "
+                f"show other findings only, are left out, though {others:.0%} of positives carry another finding, too. "
                 "Precision, predictive values and probabilities are of this mixture, not of a clinic's.")
     return " ".join(said)

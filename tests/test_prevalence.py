@@ -65,7 +65,7 @@ def test_the_share_of_positives_is_told_from_what_was_read():
                          dict(step="drawn for the cohort", rows=15, positives=3, of_all=600, with_others=2), dict(step="test", rows=5, positives=1)])
     said = sampling_note(flow)
     assert "20.0% of the films drawn, against 0.50% of the 600 films that were read of first visits." in said
-    assert "45% of all films" in said and "67% of the positives carry another finding" in said
+    assert "45% of all films" in said and "67% of positives carry another finding" in said
     assert "for the author to say" in sampling_note(flow.drop(columns=["of_all", "with_others"]))
 
 def test_what_was_read_is_counted():
