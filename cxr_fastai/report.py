@@ -226,13 +226,10 @@ def _gans(study, page):
 def _listed(words): return ", ".join(dict.fromkeys(map(str, words)))
 
 def _at_prevalence(study, page, table):
-    "Predictive values, net benefit and decision curves at the stated share of positives."
-    share = table["prevalence"].iloc[0]
-    page.section(f"At a prevalence of {share:g}", scores=True)
-    page.table(table, f"Predictive values and net benefit {OWN}; treat all: the net benefit of calling everyone; recall "
-               "and specificity are taken to be the same there")
-    draw = partial(plot_decision, cells=study.cells, prevalence=share)
-    page.figures(_each(study, draw, "decision", "Net benefit over the threshold probability"))
+    "Predictive values, net benefit and decision curves."
+    draw = partial(plot_decision, cells=study.cells, prevalence=table["prevalence"].iloc[0])
+    page.section("At another prevalence", scores=True).table(table, f"Predictive values and net benefit {OWN}")
+    page.figures(_each(study, draw, "decision", "Net benefit over the threshold, with 95% bands of patients"))
 
 def report(
     folder:str|Path, # that `run_study` gave
@@ -278,17 +275,15 @@ def report(
     page.figures((f"groups-{o}", plot_groups(part, rows, names), f"Called positive at .5 by {o} {OWN}.")
                  for o, part in predictions.groupby("backbone", sort=False))
     groups = study.subgroups.sort_values([o for o in ("column", "group") if o in study.subgroups], kind="stable")
-    page.table(groups, f"Scores by group {OWN}; to the rest:  the difference to all others, "
-               "its p-value after Holm's correction over a backbone; counts alone below 10 patients of a class")
-    page.table(study.interactions, "Does an arm gain more in a group than in the rest? [95% interval of patients, "
-               "and of training from two seeds on]; Holm's correction over a backbone")
+    page.table(groups, f"Scores by group {OWN}; to the rest: difference to all others, p by Holm's correction")
+    page.table(study.interactions, "Does an arm gain more in a group? [95% interval of patients, and seeds from two on]")
     failed = cells.loc[cells["error"].notna(), ["backbone", "arm", "seed", "error"]]
     page.section("Failed cells").table(failed, "Failed cells", kind="words")
     words = {k: ", ".join(map(str, o)) if isinstance(o, list) else str(o) for k, o in (s | s["versions"]).items()}
     settings = pd.Series(words, name="value").drop("versions").rename_axis("of").reset_index()
     page.section("Settings and versions").table(settings, "settings.json", kind="words")
-    asked = checklist(s, rows, study.flow, cells, plan)
-    page.section("Checklist").table(asked, "CLAIM 2024 and TRIPOD+AI, in our own words", "checklist", kind="words")
+    asked, said = checklist(s, rows, study.flow, cells, plan), "CLAIM 2024 and TRIPOD+AI, in our own words"
+    page.section("Checklist").table(asked, said, "checklist", kind="words")
     html = PAGE.format(title=escape(folder.name), style=STYLE, contents="".join(page.heads), main="".join(page.parts))
     with atomic(folder/"report.html") as tmp: tmp.write_text(html, encoding="utf-8")
     return folder/"report.html"
