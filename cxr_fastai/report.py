@@ -249,7 +249,7 @@ def report(
     page.section("Cohort").table(study.flow, "Rows left at each step, and on each side")
     page.table(characteristics(rows, names), "Who is on which side")
     page.text(sampling_note(study.flow))
-    if (file := folder/"prevalence.csv").exists(): _at_prevalence(study, page, read_csv(file, dtype=WORDS))
+    if (file := folder/"prevalence.csv").exists(): _at_prevalence(study, page, read_csv(file, WORDS))
     page.section("Table 1", scores=True).table(study.table1, f"Recall on the test rows at .5 {OWN}; {BOTH}; and gains")
     caption = ("Differences [95% interval of patients, and of seeds where there are several]; at 90: 90% specificity "
                "on valid; holm: over the backbones of the primary comparison; no other p is corrected")
