@@ -58,6 +58,7 @@ from .rivals import *
 from .rows import *
 from .runs import *
 from .scoring import *
+from .seen import *
 from .show import *
 from .signs import *
 from .study import *

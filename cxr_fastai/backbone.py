@@ -10,6 +10,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from timm.models import load_state_dict
 
 from .basics import *
+from .seen import Seen, seen_of
 
 __all__ = ["Backbone", "create_backbone", "split_backbone"]
 
@@ -22,7 +23,7 @@ class Backbone(Module):
         weights:str,     # where the weights came from, in words
         like:nn.Module=None, # a Backbone of the same architecture and size; None: this one is run, to measure it
     ):
-        self.body, self.weights = body, weights
+        self.body, self.weights, self.seen = body, weights, Seen()
         self.register_buffer("mean", torch.tensor(np.mean(cfg.mean, dtype=np.float32)))
         self.register_buffer("std", torch.tensor(np.mean(cfg.std, dtype=np.float32)))
         self.width = self._as(like) if like else self._measure(size)
@@ -54,7 +55,7 @@ class Backbone(Module):
 
 def create_backbone(
     arch:str="resnet50",  # any timm name
-    weights:str="auto",   # 'imagenet', 'none', a local .pth/.safetensors file, or 'auto': 'imagenet' if it can be had
+    weights:str="auto",   # 'imagenet', 'none', a local .pth/.safetensors file, a bundle, or 'auto'
     size:int=256,         # side of the images, pixels
     like:Backbone=None,   # one of the same architecture and size, perhaps of the meta device, that was measured before
 ) -> Backbone:
@@ -69,9 +70,15 @@ def create_backbone(
     cfg = timm.get_pretrained_cfg(arch)
     kwargs = dict(in_chans=1) | (dict(img_size=size) if cfg.fixed_input_size else {})
     make = dict(auto=_auto, imagenet=_imagenet, none=_untrained).get(weights)
-    body, source = make(arch, cfg, kwargs) if make else _from_file(arch, Path(weights), kwargs)
+    body, source = make(arch, cfg, kwargs) if make else _from_file(arch, _file(weights), kwargs)
     body.reset_classifier(0)
-    return Backbone(body, cfg, size, source, like)
+    res = Backbone(body, cfg, size, source, like)
+    if not make: res.seen = seen_of(_file(weights))
+    return res
+
+def _file(weights):
+    "The file of weights; of a bundle's folder, that in it."
+    return Path(weights)/"model.safetensors" if Path(weights).is_dir() else Path(weights)
 
 def _untrained(arch, cfg, kwargs): return timm.create_model(arch, **kwargs), "none"
 
@@ -94,13 +101,28 @@ def _from_file(arch, file, kwargs):
     if not file.is_file():
         raise FileNotFoundError(f"weights={str(file)!r} is neither a file nor one of 'imagenet', 'none', 'auto'.")
     try:
-        state = _in_timms_names(load_state_dict(str(file), weights_only=True), timm.create_model(arch).state_dict())
+        state = load_state_dict(str(file), weights_only=True)
+        if any(o.startswith(OURS) for o in state): return _from_learner(arch, state, kwargs), _source(file)
+        state = _in_timms_names(state, timm.create_model(arch).state_dict())
         body = timm.create_model(arch, pretrained=True, pretrained_cfg_overlay=dict(state_dict=state), **kwargs)
     except Exception as e: # of every kind
         why = shorten(str(e), 200, placeholder=" ...")
         raise ValueError(f"{file} does not hold the weights of {arch}: {why}") from e
     del body.pretrained_cfg["state_dict"] # else it would be exported with the model
-    return body, f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:8]})"
+    return body, _source(file)
+
+def _source(file): return f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:8]})"
+
+OURS = "backbone.body." # how a learner's and a bundle's weights of a backbone begin
+
+def _from_learner(arch, state, kwargs):
+    "The body of a classifier of this package, which has no classifier and only what is used of its layers."
+    own = {k.removeprefix(OURS): o for k, o in state.items() if k.startswith(OURS)}
+    body, parts = timm.create_model(arch, **kwargs), {k.split(".")[0] for k in own}
+    lost, more = body.load_state_dict(own, strict=False)
+    wrong = [*more, *(o for o in lost if o.split(".")[0] in parts)]
+    if wrong: raise ValueError(f"it lacks or doesn't know {few(wrong)}")
+    return body
 
 def _in_timms_names(state, own):
     "Weights of another port, which shares no name with timm's: by order, where each agrees in kind and shape."

@@ -17,6 +17,7 @@ from .learner import *
 from .metadata import MetadataTransform
 from .phantom import is_drawn
 from .runs import versions
+from .seen import Seen
 from .show import TensorRadiograph
 from .tensors import check_types, check_values, file_header, file_types, mend_variances, read_weights
 from .tensors import sha256_of as _sha256
@@ -96,7 +97,7 @@ def _plain(o):
     if isinstance(o, float) and not math.isfinite(o): return None
     return o if o is None or isinstance(o, (str, int, float, bool)) else str(o)
 
-def _card(learn, threshold, summary, licence):
+def _card(learn, threshold, summary, licence, seen):
     "All that `load_bundle` needs, and what a reader wants to know. A loaded learner passes on what it was told."
     if not hasattr(learn, "settings"): raise BundleError("This learner wasn't made by image_, metadata_ or "
                                                          "fusion_learner of this version; it can't be bundled.")
@@ -109,6 +110,7 @@ def _card(learn, threshold, summary, licence):
         size=radiograph.size if radiograph else 1, bs=dls.valid.bs, # another batch size gives other last bits
         threshold=ifnone(threshold, learn.threshold))
     if radiograph: res["white"] = radiograph.white
+    if seen: res["seen"] = learn.seen.card()
     if res["kind"] != "image":
         res["metadata"] = {o: getattr(metadata, o) for o in ("cat_names", "cont_names", "stats")}
     if known: return res | {o: known[o] for o in ("training", "typical", "versions")}
@@ -121,12 +123,13 @@ def bundle_card(
     threshold:float=None,    # above it is positive
     summary:dict=None,       # of its making
     licence:str=NOT_STATED,  # of weights and data
+    seen:bool=True,          # with salted hashes of the training patients and films
 ) -> tuple[dict, dict]:      # the card, with its checksum, and the weights
     "What a bundle of `learn` holds."
     state = {k: v.detach().cpu().contiguous().clone() for k, v in learn.model.state_dict().items()}
     try: check_values(mend_variances(state), state, "The model")
     except BundleError as e: raise BundleError(f"{str(e)[:-1]}; nothing was saved.") from None
-    card = _plain(_card(learn, threshold, summary, licence))
+    card = _plain(_card(learn, threshold, summary, licence, seen))
     return card | dict(sha256=_sha256(card, state)), state
 
 def save_bundle(
@@ -134,13 +137,14 @@ def save_bundle(
     path:str|Path,           # a folder, or a file that ends in .safetensors
     threshold:float=None,    # a probability above it is positive; None: `learn.threshold`, .5 or that of its bundle
     summary:dict=None,       # what to tell of its making: scores, settings
-    licence:str=NOT_STATED, # of weights and training data
+    licence:str=NOT_STATED,  # of weights and training data
+    seen:bool=True,          # with salted hashes of the training patients and films, so that none is ever a test row
 ) -> Path:                   # `path`
     """Write all that a prediction needs, and no row, name or id: weights; architecture; words and ranges of the
     metadata; normalisation (among the weights); threshold; classes; versions; what it was trained on, in numbers; what
-    training films have in common, in patterns of 16 x 16. BundleError for weights that aren't finite, tfms that change
+    training films have in common, in patterns of 16 x 16; what was seen, as salted hashes. BundleError for weights that aren't finite, tfms that change
     what is predicted, or a learner made otherwise."""
-    card, state = bundle_card(learn, threshold, summary, licence)
+    card, state = bundle_card(learn, threshold, summary, licence, seen)
     weights, file = _places(path)
     check_card(card, file)
     meta = dict(cxr_fastai=json.dumps(card)) if file == weights else None
@@ -207,4 +211,5 @@ def load_bundle(
     if "arch" in card: learn.model.backbone.weights = card["weights"]
     learn.settings |= {o: card[o] for o in ("arch",) if o in card}
     learn.card, learn.threshold = card, card["threshold"]
+    learn.seen = dls.seen = Seen.from_card(card.get("seen"))
     return learn

@@ -8,13 +8,14 @@ import timm
 from . import __version__
 from .arms import FUSION_NAMES, parse_arm
 from .files import few
+from .seen import seen_fits
 from .typical import SIDE
 
 __all__ = ["FORMAT", "MAX_CARD", "MAX_HEADER", "USES", "BundleError", "check_card", "parse_json"]
 
 FORMAT = 1
 USES = dict(image="image", metadata="metadata", fusion="both") # kind of learner -> inputs of its DataLoaders
-MAX_CARD, MAX_HEADER = 1_000_000, 4_000_000 # bytes; ResNet152's header has 0.1 million
+MAX_CARD, MAX_HEADER = 3_000_000, 4_000_000 # bytes; ResNet152's header has 0.1 million
 MAX_SIZE, MAX_BS, MAX_WIDTH = 2048, 65_536, 4096 # pixels a side, rows a batch, units of the MLP's output
 MAX_BATCH = 2**31            # pixels of all images of a batch
 MAX_WORDS, MAX_DEPTH = 4096, 20 # of a metadata column; tables within tables
@@ -70,6 +71,7 @@ COMMON = dict(
     training=(lambda o: _table(o) and _training_fits(o), "a table of whole numbers and of the last epoch's figures"),
     summary=(lambda o: _table(o) and _summary_fits(o), "a table whose settings and test are those of a study"),
     typical=(lambda o: _table(o) and (not o or _ranges_fit(o)), "what typical_ranges gives"),
+    seen=(seen_fits, "what Seen.card gives"),
     bs=(lambda o: _whole(o, 1, MAX_BS), f"1 to {MAX_BS}"),
     size=(lambda o: _whole(o, 1, MAX_SIZE), f"1 to {MAX_SIZE} pixels"))
 IMAGE = dict(
@@ -82,7 +84,7 @@ FUSION = dict(
 METADATA = dict(
     metadata=(lambda o: _table(o) and _columns_fit(o), "cat_names and cont_names with the words or range of each"),
     meta_dropout=(lambda o: _number(o, 0, 1), "a number from 0 to 1"))
-LATER = "white", # which bundles of 0.2 don't say
+LATER = "seen", "white" # which bundles of 0.2 don't say
 FIELDS = dict(image=COMMON | IMAGE, metadata=COMMON | METADATA, fusion=COMMON | IMAGE | FUSION | METADATA)
 
 def _training_fits(o):

@@ -8,6 +8,8 @@ from .cohort import classes, positive
 from .given import HINTS, OF_DLS, OF_ROWS, OF_TEST, as_rows, is_picture, read_picture
 from .leaks import LeakError, check_leaks
 from .metadata import *
+from .seen import Seen, check_unseen
+from .words import fold_ids
 from .radiograph import read_radiograph, white_of
 from .rows import fold_metadata
 from .show import *
@@ -111,6 +113,7 @@ class RadiographDL(TfmdDL):
 class RadiographDataLoaders(DataLoaders):
     "DataLoaders of (image, metadata) -> label, or of either input alone, that know their table."
     seed = 0 # where no `from_df` was given another
+    seen = Seen() # of the model that was loaded with them
     @classmethod
     def from_df(cls,
         rows:pd.DataFrame,         # the cohort after `split_patients`: `image patient_id label split`, metadata, `file`
@@ -160,7 +163,8 @@ class RadiographDataLoaders(DataLoaders):
         **kwargs,               # `bs`, `num_workers`, `device`, ... of fastai's
     ):
         """A DataLoader of new patients, in their order, by the training rows' statistics. Metadata may be missing.
-        LeakError for synthetic rows with labels: they may be predicted, and never scored on (but by 'paper')."""
+        LeakError for rows with labels that are synthetic or were trained on (and aren't said to be of train): they may
+        be predicted, and never scored on (but by 'paper')."""
         check_keywords(kwargs, OF_TEST, "test_dl", HINTS)
         rows = as_rows(rows, self.columns)
         if self.transform(RadiographTransform) and "file" not in rows:
@@ -170,6 +174,7 @@ class RadiographDataLoaders(DataLoaders):
         if clean and with_labels and "synthetic" in rows and (made := rows["synthetic"].eq(True)).any():
             raise LeakError(f"{made.sum():,} of these rows are synthetic and would be scored on: "
                             f"{few(rows['image'][made])}; leave them out.")
+        if clean and with_labels: self._check_unseen(rows)
         tls = self.valid_ds.tls if with_labels else self.valid_ds.tls[:self.n_inp]
         test = Datasets(tls=[tl._new(rows, split_idx=1) for tl in tls], n_inp=self.n_inp)
         return self.valid.new(test, **kwargs)
@@ -179,6 +184,27 @@ class RadiographDataLoaders(DataLoaders):
         "What a row may have, that is read or is known to be of a table."
         metadata = self.transform(MetadataTransform)
         return list(dict.fromkeys([*(metadata.names if metadata else []), *self.train_ds.items, *OF_ROWS]))
+
+    def _check_unseen(self, rows):
+        "LeakError where rows outside train are of patients of the training rows, or what a loaded model has seen."
+        if "patient_id" in rows:
+            own = set(fold_ids(self.train_ds.items["patient_id"]))
+            check_unseen(rows, fold_ids(rows["patient_id"]).isin(own).to_numpy(), "A model of these DataLoaders")
+        if not self.seen: return
+        if self.seen.films: self.open(rows)
+        check_unseen(rows, self.seen.hits(rows, self.hashes(rows)), "This model")
+
+    def open(self,
+        rows:pd.DataFrame, # with `file`
+    ):
+        "Decode the films of `rows` into the user's cache, where none is open."
+        if (o := self.transform(RadiographTransform)) and not o.cache: o.open(rows["file"].tolist())
+
+    def hashes(self,
+        rows:pd.DataFrame, # with `file`
+    ):
+        "Perceptual hashes of their films; None without films or cache."
+        return o.hashes(rows["file"].tolist()) if (o := self.transform(RadiographTransform)) and len(rows) else None
 
     def check_leaks(self):
         "Put what is loaded now, and the table's test rows, through `leaks.check_leaks`; LeakError names the rows."

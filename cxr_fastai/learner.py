@@ -8,6 +8,7 @@ from .metadata import MetadataTransform
 from .metrics import paper_metrics
 from .rivals import for_rows
 from .scoring import called
+from .seen import Seen, check_unseen, save_seen, seen_of
 from .show import *
 
 __all__ = ["LogitsLoss", "RadiographLearner", "image_learner", "metadata_learner", "fusion_learner",
@@ -60,7 +61,7 @@ class RadiographLearner(Learner):
     calls positive (`predict`, `show_results`, fastai's interpretation) is above its `threshold`, a bundle's or .5."""
     def __init__(self, *args, seed=0, **kwargs):
         super().__init__(*args, **kwargs)
-        self.seed, self.fits = seed, 0
+        self.seed, self.fits, self.seen = seed, 0, Seen()
 
     def add_cb(self, cb):
         "fastai's `add_cb`; its MixUp and CutMix mix image and metadata of a row alike."
@@ -83,12 +84,28 @@ class RadiographLearner(Learner):
         if self.dls.train.bs == 1 and any(isinstance(o, nn.modules.batchnorm._BatchNorm) for o in self.model.modules()):
             raise ValueError("bs=1: batch norm learns nothing from one row at a time; make DataLoaders with bs >= 2.")
         self.dls.check_leaks()
+        self.check_unseen()
+        self.seen.add(self.dls.train_ds.items, self.dls.hashes(self.dls.train_ds.items))
         set_seed(self.seed + self.fits, reproducible=True)
         self.dls.train.rng = random.Random(self.seed + self.fits)
         self.fits += 1
         loss = self.loss_func
         try: super().fit(n_epoch, lr, **kwargs)
         finally: self.loss_func = loss # MixUp has its own, and an error within leaves it
+
+    def check_unseen(self,
+        rows:pd.DataFrame=None, # to be scored on; None: valid and test rows of the DataLoaders
+    ):
+        "LeakError where this model, or the weights that it began with, was fitted on a row outside train."
+        if not self.seen or self.dls.train_ds.protocol == "paper": return
+        if rows is None: rows = pd.concat([self.dls.valid_ds.items.assign(split="valid"), self.dls.test_rows])
+        if self.seen.films and not len(self.dls.train_ds): self.dls.open(rows) # of a bundle, which has no cache yet
+        check_unseen(rows, self.seen.hits(rows, self.dls.hashes(rows)), "This model")
+
+    def _do_epoch_validate(self, ds_idx=1, dl=None):
+        if dl is not None and hasattr(dl.dataset, "tls") and len(dl.dataset.tls) > self.dls.n_inp:
+            self.check_unseen(dl.dataset.items)
+        super()._do_epoch_validate(ds_idx, dl)
 
     @property
     def threshold(self):
@@ -137,9 +154,18 @@ class RadiographLearner(Learner):
         if not res[-1].isfinite().all(): raise ValueError(f"No decision: {NO_NUMBER}.")
         return res
 
+    @delegates(Learner.save)
+    def save(self, file, **kwargs):
+        "fastai's `save`; what was seen in training lies beside it."
+        res = super().save(file, **kwargs)
+        if not rank_distrib(): save_seen(self.seen, res)
+        return res
+
     @delegates(Learner.load)
     def load(self, file, **kwargs):
-        "fastai's `load`; ValueError where the optimizer state doesn't fit, which fastai passes over with a warning."
+        """fastai's `load`, and what those weights have seen. ValueError where the optimizer state doesn't fit, which
+        fastai passes over with a warning."""
+        self.seen |= seen_of(join_path_file(file, self.path/self.model_dir, ext=".pth"))
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Could not load the optimizer state")
             try: return super().load(file, **kwargs)
@@ -156,6 +182,8 @@ def _learner(dls, model, seed, metrics, cbs, settings, frozen=False, **kwargs):
     learn.remove_cb(ProgressCallback)
     learn.add_cbs([epoch_table(), *L(cbs)])
     if frozen: learn.freeze()
+    learn.seen = learn.seen | getattr(getattr(model, "backbone", None), "seen", Seen())
+    if len(dls.train_ds): learn.check_unseen()
     return learn
 
 def _begin(dls, seed, given, *uses):

@@ -13,6 +13,8 @@ from .cache import RadiographCache
 from .progress import progress
 from .cohort import *
 from .leaks import LeakError
+from .seen import check_unseen
+from .words import fold_id, fold_ids
 from .phantom import is_drawn
 from .policies import POLICIES, draw_evenly, is_synthetic, match_sources, metadata_probe, verdict
 from .radiograph import read_radiograph
@@ -31,10 +33,8 @@ _WORDS = ["source_image", "source_file", "source_patient_id", "donor_image", "ge
 _OWN = {*_WORDS, *JITTER, "seed", "size", "synthetic"}
 def _check_unseen(rows, seen, whose):
     "LeakError where a row outside train is of a patient that the generator was trained on."
-    held = rows[(rows["split"] != "train") & rows["patient_id"].astype(str).isin(set(seen))]
-    if not len(held): return
-    raise LeakError(f"The generator of {whose} was trained on {held['patient_id'].nunique():,} patients that aren't in "
-                    f"train: {few(held['image'] + ' (' + held['split'].astype(str) + ')')}; train one on this split.")
+    hit = fold_ids(rows["patient_id"]).isin({fold_id(o) for o in seen}).to_numpy()
+    check_unseen(rows, hit, f"The generator of {whose}")
 
 def _jitters(source, seed):
     "Numbers of `JITTER` `[n,4]`: none at a source's first use; then small, from (seed, row)."

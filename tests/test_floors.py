@@ -13,6 +13,7 @@ FLOORS = { # a module imports only from lower floors; tenths are mezzanines
     0.1: ["audit", "basics", "duplicates", "formats", "installed", "intake", "intervals", "readers"],
     0.12: ["altered", "differences", "giveaway"],
     0.15: ["leaks"],
+    0.16: ["seen"],
     0.2: ["cohort", "compare", "tables"],
     0.3: ["prevalence", "subgroups"],
     0.4: ["figures"],
