@@ -121,8 +121,9 @@ def plot_calibration(
         w = _weights(o, stratified=False)
         for ax, prob in zip(axs, (o.prob, shifted)):
             drawn = np.mean([_smooth(o.label, p, w) for p in prob], 0)
-            at = ~np.isnan(drawn[0])
-            _banded(ax, GRID[at], drawn[:, at], color=_colours(blocks)[arm], label=arm_title(arm))
+            at, named = ~np.isnan(drawn[0]), dict(color=_colours(blocks)[arm], label=arm_title(arm))
+            if at.any(): _banded(ax, GRID[at], drawn[:, at], **named)
+            else: ax.plot(prob.mean(), o.label.mean(), "o", **named) # the predictions are all alike
     for ax, title, ylabel in zip(axs, ("as predicted", "prior-shift corrected"), ("share of positives", None)):
         ax.plot([0, 1], [0, 1], ls=":", color="gray", lw=1)
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel=ylabel, title=title)

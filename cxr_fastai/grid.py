@@ -93,10 +93,11 @@ class Study:
         fold_metadata(rows, cat_names, cont_names) # refuses what no cell could learn
         if not (backbones and arms and seeds): raise ValueError("A study needs at least a backbone, an arm and a seed.")
         if protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; `split_paper` comes after
-        store_attr(but="gan,out,backbones")
+        store_attr(but="gan,out,backbones,arms,seeds")
         own = [o.partition("=")[::2] for o in backbones]
         self.weights_of = {arch: file or weights for arch, file in own}
-        self.backbones, self.out = list(self.weights_of), Path(out).absolute()
+        self.backbones, self.arms, self.seeds = list(self.weights_of), list(arms), list(seeds)
+        self.out = Path(out).absolute()
         self.gan = dict(out=self.out, gan=gan, size=ifnone(gan_size, size), epochs=gan_epochs, precision=precision,
                         weights="none" if weights == "none" else "auto")
         neg, pos = ((rows["split"] == "train") & (rows["label"] == o) for o in classes(rows))

@@ -117,6 +117,12 @@ def test_calibration_is_shown_before_and_after_the_prior_shift(predictions, cell
     assert np.allclose(y(after, "Real-Synth"), moved[~np.isnan(moved)], atol=1e-4)
     assert x(after, "Real-Synth").max() < x(before, "Real-Synth").max()
 
+def test_calibration_of_predictions_that_are_all_alike_is_a_point(predictions, cells):
+    alike = predictions.assign(probability=.3031 + predictions.index % 9 / 1e4)
+    for ax in plot_calibration(alike[alike.arm == "real"], cells).axes:
+        point = next(o for o in ax.lines if o.get_label() == "Real")
+        assert point.get_xdata() == pytest.approx([.3035], abs=1e-4) and point.get_ydata() == pytest.approx([test_of(predictions)[0].mean()])
+
 def test_confusion_matrices_count_at_one_half(predictions):
     fig = plot_confusion(predictions, ("Normal", "Pneumonia"))
     label, _ = test_of(predictions)
