@@ -4,7 +4,7 @@
 resample: everything is computed for all of them at once."""
 import numpy as np
 from scipy.special import expit
-from .predictions import check_scores
+from .predictions import check_prob, check_scores
 
 __all__ = ["calibration_gaps", "gaps_of", "logits", "prior_shift", "recalibration", "smooth_curve", "threshold_at"]
 
@@ -21,7 +21,7 @@ def prior_shift(
     after:float,     # share where it is used
 ) -> np.ndarray:
     "Probabilities for another share of positives: the log odds move by the difference (Saerens et al. 2002, eq. 2.4)."
-    return expit(logits(prob) + logits(after) - logits(before))
+    return expit(logits(check_prob(prob)) + logits(after) - logits(before))
 
 def threshold_at(
     label:np.ndarray,     # of rows that are not the test's
@@ -29,7 +29,8 @@ def threshold_at(
     specificity:float=.9, # that is wanted on them
 ) -> float:               # what is above it is called positive
     "The lowest threshold with at least this specificity. ValueError without a negative row."
-    negatives = np.sort(np.asarray(prob, float)[np.asarray(label) == 0])
+    label, prob = check_scores(label, prob)
+    negatives = np.sort(prob.astype(float)[~label])
     if not len(negatives): raise ValueError("There is no negative row to fix a threshold on.")
     return float(negatives[int(np.ceil(specificity*len(negatives) - 1e-9)) - 1])
 
@@ -62,7 +63,8 @@ def recalibration(
 ) -> tuple:           # slope `[b]` and intercept `[b]`
     """Cox's (1958) calibration: the slope of a logistic regression of the label on the log odds, 1 at best, and the
     intercept with that slope held at 1, 0 at best; nan where the classes are separated or there is one only."""
-    x, y = logits(prob), np.asarray(label, float)
+    label, prob = check_scores(label, prob)
+    x, y = logits(prob), label.astype(float)
     ones = np.ones((1, len(x)))
     start = [np.nan_to_num(o, nan=d) for o, d in zip(_newton(x, y, ones, 0., 1., True), (0., 1.))]
     _, slope = _newton(x, y, ones if weights is None else weights, *start, True)

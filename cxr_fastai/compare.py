@@ -22,7 +22,7 @@ def _compare(a, b, valid_a, valid_b, n, seed):
     found["rocauc"] = dict(value=area["difference"], low=area["low"], high=area["high"])
     row = {}
     for k in SHOWN: row |= {k: found[k]["value"], f"{k}_low": found[k]["low"], f"{k}_high": found[k]["high"]}
-    return row | dict(p_delong=area["p"], p_recall=found["recall"]["p"])
+    return row | dict(p_delong=area["p"], p_verdict=area["p_verdict"], p_recall=found["recall"]["p"])
 
 def holm(
     p,             # p-values of a family, `[n]`; nan: not known
@@ -65,7 +65,7 @@ def _lacking(o):
     counts = {"positive test patients": (o.positive_patients, FEWEST_PATIENTS),
               "negative test patients": (o.negative_patients, FEWEST_PATIENTS), "seeds": (o.seeds, FEWEST_SEEDS)}
     few = [f"{n} of the {least} {k} that are needed" for k, (n, least) in counts.items() if n < least]
-    return few or ["the difference of the AUC can't be tested"] * (o.p_delong != o.p_delong)
+    return few or ["the difference of the AUC can't be tested"] * (o.p_verdict != o.p_verdict)
 
 def _change(o, name):
     value, low, high = (getattr(o, f"{name}{end}") for end in ("", "_low", "_high"))
@@ -81,10 +81,10 @@ def _sentence(o, family, alpha, marks):
     if few := _lacking(o):
         return (f"{head} whether the data support a gain {pair} can't be said: {', '.join(few)}. AUC "
                 f"{_change(o, 'rocauc')}; {beside}.")
-    sure = o.holm_delong < alpha and o.rocauc
+    sure = o.holm_verdict < alpha and o.rocauc
     what = "do not support a gain" if not sure else "support a gain" if o.rocauc > 0 else "show a loss"
-    over = f"; by Holm over {family} backbones p {_p(o.holm_delong)}" if family > 1 else ""
-    tested = f"p {_p(o.p_delong)} (DeLong{over}; two-sided at {alpha:.1%})".replace(".0%", "%")
+    over = f"; by Holm over {family} backbones p {_p(o.holm_verdict)}" if family > 1 else ""
+    tested = f"p {_p(o.p_verdict)} (DeLong, with twice the variance over seeds{over}; two-sided at {alpha:.1%})".replace(".0%", "%")
     return f"{head} the data {what} {pair}: AUC {_change(o, 'rocauc')}, {tested}; {beside}, p {_p(o.p_recall)}."
 
 def _marks(o):
@@ -111,16 +111,16 @@ def correct(
     comparisons:pd.DataFrame, # of `compare_arms`, with the marks of `plan.mark_plan` where there are any
     before:str=None,          # the pair that is asked about; None: the one that is marked as primary, else Real-Meta
     after:str=None,           # to Ensemble
-) -> pd.DataFrame:            # and `family holm_delong`, nan for other pairs
-    "Holm's correction of the primary pair's p-values of the AUC over the backbones that were planned; no other is one."
+) -> pd.DataFrame:            # and `family holm_verdict`, nan for other pairs
+    "Holm's correction of the primary pair's `p_verdict` (see `areas.delong`) over the backbones that were planned; no other is one."
     if comparisons.empty: return comparisons
     at, as_planned = _primary(comparisons, before, after).to_numpy(), _as_planned(comparisons).to_numpy()
-    p, planned = comparisons["p_delong"].to_numpy(float), 0
+    p, planned = comparisons["p_verdict"].to_numpy(float), 0
     if "planned_backbones" in comparisons and at.any(): planned = int(comparisons["planned_backbones"].iloc[0])
     family, fixed = np.full(len(p), np.nan), np.full(len(p), np.nan)
     for own in at, at & as_planned: # what was added later costs the planned ones nothing
         family[own], fixed[own] = max(planned, own.sum()), holm(p[own], planned)
-    return comparisons.assign(family=family, holm_delong=fixed)
+    return comparisons.assign(family=family, holm_verdict=fixed)
 
 def _primary(table, before, after):
     if before is None and "primary" in table: return table["primary"] == "yes"

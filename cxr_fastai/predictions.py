@@ -9,7 +9,7 @@ import pandas as pd
 from .arms import ARMS
 from .files import few
 
-__all__ = ["COLUMNS", "Side", "check_predictions", "check_scores", "each_backbone",
+__all__ = ["COLUMNS", "Side", "check_predictions", "check_prob", "check_scores", "each_backbone",
            "joined", "sides"]
 
 COLUMNS = "backbone", "arm", "seed", "side", "image", "patient_id", "label", "probability", "synthetic"
@@ -34,6 +34,16 @@ def _numbers(values, name):
     try: return values.astype(float)
     except (TypeError, ValueError): raise ValueError(f"{name} must hold numbers, not {values.dtype}.") from None
 
+def check_prob(
+    prob, # probabilities, of any shape
+) -> np.ndarray: # float
+    "Probabilities from 0 to 1. ValueError names the rows (from 0) that hold something else."
+    prob = _numbers(prob, "prob")
+    if (odd := np.argwhere(_wrong(prob))).size:
+        where = few(" of seed ".join(map(str, o[::-1])) for o in odd)
+        raise ValueError(f"prob must be from 0 to 1; it is {few(prob[tuple(odd.T)])} in row {where}.")
+    return prob
+
 def check_scores(
     label,         # 0/1 or bool, `[n]`
     prob,          # probability of the positive class, `[n]` or `[seeds, n]`
@@ -52,10 +62,7 @@ def check_scores(
         raise ValueError(f"patients is missing in row {few(lost)}: whose films are they?")
     if (odd := np.flatnonzero((label != 0) & (label != 1))).size:
         raise ValueError(f"label must be 0 or 1; it is {few(label[odd])} in row {few(odd)}.")
-    if (odd := np.argwhere(_wrong(prob))).size:
-        where = few(o[-1] if prob.ndim == 1 else f"{o[1]} of seed {o[0]}" for o in odd)
-        raise ValueError(f"prob must be from 0 to 1; it is {few(prob[tuple(odd.T)])} in row {where}.")
-    return label == 1, prob
+    return label == 1, check_prob(prob)
 
 def _where(line):
     "A line of the table in words."

@@ -61,6 +61,7 @@ def wilson(
     level:float=.95 # confidence
 ) -> tuple[float, float]: # lower and upper bound, in 0..1; (0, 1) when there were no trials
     "Wilson's score interval of a ratio of counts (Wilson 1927)."
+    if not 0 <= k <= n: raise ValueError(f"{k} successes of {n} trials are none: they must be from 0 to the trials.")
     if n == 0: return 0., 1.
     z, p = norm.ppf((1 + level)/2), k/n
     mid, half = (p + z*z/(2*n))/(1 + z*z/n), z*np.sqrt(p*(1 - p)/n + z*z/(4*n*n))/(1 + z*z/n)

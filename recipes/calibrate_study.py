@@ -91,7 +91,7 @@ def compared(test, valid, draws, seed, backbone="net0"):
     found["rocauc"] = dict(value=area["difference"], low=area["low"], high=area["high"])
     sizes = {k: len(np.unique(who[label == o])) for k, o in dict(negative_patients=0, positive_patients=1).items()}
     row = dict(backbone=backbone, before=PAIR[0], after=PAIR[1], seeds=len(a), p_delong=area["p"],
-               p_recall=found["recall"]["p"], **sizes)
+               p_verdict=area["p_verdict"], p_recall=found["recall"]["p"], **sizes)
     for k, o in found.items(): row |= {k: o["value"], f"{k}_low": o["low"], f"{k}_high": o["high"]}
     return row
 

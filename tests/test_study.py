@@ -42,7 +42,7 @@ def test_the_tables_carry_what_they_rest_on(run):
     assert "Gain Real-Meta to Ensemble" in pd.read_csv(run/"table1.csv")
     compared = pd.read_csv(run/"comparisons.csv")
     assert compared.primary.tolist() == ["yes", "no", "no", "no"] and set(compared.exploratory) == set(compared.interim) == {"no"}
-    assert compared.holm_delong.notna().tolist() == [True, False, False, False] and set(compared.protocol) == {"clean"}
+    assert compared.holm_verdict.notna().tolist() == [True, False, False, False] and set(compared.protocol) == {"clean"}
     groups = pd.read_csv(run/"subgroups.csv")
     assert set(groups.column) == {"sex", "view", "age"} and "Meta" in set(groups.arm)
 
