@@ -43,7 +43,9 @@ def leaky_note(
     return (f"Protocol 'paper' is leaky on purpose: {'; '.join(found)}, as the paper's figures imply, so that its "
             "scores flatter.")
 
-def split_note(s):
+def split_note(
+    s:dict, # a study's settings
+):
     "How rows came to their sides; None where it isn't known."
     how = s.get("split")
     if how is None: return

@@ -25,7 +25,7 @@ def _compare(a, b, valid_a, valid_b, n, seed):
     return row | dict(p_delong=area["p"], p_verdict=area["p_verdict"], p_recall=found["recall"]["p"])
 
 def holm(
-    p,             # p-values of a family, `[n]`; nan: not known
+    p:np.ndarray,  # p-values of a family, `[n]`; nan: not known
     family:int=0,  # how many were planned; those that aren't there count as not significant
 ) -> np.ndarray:   # corrected (Holm 1979), nan where nan
     "One error rate for all of a family."

@@ -38,7 +38,7 @@ def _as_image(o):
     return Image.fromarray(np.ascontiguousarray(x))
 
 def read_picture(
-    picture,        # of PIL, or uint8 `[h, w]`, `[1, h, w]`, `[h, w, 3]`, or uint16 `[h, w]`
+    picture:object, # of PIL, or uint8 `[h, w]`, `[1, h, w]`, `[h, w, 3]`, or uint16 `[h, w]`
     size:int,       # side of the square, pixels
     white:int=None, # as in `read_radiograph`
 ) -> np.ndarray:    # uint8 [size, size]
@@ -67,7 +67,7 @@ def _is_list(o):
     return isinstance(o, Iterable) and not isinstance(o, (str, os.PathLike, dict)) and not is_picture(o)
 
 def as_rows(
-    rows,       # DataFrame; one row (Series or dict), file, PIL image or uint8 array; or a list of these
+    rows:object, # DataFrame; one row (Series or dict), file, PIL image or uint8 array; or a list of these
     known=None, # keys that a dict may have; None: any
 ) -> pd.DataFrame: # with a `file` column, taken from `image` where it is missing
     "Rows for prediction: neither label nor split needed, any metadata may be missing. ValueError for what is none."

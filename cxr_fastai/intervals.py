@@ -31,7 +31,7 @@ def percentiles(
     return tuple(values[np.ceil(len(values)*np.array([(1 - level)/2, (1 + level)/2])).astype(int) - 1].tolist())
 
 def procedure(
-    each,            # a figure of every seed, `[S]`; nan: undefined there
+    each:np.ndarray, # a figure of every seed, `[S]`; nan: undefined there
     variance:float,  # of their mean over patients
     level:float=.95, # confidence
     unit:bool=False, # it lies between 0 and 1: its log odds are taken

@@ -37,8 +37,16 @@ class LogitsLoss:
     ): self.loss = loss
     def __call__(self, inp, targ, **kwargs):
         return self.loss(inp.as_subclass(Tensor), targ.as_subclass(Tensor).long(), **kwargs)
-    def activation(self, x): return x.softmax(-1)
-    def decodes(self, x): return x.argmax(-1)
+    def activation(self,
+        x:Tensor, # logits `[n, 2]`
+    ):
+        "Probabilities, `[n, 2]`."
+        return x.softmax(-1)
+    def decodes(self,
+        x:Tensor, # of `activation`
+    ):
+        "The likelier class, `[n]`."
+        return x.argmax(-1)
     @property
     def reduction(self): return self.loss.reduction
     @reduction.setter
@@ -103,8 +111,8 @@ class RadiographLearner(Learner):
         check_unseen(rows, self.seen.hits(rows, self.dls.hashes(rows)), "This model")
 
     def _do_epoch_validate(self, ds_idx=1, dl=None):
-        if dl is not None and hasattr(dl.dataset, "tls") and len(dl.dataset.tls) > self.dls.n_inp:
-            self.check_unseen(dl.dataset.items)
+        source = getattr(dl, "dataset", None) # fastai's `show_results` and `summary` give a list of batches
+        if hasattr(source, "tls") and len(source.tls) > self.dls.n_inp: self.check_unseen(source.items)
         super()._do_epoch_validate(ds_idx, dl)
 
     @property

@@ -35,7 +35,7 @@ def _numbers(values, name):
     except (TypeError, ValueError): raise ValueError(f"{name} must hold numbers, not {values.dtype}.") from None
 
 def check_prob(
-    prob, # probabilities, of any shape
+    prob:np.ndarray, # probabilities, of any shape
 ) -> np.ndarray: # float
     "Probabilities from 0 to 1. ValueError names the rows (from 0) that hold something else."
     prob = _numbers(prob, "prob")
@@ -45,8 +45,8 @@ def check_prob(
     return prob
 
 def check_scores(
-    label,         # 0/1 or bool, `[n]`
-    prob,          # probability of the positive class, `[n]` or `[seeds, n]`
+    label:np.ndarray, # 0/1 or bool, `[n]`
+    prob:np.ndarray,  # probability of the positive class, `[n]` or `[seeds, n]`
     patients=None, # whose each row is, `[n]`; None: not known
 ) -> tuple:        # label, bool `[n]`; prob, float, of its own shape
     "Labels and probabilities that belong together. ValueError names what is wrong and the rows (from 0) that hold it."

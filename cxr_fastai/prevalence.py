@@ -21,8 +21,8 @@ def check_prevalence(
     raise ValueError(f"prevalence={prevalence} is no share of positives: write 0.01 for one in a hundred.")
 
 def predictive_values(
-    recall,           # of the ill, number or array
-    specificity,      # of the others
+    recall:np.ndarray, # of the ill, number or array
+    specificity:np.ndarray, # of the others
     prevalence:float, # share of positives where the model is used
 ) -> tuple:           # ppv and npv; nan where nobody is called so
     "The share of ill among those called positive, and of well among the others: Bayes' rule."
@@ -33,7 +33,7 @@ def predictive_values(
 def net_benefit(
     label:np.ndarray,     # 0/1, `[n]`
     prob:np.ndarray,      # `[n]`
-    thresholds,           # threshold probabilities `[t]`, below 1: above them is treated
+    thresholds:np.ndarray, # threshold probabilities `[t]`, below 1: above them is treated
     prevalence:float=None,# None: that of the rows
     weights=None,         # `[b,n]`; None: one line of ones
 ) -> np.ndarray:          # `[b,t]`

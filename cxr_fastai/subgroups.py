@@ -19,8 +19,8 @@ METRICS = "recall", "specificity", "rocauc"
 
 def group_words(
     rows:pd.DataFrame, # with `image` and the columns `names`
-    images,            # names
-    names,             # columns; those that `rows` lacks are left out
+    images:pd.Series,  # names
+    names:list,        # columns; those that `rows` lacks are left out
 ) -> pd.DataFrame:     # a line an image: words; numbers in bands of twenty, as '20-39'; 'missing'
     "Which group each image is in, by every column."
     names = [o for o in names if o in rows]

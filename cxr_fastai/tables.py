@@ -28,7 +28,11 @@ def in_words(
     if np.isnan(mean): return "-"
     return f"{mean:.3f} {span(low, high)}" + ("" if np.isnan(sd) else f" sd {sd:.3f}")
 
-def span(low, high, digits=3):
+def span(
+    low:float,    # nan: there is none
+    high:float,   # its other end
+    digits:int=3, # after the point
+) -> str:
     "An interval in words; '[-]' where there is none."
     return "[-]" if np.isnan(low) else f"[{low:.{digits}f}, {high:.{digits}f}]"
 

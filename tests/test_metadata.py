@@ -150,8 +150,8 @@ def test_metadata_named_as_a_column_of_our_own_is_refused_at_from_df(rows):
 
 def test_from_df_fits_on_training_rows_only(rows, tmp_path):
     "A word and an age that only test rows have are not learned from them."
-    test = rows["split"] == "test"
-    rows = rows.assign(age=rows["age"].mask(test, 99.), view=rows["view"].mask(test, "lateral"))
+    few = rows.index.isin(rows.index[rows["split"] == "test"][:3]) # of all, it would tell the sides apart
+    rows = rows.assign(age=rows["age"].mask(few, 99.), view=rows["view"].mask(few, "lateral"))
     tfm = RadiographDataLoaders.from_df(rows, tmp_path, size=48, bs=8, use="metadata").transform(MetadataTransform)
     train = rows[rows["split"] == "train"]
     assert tfm.stats == dict(sex=["F", "M"], view=["AP", "PA"], age=(train["age"].min(), train["age"].max()))
