@@ -11,7 +11,7 @@ __all__ = ["main"]
 def cohort():
     "Draw the paper's cohort from NIH's csv and images, split it by patient; print its flow, write its rows."
     from .cohort import save_rows
-    from .runs import flow_table, load_cohort
+    from .runs import flow_text, load_cohort
     def door(
         data:str="phantom",     # 'phantom' (the drawn demo set, not patients) or a folder with NIH's csv and images
         normals:int=700,        # normals drawn (the paper's 700); all there are where fewer
@@ -21,7 +21,7 @@ def cohort():
     ):
         rows = load_cohort(data, normals, not followups, split_seed)
         save_rows(rows, out)
-        print(f"\n{flow_table(rows).to_string(index=False)}\n\nThe rows are in {out}")
+        print(f"\n{flow_text(rows)}\n\nThe rows are in {out}")
     return door
 
 def _report(folder):

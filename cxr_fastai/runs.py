@@ -8,7 +8,7 @@ from .cache import RadiographCache, cache_root
 from .cohort import *
 from .phantom import make_phantom
 
-__all__ = ["data_digest", "flow_table", "load_cohort", "settings_digest", "versions"]
+__all__ = ["data_digest", "flow_table", "flow_text", "load_cohort", "settings_digest", "versions"]
 
 PACKAGES = "torch", "fastai", "timm", "pandas", "scikit-learn", "pillow", "numpy"
 
@@ -57,6 +57,12 @@ def flow_table(
     "How many rows were left at each step, and are on each side."
     sides = [_step(o, rows[rows["split"] == o]) for o in ("train", "valid", "test")]
     return pd.DataFrame(rows.attrs.get("flow", [_step("in the table", rows)]) + sides)
+
+def flow_text(
+    rows:pd.DataFrame, # as for `flow_table`
+) -> str:
+    "The same for a terminal: whole numbers, and nothing where nothing was counted."
+    return flow_table(rows).to_string(index=False, na_rep="", float_format="{:.0f}".format)
 
 def data_digest(
     rows:pd.DataFrame, # after `split_patients`

@@ -133,7 +133,7 @@ def run_study(
                   precision, epoch_rule, fusion, synthetic, metadata, gan, gan_epochs, gan_size, split_seed=split_seed,
                   data="phantom (drawn)" if data == "phantom" else data, track=track,
                   primary=tuple(_listed(primary)) or None, alpha=alpha)
-    say(f"\n{flow_table(rows).to_string(index=False)}\n\n{len(study.cells)} cells; protocol '{protocol}', "
+    say(f"\n{flow_text(rows)}\n\n{len(study.cells)} cells; protocol '{protocol}', "
         f"scored at the {epoch_rule} epoch\n", flush=True)
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
     loud = one and workers == 1 and not ray

@@ -70,7 +70,7 @@ def test_one_run_prints_its_epoch_tables(out, capsys):
     run_study(**TINY, arms="real,meta", seeds="7", out=str(out))
     said = capsys.readouterr().out
     assert said.count("train_loss  valid_loss  accuracy    precision   recall      rocauc") == 2 and "one seed" not in said
-    assert "2 cells; protocol 'clean', scored at the last epoch" in said and "Test rows, seed 7 [95% interval]" in said
+    assert "2 cells; protocol 'clean', scored at the last epoch" in said and "Test rows, seed 7 [95% interval of these models]" in said
     assert "These films are drawn" in said and "leaky" not in said
 
 def test_cells_that_failed_are_named_and_no_table_counts_them(out, capsys):
