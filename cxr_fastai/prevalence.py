@@ -110,11 +110,14 @@ def sampling_note(
                 "the author to say; a stated prevalence gives predictive values there.")
     before = flow[flow["of_all"] == read].iloc[-2]
     natural, others = before["positives"]/read, before["with_others"]/max(before["positives"], 1)
-    said.append(f"The cohort's share of positives is made by sampling: {share:.1%} of the films drawn, against "
-                f"{natural:.2%} of the {read:,.0f} films that were read"
-                f"{' of first visits' * ('first' in before['step'])}.")
+    which = f"the {read:,.0f} films that were read{' of first visits' * ('first' in before['step'])}"
+    if drawn["rows"] == read: said.append(f"{share:.1%} of the films are positive; of {which} none was left out.")
+    else: said.append(f"The cohort's share of positives is made by sampling: {share:.1%} of the films drawn, against "
+                      f"{natural:.2%} of {which}.")
     every = flow.iloc[1] # both classes, before a visit was chosen
-    said.append(f"Negatives are films without any finding: {1 - every['rows']/every['of_all']:.0%} of all films, which "
-                f"show other findings only, are left out, though {others:.0%} of positives carry another finding, too. "
-                "Precision, predictive values and probabilities are of this mixture, not of a clinic's.")
+    if lost := 1 - every["rows"]/every["of_all"]:
+        said.append(f"Negatives are films without any finding: {lost:.0%} of all films, which show other findings only, "
+                    "are left out.")
+    if others: said.append(f"{others:.0%} of positives carry another finding, too.")
+    said.append("Precision, predictive values and probabilities are of this mixture; a clinic's may be another.")
     return " ".join(said)

@@ -181,7 +181,10 @@ def _recall(o):
     if np.isnan(o["mean"]): return "-"
     return f"{o['mean']:.4f} {span(o['low'], o['high'], 2)}{sd}"
 
+FAR = 10 # times: a gain beyond it says no more
+
 def _gain(value, low, high):
     text = f"{value:+.1%}" if np.isfinite(value) else "undefined"
     if np.isnan(low): return f"{text} [-]"
-    return f"{text} [{low:+.0%}, {high:+.0%}]".replace("inf%", "inf").replace("nan%", "-")
+    high = f"{high:+.0%}" if high < FAR else f">+{FAR:.0%}" # from a recall that may be near 0
+    return f"{text} [{low:+.0%}, {high}]".replace("nan%", "-")

@@ -72,3 +72,6 @@ def test_what_was_read_is_counted():
     flow = flow_table(load_cohort(n_normal=30))
     assert flow["of_all"].notna().sum() == 4 and (flow["with_others"].dropna() <= flow["positives"][:4]).all()
     assert "made by sampling" in sampling_note(flow)
+    everyone = flow_table(load_cohort())
+    assert "none was left out" in sampling_note(everyone) and "sampling" not in sampling_note(everyone)
+    assert "left out, though" not in sampling_note(flow) # no film here has other findings only

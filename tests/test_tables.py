@@ -192,3 +192,8 @@ def test_thresholds_are_drawn_with_the_valid_patients(frozen):
     found = score_table(*frozen).set_index(["arm", "metric"])
     fixed, drawn = (found.loc[("real", o), "high"] - found.loc[("real", o), "low"] for o in ("specificity", "specificity_at_90"))
     assert drawn > fixed # though its own variance is smaller
+
+def test_a_gain_from_hardly_any_recall_is_not_counted_in_thousands():
+    from cxr_fastai.tables import _gain
+    assert _gain(0., -1., 1661.61) == "+0.0% [-100%, >+1000%]" and _gain(np.nan, np.nan, np.nan) == "undefined [-]"
+    assert _gain(.12, -.05, np.inf) == "+12.0% [-5%, >+1000%]" and _gain(.12, -.05, .5) == "+12.0% [-5%, +50%]"
