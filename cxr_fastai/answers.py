@@ -206,8 +206,8 @@ def metrics(s, t):
 def statistics(s, t):
     many = len(s["seeds"]) > 1
     seeds = "mean and deviation over seeds" if many else "one seed, so that no luck of training is covered"
-    pairs = (f"DeLong's test of the AUC and t tests of other figures, patients{' and seeds' * many} being drawn; the primary "
-             "comparison with Holm's correction over the backbones, all else uncorrected")
+    pairs = (f"DeLong's test of the AUC and t tests of other figures, patients{' and seeds' * many} being drawn; the "
+             "primary comparison with Holm's correction over the backbones, all else uncorrected")
     if not t.plan: pairs = "DeLong's test of the AUC"
     return ("95% intervals of each arm over the test patients, and, from two seeds on, over trainings, too; "
             f"{seeds}; arms in pairs on the same rows by {pairs}.")

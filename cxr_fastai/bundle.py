@@ -142,8 +142,8 @@ def save_bundle(
 ) -> Path:                   # `path`
     """Write all that a prediction needs, and no row, name or id: weights; architecture; words and ranges of the
     metadata; normalisation (among the weights); threshold; classes; versions; what it was trained on, in numbers; what
-    training films have in common, in patterns of 16 x 16; what was seen, as salted hashes. BundleError for weights that aren't finite, tfms that change
-    what is predicted, or a learner made otherwise."""
+    training films have in common, in patterns of 16 x 16; what was seen, as salted hashes. BundleError for weights that
+    aren't finite, tfms that change what is predicted, or a learner made otherwise."""
     card, state = bundle_card(learn, threshold, summary, licence, seen)
     weights, file = _places(path)
     check_card(card, file)

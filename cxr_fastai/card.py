@@ -97,7 +97,8 @@ def _arm_fits(o):
 def _summary_fits(o):
     "As far as `model_card` reads it; whoever saves may tell more."
     s, test, cell = (o.get(k, {}) for k in ("settings", "test", "cell"))
-    if not (_table(cell) and all(map(_said, cell.values())) and ("arm" not in cell or _arm_fits(cell["arm"]))): return False
+    if not (_table(cell) and all(map(_said, cell.values()))): return False
+    if "arm" in cell and not _arm_fits(cell["arm"]): return False
     ends = [test.get(k) is None for k in ("recall_low", "recall_high")] if _table(test) else []
     if not (_table(s) and _figures(test) and ends[0] == ends[1]): return False
     if "arm" in s and not _arm_fits(s["arm"]): return False

@@ -84,7 +84,8 @@ def _sentence(o, family, alpha, marks):
     sure = o.holm_verdict < alpha and o.rocauc
     what = "do not support a gain" if not sure else "support a gain" if o.rocauc > 0 else "show a loss"
     over = f"; by Holm over {family} backbones p {_p(o.holm_verdict)}" if family > 1 else ""
-    tested = f"p {_p(o.p_verdict)} (DeLong, with twice the variance over seeds{over}; two-sided at {alpha:.1%})".replace(".0%", "%")
+    level = f"{alpha:.1%}".replace(".0%", "%")
+    tested = f"p {_p(o.p_verdict)} (DeLong, with twice the variance over seeds{over}; two-sided at {level})"
     return f"{head} the data {what} {pair}: AUC {_change(o, 'rocauc')}, {tested}; {beside}, p {_p(o.p_recall)}."
 
 def _marks(o):
@@ -112,7 +113,8 @@ def correct(
     before:str=None,          # the pair that is asked about; None: the one that is marked as primary, else Real-Meta
     after:str=None,           # to Ensemble
 ) -> pd.DataFrame:            # and `family holm_verdict`, nan for other pairs
-    "Holm's correction of the primary pair's `p_verdict` (see `areas.delong`) over the backbones that were planned; no other is one."
+    """Holm's correction of the primary pair's `p_verdict` (see `areas.delong`) over the backbones that were planned; no
+    other p-value is corrected."""
     if comparisons.empty: return comparisons
     at, as_planned = _primary(comparisons, before, after).to_numpy(), _as_planned(comparisons).to_numpy()
     p, planned = comparisons["p_verdict"].to_numpy(float), 0

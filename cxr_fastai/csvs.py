@@ -95,12 +95,14 @@ def _quick(file, text, sep, columns, strip):
     head, rest = at[0], at[1:]
     names = [o.strip() for o in data[starts[head]:ends[head]].decode().split(sep)]
     _checked(file, names, widths[rest], rest + 1)
-    if not len(rest): return pd.DataFrame(columns=[o for o in names if o], index=pd.Index([], dtype=int), dtype=_WORDS), True
+    if not len(rest):
+        return pd.DataFrame(columns=[o for o in names if o], index=pd.Index([], dtype=int), dtype=_WORDS), True
     body = data[ends[head] + 1:] if full[head:].all() else b"".join(data[starts[i]:ends[i] + 1] for i in rest)
     wide = widths[rest].max()
     use = [i for i, o in enumerate(names[:wide]) if o and (columns is None or o in columns)]
-    table = pd.read_csv(BytesIO(body), header=None, names=range(wide), usecols=use, dtype=str, sep=sep, quoting=csv.QUOTE_NONE,
-                        keep_default_na=False, na_values=[""], skip_blank_lines=False, index_col=False, encoding="utf-8")
+    table = pd.read_csv(BytesIO(body), header=None, names=range(wide), usecols=use, dtype=str, sep=sep,
+                        quoting=csv.QUOTE_NONE, keep_default_na=False, na_values=[""], skip_blank_lines=False,
+                        index_col=False, encoding="utf-8")
     plain = data.isascii() and not _blanks_at_ends(signs, comma)
     return table.set_axis([names[i] for i in use], axis=1).set_axis(rest + 1), plain
 
@@ -166,7 +168,8 @@ def _guarded(word):
     return f"'{word}"
 
 def _guarded_column(values):
-    if pd.api.types.is_numeric_dtype(values) or isinstance(values.dtype, np.dtype) and values.dtype.kind in "mM": return values
+    dated = isinstance(values.dtype, np.dtype) and values.dtype.kind in "mM"
+    if dated or pd.api.types.is_numeric_dtype(values): return values
     values = values.astype(object)
     risky = values.map(lambda o: isinstance(o, str) and o[:1] in (*_RUNS, "'") and o != "")
     return values.map(_guarded) if risky.any() else values
@@ -178,7 +181,8 @@ def write_csv(
 ):
     "Write a table as a csv in which no cell runs as a formula in a spreadsheet; `read_csv` and `read_text` read it back."
     safe = table.set_axis([_guarded(o) for o in table], axis=1)
-    safe = pd.DataFrame({i: _guarded_column(safe.iloc[:, i]) for i in range(safe.shape[1])}, safe.index).set_axis(safe.columns, axis=1)
+    cells = {i: _guarded_column(safe.iloc[:, i]) for i in range(safe.shape[1])} # by position: names may stand twice
+    safe = pd.DataFrame(cells, safe.index).set_axis(safe.columns, axis=1)
     text = safe.select_dtypes(exclude=["number", "bool"])
     breaks = any(text[o].map(lambda o: isinstance(o, str) and "\r" in o).any() for o in text)
     if breaks: kwargs = dict(quoting=2) | kwargs # csv.QUOTE_NONNUMERIC: a bare carriage return would end a line

@@ -77,7 +77,8 @@ def _new_file(path): os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY
 def atomic(
     path:str|Path, # the file's final name; its folder is made where it is missing
 ):
-    """Yield a temporary name beside `path`; it becomes `path` when the block ends, and goes when the block raises. What a killed process left so is removed by the next. OSError, of a full disk too, names `path`."""
+    """Yield a temporary name beside `path`; it becomes `path` when the block ends, and goes when the block raises. What
+    a killed process left so is removed by the next. OSError, of a full disk too, names `path`."""
     with _unfinished(path, _new_file) as tmp:
         yield tmp
         os.replace(tmp, path)

@@ -27,7 +27,7 @@ class rocauc(EpochMetric):            "Area under the ROC curve; nan where only 
 class specificity(EpochMetric):       "TN/(TN+FP) at .5."
 class pr_auc(EpochMetric):            "Average precision; nan where only one class is present."
 class balanced_accuracy(EpochMetric): "Mean of recall and specificity at .5."
-class f1(EpochMetric):                "2TP/(2TP+FP+FN) at .5: 0 where nothing is called positive, nan where nothing is positive either."
+class f1(EpochMetric):                "2TP/(2TP+FP+FN) at .5: 0 where nothing is called positive, nan where nothing is."
 class brier(EpochMetric):             "Mean squared error of the positive class's probability; 0 is best."
 
 paper_metrics = [accuracy, precision, recall, rocauc]

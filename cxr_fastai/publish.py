@@ -27,7 +27,9 @@ LEAKY = ("Protocol 'paper', leaky on purpose: split by image, so that patients m
          "synthetic films with them; its scores flatter.")
 HTTP = "httpx", "httpx2", "requests"
 
-def _facts(pairs): return "\n".join(f"- {escape_markdown(k)}: {escape_markdown(v)}" for k, v in pairs if v not in (None, "", {}))
+def _facts(pairs):
+    known = ((k, v) for k, v in pairs if v not in (None, "", {}))
+    return "\n".join(f"- {escape_markdown(k)}: {escape_markdown(v)}" for k, v in known)
 
 def _in_study(card, study):
     "The scores, by metric, of the very line of a study's tables that the bundle is a cell of."
@@ -58,7 +60,8 @@ def _metrics(card, study):
         seeds = (f"mean over {one['seeds']} seeds of this architecture and arm; this file is one of them"
                  if one["seeds"] > 1 else "one seed: an anecdote")
         return (f"{one['n']} real test rows, {one['positives']} positive, {seeds}. The study's line: "
-                f"{escape_markdown(one['backbone'])}, {escape_markdown(one['arm'])}; protocol '{one['protocol']}'. Intervals are of the test patients, "
+                f"{escape_markdown(one['backbone'])}, {escape_markdown(one['arm'])}; protocol '{one['protocol']}'. Intervals are "
+                "of the test patients, "
                 "not of training or of the split.\n\n" + head + "\n".join(lines))
     if not test: return "None were stored with this model. Measure it before anyone relies on it."
     test = {k: v for k, v in test.items() if v is not None} # what one class alone can't give

@@ -176,7 +176,9 @@ def decode_radiograph(
         # with this gap Pillow shrinks by whole factors first: 3 times as fast from 1024 to 128 px, and within 4 of 255
         if size: gray = gray.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3)
         return np.array(gray), taken
-    except Exception as e: raise RadiographError(f"{'The picture' if hasattr(file, 'read') else Path(file)} {_why(e, f, kind)}") from e
+    except Exception as e:
+        name = "The picture" if hasattr(file, "read") else Path(file)
+        raise RadiographError(f"{name} {_why(e, f, kind)}") from e
 
 def read_radiograph(
     file:str|Path,  # a PNG, JPEG, TIFF or DICOM file; told by its first bytes, not by its name

@@ -149,7 +149,8 @@ def read_rows(
     "Rows saved by `save_rows`, label, words and ids as they were; ValueError for any other csv."
     text = read_text(csv, strip=False).reset_index(drop=True)
     if lost := [o for o in ("classes", "image", "label", "patient_id") if o not in text]:
-        raise ValueError(f"{csv} was not written by save_rows (no column {few(map(repr, lost))}): use read_nih or read_table.")
+        raise ValueError(f"{csv} was not written by save_rows (no column {few(map(repr, lost))}): use read_nih or "
+                         "read_table.")
     if text.empty: raise ValueError(f"{csv} holds no rows below its header.")
     names, old = _listed(csv, text, "classes"), "words" not in text
     words = {*_TEXT, "patient_id", *cat_names} if old else {*_listed(csv, text, "words")}
