@@ -99,6 +99,7 @@ def test_table1_agrees_with_the_paper_number_by_number():
 @settings(max_examples=40, deadline=None)
 @given(n=st.integers(20, 1500), share=st.floats(.02, .98), rows=st.integers(1, 12), seed=st.integers(0, 2**32 - 1),
        digits=st.integers(3, 6), ties=st.booleans())
+@pytest.mark.slow
 def test_any_true_table_is_explained(tmp_path_factory, n, share, rows, seed, digits, ties):
     positives = min(max(int(n*share), 1), n - 1)
     table, counts = epochs(n, positives, rows, seed, digits, ties)

@@ -72,6 +72,7 @@ def test_a_bundle_of_a_bundle_is_the_same_bundle(saved, tmp_path):
 def test_a_loaded_learner_says_that_it_cannot_train(saved):
     with pytest.raises(ValueError, match="has no training rows"): load_bundle(saved).fit(1)
 
+@pytest.mark.slow
 def test_it_loads_in_another_process_without_pickle(saved, rows, learn):
     code = """
 import pickle, sys
@@ -254,6 +255,7 @@ def test_a_name_that_stands_twice_is_refused(saved):
     (saved/"bundle.json").write_text(text.replace("{", '{"threshold": 0.5,', 1))
     refused(saved, "a name twice")
 
+@pytest.mark.slow
 def test_mutants_are_refused_by_name_or_are_whole(rows, tmp_path):
     "`python tests/mutants.py 2000` tries more of them."
     found = list(mutants.run(rows, tmp_path/"m", 100))

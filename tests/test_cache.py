@@ -249,6 +249,7 @@ def kept(tmp_path):
         with np.load(store(tmp_path)/"index.npz") as z: return len(z["slots"])
     except FileNotFoundError: return 0
 
+@pytest.mark.slow
 def test_a_killed_build_is_resumed_where_it_was(tmp_path, decoded):
     files = draw(tmp_path/"images", 60)
     process = start(files, tmp_path)
@@ -264,6 +265,7 @@ def test_a_killed_build_is_resumed_where_it_was(tmp_path, decoded):
     assert {o.name for o in store(tmp_path).iterdir()} - {"lock"} == {"index.npz", "pixels.u8"}
     assert (store(tmp_path)/"pixels.u8").stat().st_size == 60*256
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_and_decode_each_file_once(tmp_path, decoded):
     files = draw(tmp_path/"images", 60)
     both = [start(files, tmp_path), start(files[::-1], tmp_path)]

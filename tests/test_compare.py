@@ -102,6 +102,7 @@ def lines(*p, **columns):
     about = dict(before="real-meta", after="real-synth-meta", positive_patients=50, negative_patients=90, seeds=3) | change
     return pd.DataFrame([dict(backbone=f"net{i}", p_delong=o, p_verdict=o, p_recall=.5) | about | columns for i, o in enumerate(p)])
 
+@pytest.mark.slow
 def test_holm_is_over_the_backbones_and_counts_those_that_are_missing():
     p = [.02, .3, .011]
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])

@@ -117,6 +117,7 @@ def test_a_turned_copy_is_found_by_the_hashes_alone(name):
     assert pairs.tolist() == [[0, 19]] and bits[0] <= 15 and what[0] == name
     assert not len(turned_duplicates(hashes[:19], sides[1:])[0]) and not len(turned_duplicates(hashes, ["train"]*20)[0])
 
+@pytest.mark.slow
 def test_films_that_are_all_alike_cost_no_more_than_is_allowed():
     rng = np.random.default_rng(0)
     hashes = np.packbits(rng.random((3000, 256)) < .02, axis=1).view(np.uint64)

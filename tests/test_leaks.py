@@ -189,6 +189,7 @@ def sample():
 def pixels(rows): return np.stack([np.asarray(Image.open(o).convert("L")) for o in rows["file"]])
 
 @needs_nih
+@pytest.mark.slow
 def test_splits_of_the_sample_raise_and_tell_nothing(sample, recwarn):
     rows, hashes = sample
     films = pixels(rows)

@@ -165,6 +165,7 @@ def trained(dls, seed=3, **kwargs):
     learn.fit(1, 1e-3)
     return weights(learn)
 
+@pytest.mark.slow
 def test_a_seed_gives_its_bits_and_another_others(own):
     first = trained(own())
     random.random(), np.random.rand(9), torch.rand(9)
@@ -209,6 +210,7 @@ def test_fit_refuses_what_leaks_now(own, rows, use):
 def auc(learn, rows):
     return skm.roc_auc_score(rows["label"].cat.codes, learn.get_preds(dl=learn.dls.test_dl(rows))[0][:, 1])
 
+@pytest.mark.slow
 def test_without_any_metadata_the_fused_model_is_no_worse_than_the_image_alone(rows, own):
     test, dls = rows[rows["split"] != "train"], own(seed=1)
     alone, fused = make(dls, "image", arch="resnet10t"), make(dls, arch="resnet10t", meta_dropout=.3)
@@ -365,6 +367,7 @@ learn = load_learner(sys.argv[1])
 print(repr(learn.predict(image=sys.argv[2], age=54, sex="F")[2].tolist()))
 """
 
+@pytest.mark.slow
 def test_an_exported_learner_predicts_in_another_process(loaders, rows, tmp_path):
     learn = make(loaders())
     learn.export(tmp_path/"model.pkl")

@@ -59,6 +59,7 @@ def test_drawing_leaves_the_global_random_state_alone():
     draw(7, 1)
     assert (np.random.get_state()[1] == before).all()
 
+@pytest.mark.slow
 def test_the_committed_set_is_what_the_code_draws(tmp_path):
     drawn = make_phantom(tmp_path/"phantom")
     names = lambda folder: sorted(o.relative_to(folder).as_posix() for o in folder.rglob("*") if o.is_file())

@@ -149,6 +149,7 @@ def test_a_cut_part_goes_on_after_its_last_whole_batch(tmp_path, bundle, listed)
         assert predict_patients(bundle, listed, tmp_path/"out.csv").read_bytes() == whole
         (tmp_path/"out.csv").unlink()
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(rows, tmp_path, bundle):
     new = tmp_path/"new.csv"
     pd.concat([rows[["file", "age", "sex", "view"]]] * 6).to_csv(new, index=False)
@@ -255,6 +256,7 @@ def test_a_bundle_that_knows_no_films_says_that_it_checks_none(rows, tmp_path, l
     found = read(predict_patients(saved(few, tmp_path, "image"), listed, tmp_path/"out.csv"))
     assert "doesn't know what films look like" in capsys.readouterr().out and found.flag.isna().all()
 
+@pytest.mark.slow
 def test_what_is_no_source_is_one_sentence(tmp_path, bundle):
     with pytest.raises(FileNotFoundError, match="no file or folder .*nowhere"): predict_patients(bundle, tmp_path/"nowhere")
     (tmp_path/"void").mkdir()

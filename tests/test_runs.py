@@ -27,6 +27,7 @@ def test_fewer_normals_than_asked_for_are_said_aloud(capsys):
     found = (rows.label == "Normal").sum()
     assert 0 < found < 10_000 and f"{found} Normal at the first visit" in capsys.readouterr().out
 
+@pytest.mark.slow
 def test_without_a_checkout_the_demo_set_is_drawn_the_same(tmp_path, monkeypatch):
     here = load_cohort()
     monkeypatch.setattr(runs, "__file__", str(tmp_path/"site-packages"/"cxr_fastai"/"runs.py"))

@@ -58,6 +58,7 @@ def test_a_gain_of_one_group_alone_is_an_interaction():
     assert line.holm < .05 and line.more_low > 0 and found.loc[("F", "rocauc"), "more"] == pytest.approx(-line.more)
     assert found.holm.ge(found.p).all()
 
+@pytest.mark.slow
 def test_alike_groups_raise_few_alarms():
     p = [interactions(*drawn(seed=o, n=160), names=["sex"]).set_index(["group", "metric"]).loc[("M", "rocauc"), "p"] for o in range(12)]
     assert np.mean(np.array(p) < .05) <= .25
