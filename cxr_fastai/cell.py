@@ -136,7 +136,8 @@ def _attempt(cell):
         if is_first(): write_json(cell.folder/"scores.json", result)
         return dict(status="done")
     except Exception as e:
-        with contextlib.suppress(OSError): (cell.folder/"error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        with contextlib.suppress(OSError):
+            (cell.folder/"error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         return dict(status="failed", error=f"{cell}: {one_line(e)}")
 
 def run_cell(

@@ -120,8 +120,8 @@ OPTIONAL = "backbone", # flags that need no name
 def _listing():
     lines = "\n".join(f"  {name:<10}{o.__doc__}" for name, o in VERBS.items())
     return ("usage: cxr-fastai VERB [...]\n\nHow much does the minority class of a set of radiographs gain from "
-            f"metadata and from synthetic images?\n\n{lines}\n\ncxr-fastai VERB --help explains a verb's flags; --debug "
-            f"shows where an error came from. cxr-fastai {__version__}; nothing here is a medical device.")
+            f"metadata and from synthetic images?\n\n{lines}\n\ncxr-fastai VERB --help explains a verb's flags; "
+            f"--debug shows where an error came from. cxr-fastai {__version__}; nothing here is a medical device.")
 
 def _parser(verb, door):
     from fastcore.script import anno_parser

@@ -43,7 +43,8 @@ def _unpacked(file):
         if head.startswith(b"PK\x03\x04"): return _zipped(file)
         opened = next((o for mark, o in _PACKED.items() if head.startswith(mark)), open)
         with opened(file, "rb") as f: return f.read()
-    except _BROKEN as e: raise _bad(file, (getattr(e, "strerror", None) or str(e) or type(e).__name__).rstrip(".")) from e
+    except _BROKEN as e:
+        raise _bad(file, (getattr(e, "strerror", None) or str(e) or type(e).__name__).rstrip(".")) from e
 
 def _decoded(file):
     "A file's text. What is neither UTF-8 nor marked as UTF-16 is refused: to guess would make other names of it."
@@ -53,7 +54,8 @@ def _decoded(file):
     except UnicodeDecodeError as e:
         before = data[:len(mark) + e.start]
         line = 1 + max(before.count(b"\n"), before.count(b"\r"))
-        raise _bad(file, f"line {line:,} is not in UTF-8 but maybe in a Windows code page; save it as CSV UTF-8") from None
+        why = f"line {line:,} is not in UTF-8 but maybe in a Windows code page; save it as CSV UTF-8"
+        raise _bad(file, why) from None
     if "\0" in text: raise _bad(file, "it holds zero bytes, as no text in UTF-8 does; save it as CSV UTF-8")
     if not text or text.isspace(): raise _bad(file, "it is empty")
     return text
@@ -83,7 +85,8 @@ def _blanks_at_ends(signs, comma):
     return (end[signs[at - 1]] | end[signs[at + 1]]).any() # after the last sign is a line's end
 
 def _quick(file, text, sep, columns, strip):
-    "Without quotes: the table, by pandas' parser, after each line's fields were counted; and whether blanks may be around."
+    """Without quotes: the table, by pandas' parser, after each line's fields were counted; and whether blanks may be
+    around."""
     data = text.rstrip("\r\n").replace("\r\n", "\n").replace("\r", "\n").encode() + b"\n"
     signs, comma = np.frombuffer(data, np.uint8), sep.encode()
     ends, seps = np.flatnonzero(signs == 10), np.flatnonzero(signs == ord(sep))
@@ -148,13 +151,15 @@ def read_csv(
     csv:str|Path, # of `write_csv`
     words=(),     # columns of words, even if they look like numbers
 ) -> pd.DataFrame:
-    "A table of results, numbers as numbers. ValueError for one that is damaged, which says what to do; FileNotFoundError."
+    """A table of results, numbers as numbers. ValueError for one that is damaged, which says what to do;
+    FileNotFoundError."""
     data = _unpacked(csv)
     if not data.strip(): return pd.DataFrame()
     try: table = pd.read_csv(BytesIO(data), dtype=dict.fromkeys(words, str), keep_default_na=False, na_values=[""])
     except (UnicodeDecodeError, ValueError) as e:
         why = " ".join(str(e).split()).rstrip(".")
-        raise ValueError(f"{csv} is damaged ({why}): delete it, and the command that wrote it makes it again.") from None
+        raise ValueError(f"{csv} is damaged ({why}): delete it, and the command that wrote it makes it again."
+                         ) from None
     own = [o for o in table if pd.api.types.is_string_dtype(table[o]) and not pd.api.types.is_numeric_dtype(table[o])]
     return table.assign(**{o: _unguarded(table[o]) for o in own if b"'" in data})
 
@@ -179,7 +184,8 @@ def write_csv(
     csv:str|Path,       # written whole or not at all; packed where it ends in .gz, .bz2, .xz or .zip
     **kwargs,           # of `DataFrame.to_csv`
 ):
-    "Write a table as a csv in which no cell runs as a formula in a spreadsheet; `read_csv` and `read_text` read it back."
+    """Write a table as a csv in which no cell runs as a formula in a spreadsheet; `read_csv` and `read_text` read it
+    back."""
     safe = table.set_axis([_guarded(o) for o in table], axis=1)
     cells = {i: _guarded_column(safe.iloc[:, i]) for i in range(safe.shape[1])} # by position: names may stand twice
     safe = pd.DataFrame(cells, safe.index).set_axis(safe.columns, axis=1)

@@ -156,7 +156,7 @@ class RadiographDataLoaders(DataLoaders):
         return {2: "both", 1: "image" if self.transform(RadiographTransform) else "metadata"}[self.n_inp]
 
     def test_dl(self,
-        rows,                   # new patients: a table, a row, an image's file or pixels, or a list of these (`as_rows`)
+        rows,                   # new patients: a table, a row, an image's file or pixels, a list of these (`as_rows`)
         rm_type_tfms=None,      # fastai's protocol; rows always enter at the first transform
         with_labels:bool=False, # whether `rows` has labels to score against
         process=None,           # fastai's protocol for its own tables; nothing is processed here

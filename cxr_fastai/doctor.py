@@ -42,7 +42,7 @@ def kept_bytes(
     def note(o):
         kept[o.untyped_storage().data_ptr()] = o.untyped_storage().nbytes()
         return o
-    with torch.autograd.graph.saved_tensors_hooks(note, noop): out = model(x) # named: it must live until counted
+    with torch.autograd.graph.saved_tensors_hooks(note, noop): model(x)
     return sum(n for k, n in kept.items() if k not in own)
 
 def _line(model, size):

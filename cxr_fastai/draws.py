@@ -83,7 +83,8 @@ def weighted_metrics(
     found = metrics_of(label, prob, weights, threshold)
     if not calibration: return found
     slope, intercept = recalibration(label, prob, weights)
-    return found | dict(calibration_slope=slope, calibration_intercept=intercept) | calibration_gaps(label, prob, weights)
+    line = dict(calibration_slope=slope, calibration_intercept=intercept)
+    return found | line | calibration_gaps(label, prob, weights)
 
 def _up_to(prob, weights):
     "A function of levels `[b]`: the share of each line's weight that is no more than its level; nan without weight."

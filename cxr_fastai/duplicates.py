@@ -105,7 +105,8 @@ def _pairs_within(asked, ask, hashes, side, flips=True, budget=BUDGET):
     return np.unique(np.concatenate(found), axis=0)
 
 def _distinct(hashes, sides):
-    "The first row of each hash and side, its hash, its side's code, and which are off the largest side: a pair has one."
+    """The first row of each hash and side, its hash, its side's code, and which are off the largest side: a pair has
+    one."""
     sides = pd.factorize(np.asarray(sides))[0]
     _, first = np.unique(np.column_stack([hashes, sides.astype(np.uint64)]), axis=0, return_index=True)
     first.sort()
@@ -120,7 +121,8 @@ def near_duplicates(
     """The pairs on two sides within `NEAR` bits, without comparing each with each: hashes that differ in at most 31
     bits differ in at most one of some band's 16. Of the rows with one hash on one side, the first stands for all. All
     pairs, unless more than `BUDGET` rows agree so in a band: then those of 15 bits or less, which agree in some band
-    fully; and of yet more, the ones that stand nearest in the order of their bits. That there are any is found still."""
+    fully; and of yet more, the ones that stand nearest in the order of their bits. That there are any is found
+    still."""
     first, hashes, side, ask = _distinct(hashes, sides)
     found = _pairs_within(hashes[ask], ask, hashes, side)
     return first[found[:,1:3]], found[:,0]

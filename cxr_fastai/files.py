@@ -1,6 +1,6 @@
 """Files and folders that are either whole or not there: written under a random name, then renamed. And what is said
 of them, in any terminal."""
-import errno, json, os, re, secrets, shutil, sys, time
+import json, os, re, secrets, shutil, sys, time
 from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path

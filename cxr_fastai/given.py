@@ -16,7 +16,8 @@ OF_DLS = [*OF_TEST, "val_bs", "val_shuffle"]
 OF_ROWS = ("image file patient_id follow_up age sex view findings label split synthetic metadata_policy "
            "source_patient_id").split() # what a dict that was a row may have, whatever the model reads of it
 HINTS = dict.fromkeys(["batch_tfms", "after_batch"], "give augmentations as tfms=[...]")
-HINTS |= dict.fromkeys(["item_tfms", "after_item", "before_batch"], "images are squashed to size=; tfms= change batches")
+HINTS |= dict.fromkeys(["item_tfms", "after_item", "before_batch"],
+                       "images are squashed to size=; tfms= change batches")
 HINTS |= dict.fromkeys(["valid_pct", "splitter", "valid_col"], "split_patients makes the rows' column 'split'")
 
 def is_picture(

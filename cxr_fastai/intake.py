@@ -124,9 +124,9 @@ def new_patients(
     metadata:dict=None,   # of a bundle's card: cat_names, cont_names, stats; None for a model of the image alone
     images:str|Path=None, # folder of a csv's images, flat or as NIH's archives unpack; None: the csv's own
 ):
-    """Yield a row for each image, in order; no more is in memory than the table. DICOM headers fill in what it leaves out.
-    FileNotFoundError or ValueError for a source that is no such thing; of one image nothing is raised: one whose header
-    can't be read has an `error`."""
+    """Yield a row for each image, in order; no more is in memory than the table. DICOM headers fill in what it leaves
+    out. FileNotFoundError or ValueError for a source that is no such thing; of one image nothing is raised: one whose
+    header can't be read has an `error`."""
     card = metadata or dict(cat_names=[], cont_names=[], stats={})
     for name, file, row in _sources(source, images):
         known = dict(image=name, file=str(file))

@@ -38,7 +38,7 @@ def _arm(learn):
 def predictions_of(
     learn:RadiographLearner, # trained, or of `load_bundle`
     rows:pd.DataFrame,       # with labels
-) -> pd.DataFrame:           # `image patient_id label probability side synthetic backbone arm seed threshold`, label 0 or 1
+) -> pd.DataFrame: # `image patient_id label probability side synthetic backbone arm seed threshold`, label 0 or 1
     "What a learner says of `rows`, as the figures of a study take it. LeakError for synthetic rows, unless 'paper'."
     with learn.no_bar(): prob, label = learn.get_preds(dl=learn.dls.test_dl(rows, with_labels=True))
     res = as_rows(rows).reset_index(drop=True)
@@ -187,7 +187,8 @@ def plot_patient(
                   film is not None and (lambda ax: _draw_heat(ax, film, heat, _percent(row["border_heat"]), pos)),
                   bars and (lambda ax: _bars(ax, *zip(*bars), f"log-odds of {pos}: what this adds")))
     told = [Path(str(row[o])).name for o in ("image", "label") if o in row]
-    called = f"probability of {pos} {row['probability']:.2f}: called {row['decision']} (above {found.threshold:.3g} {pos})"
+    called = (f"probability of {pos} {row['probability']:.2f}: called {row['decision']} "
+              f"(above {found.threshold:.3g} {pos})")
     fig.suptitle(", ".join([*told, called]), fontsize="medium")
     return fig
 
@@ -217,7 +218,8 @@ def plot_explained(
                   share and (lambda ax: _draw_share(ax, *share)))
     area = found.of("rocauc", "model")
     told = "; AUC on them {:.2f} ({:.2f} to {:.2f})".format(*area) if area else ""
-    fig.suptitle(f"{len(found.table):,} rows{told}: what the model uses, which needn't be the illness", fontsize="medium")
+    fig.suptitle(f"{len(found.table):,} rows{told}: what the model uses, which needn't be the illness",
+                 fontsize="medium")
     return fig
 
 def _draw_share(ax, value, low, high):

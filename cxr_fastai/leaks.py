@@ -126,15 +126,16 @@ def check_leaks(
     stats:dict=None,        # of metadata columns, as fitted: words, or (lowest, highest)
     films:Callable=None,    # row numbers [m] to uint8 pixels [m,h,w]; None: no search for crops, small turns and shifts
 ) -> None:
-    """LeakError that names the rows, if a patient, image or copy of a film is on two sides, a patient has two spellings,
-    a feature is the target, an id, the visit, the row or the side in whatever code, statistics were fitted beyond
-    train, or a synthetic row isn't in train. A warning for what is only suspect. ValueError for a table that can't be
-    checked."""
+    """LeakError that names the rows, if a patient, image or copy of a film is on two sides, a patient has two
+    spellings, a feature is the target, an id, the visit, the row or the side in whatever code, statistics were fitted
+    beyond train, or a synthetic row isn't in train. A warning for what is only suspect. ValueError for a table that
+    can't be checked."""
     keys = ["image", "patient_id", "split"]
     if lost := [o for o in keys + list(stats or {}) if o not in rows]:
         raise ValueError(f"The table has no column {few(map(repr, lost))}, so that it can't be checked for leaks.")
     for o in keys:
-        if (no := is_missing(rows[o])).any(): raise ValueError(f"{no.sum():,} rows have no {o}: {few(rows['image'][no])}.")
+        if (no := is_missing(rows[o])).any():
+            raise ValueError(f"{no.sum():,} rows have no {o}: {few(rows['image'][no])}.")
     check_ids(rows)
     told = [_of_one_image(rows)]
     found = [_on_two_sides(rows, o) for o in ("patient_id", "image", "file") if o in rows]

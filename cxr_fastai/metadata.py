@@ -74,7 +74,8 @@ class MetadataTransform(Transform):
         codes = pd.Index(words).get_indexer(values.map(meant))
         unknown = (codes < 0) & ~absent
         if unknown.any():
-            self._once(name, f"{few(values[unknown].unique())} not among the training words {words}; encoded as unknown.")
+            odd = few(values[unknown].unique())
+            self._once(name, f"{odd} not among the training words {words}; encoded as unknown.")
         codes[unknown], codes[absent] = len(words), len(words) + 1
         return np.eye(len(words) + 2, dtype=np.float32)[codes]
 

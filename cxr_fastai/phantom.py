@@ -209,8 +209,8 @@ def is_drawn(
     rows:pd.DataFrame, # with `file`; without it nothing is known, and they count as real
     n:int=5,           # films looked at, evenly over the table
 ) -> bool:
-    """Whether most films are drawn ones: told by the word in their pixels, or by the note in their folder, whatever folder
-    and table are called. Drawn films that were shrunk below 100 pixels and have no such note pass."""
+    """Whether most films are drawn ones: told by the word in their pixels, or by the note in their folder, whatever
+    folder and table are called. Drawn films that were shrunk below 100 pixels and have no such note pass."""
     files = rows["file"].dropna() if "file" in rows else []
     if not len(files): return False
     some = [Path(files.iloc[i]) for i in np.unique(np.linspace(0, len(files) - 1, n).round().astype(int))]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 from .csvs import read_text, write_csv
-from .files import atomic, few, write_json
+from .files import few, write_json
 
 __all__ = ["PRIMARY", "check_primary", "declare_plan", "look_at", "looks", "mark_plan", "mark_scores", "read_plan",
            "rows_digest"]

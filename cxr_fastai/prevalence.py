@@ -116,8 +116,8 @@ def sampling_note(
                       f"{natural:.2%} of {which}.")
     every = flow.iloc[1] # both classes, before a visit was chosen
     if lost := 1 - every["rows"]/every["of_all"]:
-        said.append(f"Negatives are films without any finding: {lost:.0%} of all films, which show other findings only, "
-                    "are left out.")
+        said.append(f"Negatives are films without any finding: {lost:.0%} of all films, which show other findings "
+                    "only, are left out.")
     if others: said.append(f"{others:.0%} of positives carry another finding, too.")
     said.append("Precision, predictive values and probabilities are of this mixture; a clinic's may be another.")
     return " ".join(said)

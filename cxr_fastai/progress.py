@@ -1,5 +1,5 @@
 "How far a long loop is, as a bar or as plain lines; and what threads do while it goes on. No torch."
-import sys, time
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor

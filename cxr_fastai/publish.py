@@ -60,9 +60,8 @@ def _metrics(card, study):
         seeds = (f"mean over {one['seeds']} seeds of this architecture and arm; this file is one of them"
                  if one["seeds"] > 1 else "one seed: an anecdote")
         return (f"{one['n']} real test rows, {one['positives']} positive, {seeds}. The study's line: "
-                f"{escape_markdown(one['backbone'])}, {escape_markdown(one['arm'])}; protocol '{one['protocol']}'. Intervals are "
-                "of the test patients, "
-                "not of training or of the split.\n\n" + head + "\n".join(lines))
+                f"{escape_markdown(one['backbone'])}, {escape_markdown(one['arm'])}; protocol '{one['protocol']}'. "
+                "Intervals are of the test patients, not of training or of the split.\n\n" + head + "\n".join(lines))
     if not test: return "None were stored with this model. Measure it before anyone relies on it."
     test = {k: v for k, v in test.items() if v is not None} # what one class alone can't give
     span = {"recall": f"{test['recall_low']:.3f} to {test['recall_high']:.3f} (Wilson)"} if "recall_low" in test else {}
@@ -106,7 +105,8 @@ def model_card(
               if films and card["typical"] else "")
     said = [DRAWN] * bool(t.get("drawn")) + [LEAKY] * bool(t.get("leaky") or s.get("protocol") == "paper")
     stands = ", ".join(map(escape_markdown, names)) if names else "What the film shows of age, sex, view or device"
-    asked = [f'{k}=...' if k.isidentifier() else f'**{{{k!r}: ...}}' for k in names] if not films else ['image="film.png"']
+    asked = (['image="film.png"'] if films else
+             [f'{k}=...' if k.isidentifier() else f'**{{{k!r}: ...}}' for k in names])
     return f"---\n{data.to_yaml()}\n---\n\n" + dedent("""\
         # {pos} or {neg}, from {seen}
 

@@ -113,7 +113,8 @@ def _is_deep(im, head):
     return im.format == "TIFF" and max(im.tag_v2.get(258, (8,))) > 8
 
 def _check_memory(im, deep):
-    "By what Pillow and its decoders keep of a pixel: 4 bytes of any colour, a strip, a progressive JPEG's coefficients."
+    """By what Pillow and its decoders keep of a pixel: 4 bytes of any colour, a strip, a progressive JPEG's
+    coefficients."""
     cost = 4 if im.mode in ("1", "L", "P") or im.mode[0] == "I" else 8 + 4*deep + 4*("progression" in im.info)
     tile = getattr(im, "tag_v2", {})
     check_pixels(max(im.width * im.height, tile.get(322, 0) * tile.get(323, 0)), cost) # 322, 323: a tile's sides

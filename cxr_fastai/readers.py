@@ -138,7 +138,8 @@ def read_table(
     missing:str="error",      # images that are not in the folder: 'error', or 'drop' their rows and say how many
 ) -> pd.DataFrame:            # `image patient_id label`, the metadata columns under their own names, `file`
     """Any other table of radiographs, by column names. Words are folded as a model folds them (`words`), and those for
-    a missing value are missing metadata. ValueError names line and column: of a row without image, patient or label too."""
+    a missing value are missing metadata. ValueError names line and column: of a row without image, patient or label
+    too."""
     cat_names, cont_names = list(cat_names), list(cont_names)
     check_names(cat_names, cont_names)
     wanted = dict.fromkeys([image, patient, label, *cat_names, *cont_names])

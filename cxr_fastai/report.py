@@ -159,8 +159,8 @@ def _planned(study, p):
     pair = " to ".join(map(arm_title, p["primary"])) if p["primary"] else "none"
     return (f"The plan ({p['digest']}) was written at {p['time']}: backbones {', '.join(p['backbones'])}; arms "
             f"{', '.join(map(arm_title, p['arms']))}; seeds {', '.join(map(str, p['seeds']))}; primary comparison: "
-            f"{pair}, by AUC, two-sided at {p['alpha']:.1%} over the backbones. All else is exploratory. Results on these "
-            f"test rows that {study.out.name} knows of: {seen}.")
+            f"{pair}, by AUC, two-sided at {p['alpha']:.1%} over the backbones. All else is exploratory. Results on "
+            f"these test rows that {study.out.name} knows of: {seen}.")
 
 def _families(arms):
     "Arms that belong in one figure: the plain ones; and variants, beside the plain ones that they are compared with."
@@ -213,8 +213,8 @@ def _gans(study, page):
     judged = [o for o in folders if (o/"quality.csv").exists()]
     unseen = study.settings["protocol"] == "clean"
     for o in sorted({*folders} - {*judged}):
-        page.text(f"{o.parent.name}/{o.name} holds no quality.csv: " + ("there were too few films to judge by, or it has "
-                  "gone." if unseen else "its CycleGAN saw every row, and no real film is left to judge by."))
+        page.text(f"{o.parent.name}/{o.name} holds no quality.csv: " + ("there were too few films to judge by, or it "
+                  "has gone." if unseen else "its CycleGAN saw every row, and no real film is left to judge by."))
     if not judged: return
     ends = dict(low="value_low", high="value_high")
     tables = [read_csv(o/"quality.csv").rename(columns=ends).assign(of=f"{o.parent.name}/{o.name}") for o in judged]
@@ -276,7 +276,8 @@ def report(
                  for o, part in predictions.groupby("backbone", sort=False))
     groups = study.subgroups.sort_values([o for o in ("column", "group") if o in study.subgroups], kind="stable")
     page.table(groups, f"Scores by group {OWN}; to the rest: difference to all others, p by Holm's correction")
-    page.table(study.interactions, "Does an arm gain more in a group? [95% interval of patients, and seeds from two on]")
+    page.table(study.interactions,
+               "Does an arm gain more in a group? [95% interval of patients, and seeds from two on]")
     failed = cells.loc[cells["error"].notna(), ["backbone", "arm", "seed", "error"]]
     page.section("Failed cells").table(failed, "Failed cells", kind="words")
     words = {k: ", ".join(map(str, o)) if isinstance(o, list) else str(o) for k, o in (s | s["versions"]).items()}

@@ -1,7 +1,6 @@
 """What is cheaper than synthesis for a minority class: `arms.RIVALS` as DataLoaders, losses and callbacks.
 
 The paper compares its Ensemble with none of them."""
-from .arms import RIVALS
 from .basics import *
 from .cohort import positive
 

@@ -17,7 +17,8 @@ RESERVED = { # columns of our own tables, which metadata can't be named as
     *"zoom angle shift_x shift_y seed size".split(),                                                    # synthetic rows
     *"missing probability decision flag error threshold model stamp pixels".split(),                    # predictions
     *"side backbone arm row with_input".split()}                                                        # a study's
-_REFUSED = {"image", "patient_id", "label", "file", "split", "synthetic", "metadata_policy"} # by the leak check, with its reason
+_REFUSED = {"image", "patient_id", "label", "file", "split", "synthetic",
+            "metadata_policy"} # by the leak check, with its reason
 _TEXT = ["image", "sex", "view", "findings", "label", "file", "split"] # words of a csv that doesn't say which are
 
 # Metadata
@@ -29,16 +30,18 @@ def check_names(
     "ValueError for a name that is given twice, or that a column of our own tables has."
     names = [*cat_names, *cont_names]
     if twice := sorted({str(o) for o in names if names.count(o) > 1}):
-        raise ValueError(f"Metadata {few(map(repr, twice))} is named twice among cat_names and cont_names; name it once.")
+        raise ValueError(f"Metadata {few(map(repr, twice))} is named twice among cat_names and cont_names; name it "
+                         "once.")
     if own := sorted(RESERVED.intersection(names)):
-        raise ValueError(f"{few(map(repr, own))} can't name metadata: the rows' own columns and those of predictions have "
-                         f"such names; rename it, as in rows.rename(columns={{'{own[0]}': 'my_{own[0]}'}}).")
+        raise ValueError(f"{few(map(repr, own))} can't name metadata: the rows' own columns and those of predictions "
+                         f"have such names; rename it, as in rows.rename(columns={{'{own[0]}': 'my_{own[0]}'}}).")
 
 def _refuse(rows, bad, name, why):
     at = np.flatnonzero(bad)
     names = rows["image"] if "image" in rows else pd.Series(rows.index, rows.index)
     found = few(f"{v!r} ({i})" for v, i in zip(rows[name].iloc[at], names.iloc[at]))
-    raise ValueError(f"{len(at):,} of {len(rows):,} values of metadata column '{name}', one of numbers, {why}: {found}.")
+    raise ValueError(f"{len(at):,} of {len(rows):,} values of metadata column '{name}', one of numbers, {why}: "
+                     f"{found}.")
 
 def numbers_of(
     rows:pd.DataFrame, # any rows
@@ -56,8 +59,9 @@ def fold_metadata(
     cat_names=(),      # their metadata columns of words
     cont_names=(),     # their metadata columns of numbers
 ) -> pd.DataFrame:     # the same, where nothing was to fold
-    """Metadata as a model takes it: words in one writing, text that stands for numbers as numbers. ValueError for a name
-    of `RESERVED`, for two columns of one name, and for what is no number or none that float32 holds, with its rows."""
+    """Metadata as a model takes it: words in one writing, text that stands for numbers as numbers. ValueError for a
+    name of `RESERVED`, for two columns of one name, and for what is no number or none that float32 holds, with its
+    rows."""
     asked = [[o for o in names if o not in _REFUSED] for names in (cat_names, cont_names)]
     check_names(*asked)
     if twice := [o for o in rows.columns[rows.columns.duplicated()]]:
@@ -129,7 +133,8 @@ def _listed(csv, text, name):
         try: res = json.loads(found[0])
         except ValueError: res = found[0].split("|") if name == "classes" else None # as earlier versions wrote it
         if isinstance(res, list): return res
-    raise ValueError(f"{csv} is damaged: its column '{name}' isn't one json list in all rows; save_rows writes it anew.")
+    raise ValueError(f"{csv} is damaged: its column '{name}' isn't one json list in all rows; save_rows writes it "
+                     "anew.")
 
 def _inferred(values):
     "Text of a column that isn't one of words, as what it was: bool, whole numbers, numbers."
@@ -157,7 +162,8 @@ def read_rows(
     if not old and (gone := sorted(words - {*text})):
         raise ValueError(f"{csv} is damaged: its column {few(map(repr, gone))} has gone, or has another name now.")
     if len(names) != 2 or (odd := sorted({*text["label"].dropna()} - {*map(str, names)})):
-        raise ValueError(f"{csv} is damaged: its labels {few(odd if len(names) == 2 else names)} are not of its two classes.")
+        wrong = few(odd if len(names) == 2 else names)
+        raise ValueError(f"{csv} is damaged: its labels {wrong} are not of its two classes.")
     label = pd.Categorical(text["label"].map({str(o): o for o in names}), names, ordered=True)
     sign = _signature(text.pop("split_by"), csv) if "split_by" in text else None
     rows = pd.DataFrame({o: text[o] if o in words else _inferred(text[o]) for o in text})
@@ -169,8 +175,9 @@ def _signature(values, csv):
     there = values.dropna()
     if there.empty: return None # its row was left out
     try: return dict(json.loads(there.iloc[0]))
-    except (ValueError, TypeError): raise ValueError(f"{csv} is damaged: its column 'split_by' isn't as save_rows wrote "
-                                                     "it; delete the column.") from None
+    except (ValueError, TypeError):
+        raise ValueError(f"{csv} is damaged: its column 'split_by' isn't as save_rows wrote it; delete the column."
+                         ) from None
 
 # Classes
 

@@ -1,4 +1,5 @@
-"""Whose films a model was fitted on, so that it is never scored on them: a learner, a bundle and a file of weights know.
+"""Whose films a model was fitted on, so that it is never scored on them: a learner, a bundle and a file of weights
+know.
 
 Patients and films are kept as salted hashes of six bytes. They give no id back; but whoever holds an id, or tries all
 the short ones, can ask whether it is among them."""
@@ -15,7 +16,8 @@ BYTES, MOST = 6, 2_000_000 # of a hash; of all of a group's, in base64
 
 def _hashes(kind, values, salt):
     "Salted hashes of `values` (bytes); None gives an empty one, which is nobody's."
-    return [b"" if o is None else hashlib.blake2b(o, digest_size=BYTES, salt=salt, person=kind).digest() for o in values]
+    hashed = lambda o: hashlib.blake2b(o, digest_size=BYTES, salt=salt, person=kind).digest()
+    return [b"" if o is None else hashed(o) for o in values]
 
 def _patients(rows):
     if "patient_id" not in rows: return [None] * len(rows)
@@ -78,7 +80,8 @@ class Seen:
     def card(self) -> dict:
         "As a bundle's card holds it."
         pack = lambda o: base64.b64encode(b"".join(sorted(o))).decode()
-        groups = [dict(salt=salt.hex(), patients=pack(a), films=pack(b)) for salt, (a, b) in sorted(self.groups.items())]
+        groups = [dict(salt=salt.hex(), patients=pack(a), films=pack(b))
+                  for salt, (a, b) in sorted(self.groups.items())]
         return dict(known=self.known, groups=groups)
 
     @classmethod

@@ -5,7 +5,7 @@ gives it, and a probe says how well the metadata alone tells synthetic rows from
 holds the pngs, `manifest.csv` (a line an image, enough to make it again) and `generator.json` (which patients the
 generator was trained on), so that `add_synthetic` can refuse a leak long after. A translation keeps most of its source:
 a png's name tells no patient, its pixels may."""
-import json, zlib
+import zlib
 from PIL import Image
 from scipy.ndimage import affine_transform
 from .basics import *
@@ -23,9 +23,9 @@ __all__ = ["add_synthetic", "plot_synthetic", "read_manifest", "resynthesise", "
 
 MANIFEST, GENERATOR, MARK = "manifest.csv", "generator.json", "SYNTHETIC.txt"
 ANEW = " A folder that holds this file may be made anew.\n"
-NOTE = ("Synthetic radiographs by cxr_fastai: films of real patients, changed by a model. Each keeps most of the film it was "
-        "made from, so that its patient may be recognised, and manifest.csv names that film and its patient. They are "
-        "under the terms of the data they were made from: share them as you may share those." + ANEW)
+NOTE = ("Synthetic radiographs by cxr_fastai: films of real patients, changed by a model. Each keeps most of the film "
+        "it was made from, so that its patient may be recognised, and manifest.csv names that film and its patient. "
+        "They are under the terms of the data they were made from: share them as you may share those." + ANEW)
 NOTE_DRAWN = "Synthetic radiographs by cxr_fastai: drawn films of no patient, changed by a model." + ANEW
 JITTER = ["zoom", "angle", "shift_x", "shift_y"] # of an augmented source: times, degrees clockwise, shares of the side
 _WORDS = ["source_image", "source_file", "source_patient_id", "donor_image", "generator", "direction",

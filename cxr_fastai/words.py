@@ -6,15 +6,16 @@ words. Columns named sex or view know their synonyms; one named age knows units 
 import itertools, re, unicodedata
 import numpy as np, pandas as pd
 
-__all__ = ["MISSING", "OLDEST", "fold_id", "fold_ids", "fold_number", "fold_numbers", "fold_word", "fold_words", "is_missing",
-           "known_word"]
+__all__ = ["MISSING", "OLDEST", "fold_id", "fold_ids", "fold_number", "fold_numbers", "fold_word", "fold_words",
+           "is_missing", "known_word"]
 
 # In lower case: what pandas, Excel, R and SQL write where nothing is known. No lone sign: '-' may be a label.
-MISSING = {"", "na", "n/a", "#na", "#n/a", "#n/a n/a", "<na>", "nan", "-nan", "nat", "null", "none", "1.#ind", "-1.#ind",
-           "1.#qnan", "-1.#qnan"}
+MISSING = {"", "na", "n/a", "#na", "#n/a", "#n/a n/a", "<na>", "nan", "-nan", "nat", "null", "none", "1.#ind",
+           "-1.#ind", "1.#qnan", "-1.#qnan"}
 OLDEST = 100 # years
-_KINDS = {"sex": "sex", "gender": "sex", "patientsex": "sex", "patientgender": "sex", "view": "view", "viewposition": "view",
-          "age": "age", "patientage": "age", "ageyears": "age"} # of a column, by its name's small letters
+_KINDS = {"sex": "sex", "gender": "sex", "patientsex": "sex", "patientgender": "sex", "view": "view",
+          "viewposition": "view", "age": "age", "patientage": "age",
+          "ageyears": "age"} # of a column, by its name's small letters
 _SYNONYMS = {"sex": {"f": "F", "female": "F", "woman": "F", "girl": "F", "m": "M", "male": "M", "man": "M", "boy": "M",
                      "o": "O", "other": "O"},
              "view": {"pa": "PA", "posteroanterior": "PA", "postero-anterior": "PA", "posterior-anterior": "PA",
@@ -68,7 +69,8 @@ def is_missing(
     "Where nothing is there, or a word of `MISSING`."
     values = pd.Series(values)
     if pd.api.types.is_numeric_dtype(values): return values.isna().to_numpy()
-    return (values.isna() | values.map(lambda o: isinstance(o, str) and o.strip().lower() in MISSING).astype(bool)).to_numpy()
+    missing = lambda o: isinstance(o, str) and o.strip().lower() in MISSING
+    return (values.isna() | values.map(missing).astype(bool)).to_numpy()
 
 def fold_word(
     value:object, # of a column of words, as text or as a number
@@ -121,4 +123,5 @@ def fold_numbers(
         x = pd.Series(values.to_numpy(float, na_value=np.nan), values.index, name=values.name)
         low, high = (0, OLDEST) if _kind(name) == "age" else (-_LARGEST, _LARGEST)
         if (x.isna() | x.between(low, high)).all(): return x, pd.Series("", values.index)
-    return _each(values, lambda o: fold_number(o, name)[0], float), _each(values, lambda o: fold_number(o, name)[1]).fillna("")
+    why = _each(values, lambda o: fold_number(o, name)[1]).fillna("")
+    return _each(values, lambda o: fold_number(o, name)[0], float), why

@@ -44,7 +44,8 @@ def bare_seconds(model, bs, size, steps):
     return (time.perf_counter() - start) / (steps * bs)
 
 def alternate(runs, *timed):
-    "Medians of each function, called in turn so that a busy moment hits all; of several rounds, the first isn't counted."
+    """Medians of each function, called in turn so that a busy moment hits all; of several rounds, the first isn't
+    counted."""
     times = np.array([[f() for f in timed] for _ in range(runs + (runs > 1))])
     return np.median(times[-runs:], 0)
 
@@ -199,7 +200,8 @@ def resuming(rows, folder, cells):
     return [(f"(j) resuming a finished grid of {cells} cells", f"{np.median([again() for _ in range(5)]):.2f} s", "")]
 
 def prediction(rows, files, arch, size, bs, runs, folder, n=600):
-    "(k) New patients from files to a table: over the bare model's batches in memory, and over these and reading in turn."
+    """(k) New patients from files to a table: over the bare model's batches in memory, and over these and reading in
+    turn."""
     learn = image_learner(RadiographDataLoaders.from_df(rows, size=size, bs=bs, use="image"), arch, weights="none")
     bundle, out = save_bundle(learn, f"{folder}/bundle"), Path(folder)/"predictions.csv"
     files = [Path(o).absolute() for o in itertools.islice(itertools.cycle(files), n)]
@@ -219,7 +221,8 @@ def prediction(rows, files, arch, size, bs, runs, folder, n=600):
         with ThreadPoolExecutor(os.cpu_count()) as pool: list(pool.map(lambda o: read_radiograph(o, size), files))
     a, b, c = alternate(runs, *(partial(seconds, o) for o in (whole, bare, reading)))
     name = f"(k) prediction of {n} files, {arch} {size} px bs {bs}, loading included"
-    return [(name, f"{1/a:.1f} images/s", f"{b/a:.2f} of the bare model's {1/b:.1f}; {(b + c)/a:.2f} of both in turn, {1/(b + c):.1f}")]
+    told = f"{b/a:.2f} of the bare model's {1/b:.1f}; {(b + c)/a:.2f} of both in turn, {1/(b + c):.1f}"
+    return [(name, f"{1/a:.1f} images/s", told)]
 
 @call_parse
 def main(

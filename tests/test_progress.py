@@ -1,3 +1,4 @@
+import sys
 from types import SimpleNamespace
 import pytest
 import cxr_fastai.progress as module
@@ -17,7 +18,7 @@ def test_progress_outside_a_terminal_is_a_few_plain_lines(monkeypatch, capsys, n
     assert not said or f"{n:,} of {n:,}" in said[-1]
 
 def test_progress_in_a_terminal_is_a_bar(monkeypatch, capsys):
-    monkeypatch.setattr(module.sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert list(progress(iter(range(20)), 20, "Decoding")) == list(range(20))
     said = capsys.readouterr().out
     assert "20/20" in said and "Decoding" in said and said.endswith("\n")
