@@ -42,8 +42,10 @@ def kept_bytes(
     def note(o):
         kept[o.untyped_storage().data_ptr()] = o.untyped_storage().nbytes()
         return o
-    with torch.autograd.graph.saved_tensors_hooks(note, noop): model(x)
-    return sum(n for k, n in kept.items() if k not in own)
+    with torch.autograd.graph.saved_tensors_hooks(note, noop): out = model(x)
+    held = sum(n for k, n in kept.items() if k not in own)
+    del out # it must live until here: its storages would be given out again, and counted once
+    return held
 
 def _line(model, size):
     "What is kept of a batch of one model: bytes an image, and bytes whatever the batch."

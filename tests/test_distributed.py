@@ -11,7 +11,7 @@ study = Study(pd.read_pickle(sys.argv[1]), ["test_resnet"], ["real", "meta", "re
               size=32, epochs=2, bs=8, weights="none", gan_epochs=1, epoch_rule="best").run()
 assert agreed(lambda: rank_distrib()) == 0
 try: agreed(lambda: 1/0)
-except ZeroDivisionError: sys.stdout.write(f"told {rank_distrib()}\n") # at once: both write to one pipe
+except ZeroDivisionError: sys.stdout.write(f"told {rank_distrib()}\\n") # at once: both write to one pipe
 sys.stdout.flush()
 if is_first(): print(len(study.collect()[0]), flush=True)
 """
