@@ -6,6 +6,7 @@ from .areas import *
 from .arms import *
 from .audit import *
 from .backbone import *
+from .batches import *
 from .bundle import *
 from .cache import *
 from .calibration import *

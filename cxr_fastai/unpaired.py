@@ -4,8 +4,8 @@ Only training rows are ever loaded, so that nothing synthetic can show a test pa
 import hashlib
 
 from .basics import *
+from .batches import RadiographTransform
 from .cohort import classes
-from .data import RadiographTransform
 from .leaks import LeakError, check_leaks
 from .show import *
 
