@@ -16,7 +16,7 @@ FLOORS = { # a module imports only from lower floors; tenths are mezzanines
     0.16: ["seen"],
     0.2: ["cohort", "compare", "tables"],
     0.3: ["prevalence", "subgroups"],
-    0.4: ["figures"],
+    0.4: ["figures", "page"],
     1.0: ["backbone", "card", "distributed", "metadata", "metrics", "phantom", "networks", "radiograph", "rivals", "show"],
     1.05: ["given", "tensors"],
     1.1: ["cache", "checkpoint", "fusion", "losses"],
