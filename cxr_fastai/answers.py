@@ -145,7 +145,7 @@ def counts(s, t):
     parts = {o: t.rows[t.rows["split"] == o] for o in SIDES}
     return "; ".join(f"{k}: {len(o):,} rows, {positives(o).sum():,} positive" for k, o in parts.items()) + "."
 
-def size(s, t): return f"{counts(s, t)} No size was calculated; the intervals show what this one allows."
+def size(s, t): return f"{counts(s, t)} Whether a size was calculated is for the author; the intervals show what this one allows."
 
 def model(s, t):
     arms = [parse_arm(o) for o in s["arms"]]
@@ -206,11 +206,14 @@ def metrics(s, t):
 def statistics(s, t):
     many = len(s["seeds"]) > 1
     seeds = "mean and deviation over seeds" if many else "one seed, so that no luck of training is covered"
-    pairs = (f"DeLong's test of the AUC and t tests of other figures, patients{' and seeds' * many} being drawn; the "
-             "primary comparison with Holm's correction over the backbones, all else uncorrected")
-    if not t.plan: pairs = "DeLong's test of the AUC"
-    return ("95% intervals of each arm over the test patients, and, from two seeds on, over trainings, too; "
-            f"{seeds}; arms in pairs on the same rows by {pairs}.")
+    said = f"95% intervals of each arm over the test patients{', and over trainings, too' * many}; {seeds}"
+    if len(s["arms"]) < 2: return f"{said}; no arms are compared."
+    pairs = "DeLong's test of the AUC"
+    if t.plan: pairs += f" and t tests of other figures, patients{' and seeds' * many} being drawn"
+    if t.plan and t.plan["primary"]:
+        pairs += "; the primary comparison with Holm's correction over the backbones, all else uncorrected"
+    elif t.plan: pairs += "; none is corrected"
+    return f"{said}; arms in pairs on the same rows by {pairs}."
 
 def robust(s, t):
     more = [o for o in s["arms"] if "+" in o]

@@ -6,6 +6,7 @@ import pandas as pd
 from .areas import delong
 from .arms import arm_title
 from .differences import differences
+from .formats import with_ends
 from .plan import ALPHA, PRIMARY
 from .predictions import each_backbone
 
@@ -70,7 +71,7 @@ def _lacking(o):
 def _change(o, name):
     value, low, high = (getattr(o, f"{name}{end}") for end in ("", "_low", "_high"))
     if value != value: return "-"
-    return f"{value:+.3f} [-]" if low != low else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"{value:+.3f} [-]" if low != low else with_ends(value, low, high, "+")
 
 def _p(value): return "< .001" if value < .001 else f"= {value:.2g}"
 

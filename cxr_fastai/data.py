@@ -91,7 +91,7 @@ class RadiographDataLoaders(DataLoaders):
 
     def _check_unseen(self, rows):
         "LeakError where rows outside train are of patients of the training rows, or what a loaded model has seen."
-        if "patient_id" in rows:
+        if "patient_id" in rows and len(self.train_ds): # an exported learner has none
             own = set(fold_ids(self.train_ds.items["patient_id"]))
             check_unseen(rows, fold_ids(rows["patient_id"]).isin(own).to_numpy(), "A model of these DataLoaders")
         if not self.seen: return

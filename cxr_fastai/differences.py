@@ -111,7 +111,7 @@ def _gain(test, a, b, level):
     "The relative gain of recall; its interval is one of the logarithm."
     (va, sa), (vb, sb) = (FIGURES["recall"](test.label, o) for o in (a, b))
     before, after = va.mean(), vb.mean()
-    with np.errstate(all="ignore"): value = 0. if before == after else (after - before)/before
+    value = (after - before)/before if before else np.nan
     if not before*after: return dict(value=value, low=np.nan, high=np.nan, p=np.nan)
     slopes, by_seed, k = sb/after - sa/before, vb/after - va/before, test.count(test.label)
     parts = _at_least(test.variance(slopes.mean(0)), k, len(a), 1/(before*after))

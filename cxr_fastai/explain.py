@@ -230,10 +230,12 @@ def explain(
     stand in (up to 32 rows in turn); their exact Shapley values `from_image` and `from_metadata` sum to a row's
     log-odds less the mean of those others, and the share is mean |from_image| over the sum of both means (as MM-SHAP,
     Parcalabescu & Frank 2023, arXiv:2212.08158). Intervals (95%) are a bootstrap of patients, for this model and these
-    draws. ValueError without rows or for labels that aren't the model's classes; ImportError without captum."""
+    draws. ValueError without rows or for labels that aren't the model's classes; LeakError for
+    labelled rows that the model was fitted on and aren't said to be of train; ImportError without captum."""
     rows = as_rows(rows).reset_index(drop=True)
     if not (n := len(rows)): raise ValueError("There are no rows to explain.")
     label, rng = _labels(rows, learn.dls.vocab), np.random.default_rng(seed)
+    if label is not None: learn.check_unseen(rows) # the AUC is a score
     tfm, z = _encoded(learn, rows)
     turns = [torch.from_numpy(rng.permutation(n)) for _ in range(REPEATS)]
     near = rng.choice(n, min(n, BACKGROUND), replace=False).tolist()

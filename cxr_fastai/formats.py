@@ -6,12 +6,32 @@ import pandas as pd
 from .csvs import write_csv
 from .files import atomic
 
-__all__ = ["escape_markdown", "save_table", "to_latex", "to_markdown", "to_text", "without_html"]
+__all__ = ["digits_for", "escape_markdown", "save_table", "to_latex", "to_markdown", "to_text", "with_ends",
+           "without_html"]
 
 def _texts(table, digits):
     "Heads and columns of words, each one line; what is undefined is '-'."
     word = lambda o: "-" if o is None or o != o else f"{o:.{digits}f}" if isinstance(o, float) else _line(o)
     return [_line(c) for c in table], [[word(o) for o in table.iloc[:, i]] for i in range(table.shape[1])]
+
+def digits_for(
+    low:float,    # of an interval; nan: there is none
+    high:float,   # its other end
+    digits:int=3, # after the point, where these tell its ends apart
+) -> int:
+    "As many digits as an interval needs, so as not to be printed as a point."
+    while digits < 9 and round(low, digits) == round(high, digits): digits += 1
+    return digits
+
+def with_ends(
+    value:float, # a figure
+    low:float,   # of its interval
+    high:float,  # its other end
+    sign:str="", # '+': of all three
+) -> str:
+    "A value and its interval, which is never printed as a point."
+    word = f"{{:{sign},.{digits_for(low, high)}f}}".format
+    return f"{word(value)} [{word(low)}, {word(high)}]"
 
 def _line(value):
     "As one line, without signs that a terminal would obey."

@@ -17,6 +17,7 @@ from .scoring import wilson
 __all__ = ["at_specificity_draws", "procedure", "resample", "spread", "weighted_metrics"]
 
 CALIBRATION = 400 # resamples behind an interval of a calibration metric, which takes longest
+BOUND = "brier", "ici", "e50", "e90" # 0 to 1 as well, and near 0
 UNIT = "accuracy", "precision", "recall", "specificity", "balanced_accuracy", "f1", "rocauc", "pr_auc" # 0 to 1
 GAPS = "ici", "e50", "e90"
 NOTHING = 1e-9 # a width below it is none, but for rounding
@@ -163,6 +164,7 @@ def summary(
     for k, each in once.items():
         low, high = ends[k] if ends[k][1] - ends[k][0] > NOTHING and not np.isnan(each).all() else (np.nan, np.nan)
         proc = procedure(each, variance[k], level, k in UNIT)
+        if k in BOUND: proc = np.clip(proc, 0, 1)
         if len(each) > 1 and not np.isnan(low): proc = np.fmin(proc[0], low), np.fmax(proc[1], high)
         known = each[~np.isnan(each)]
         lines[k] = [_mean(each), low, high, known.std(ddof=1) if len(known) > 1 else np.nan, *proc]

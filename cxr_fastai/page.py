@@ -4,9 +4,11 @@ from html import escape
 from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import pandas as pd
 from PIL import Image
 from .arms import ARMS, arm_title
 from .files import atomic
+from .formats import with_ends
 
 __all__ = [] # `report` alone writes pages
 
@@ -34,7 +36,7 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 
 def _text(value, name=""):
     "A table's value in words, ready for html."
-    if value != value: return "–"
+    if pd.isna(value): return "–"
     if not isinstance(value, float): return escape(str(value))
     if name.startswith(("p_", "holm_")) and value < .001: return "&lt;.001"
     return f"{value:,.3f}"
@@ -44,7 +46,7 @@ def _together(table):
     table = table.copy()
     for o in [o for o in table if {f"{o}_low", f"{o}_high"} <= set(table)]:
         three = zip(table[o], table.pop(f"{o}_low"), table.pop(f"{o}_high"))
-        table[o] = [f"{_text(a)} [{_text(b)}, {_text(c)}]" if b == b else _text(a) for a, b, c in three]
+        table[o] = [with_ends(a, b, c) if b == b else _text(a) for a, b, c in three]
     title = lambda o: arm_title(o) if o.split("+")[0] in ARMS else o
     table = table.assign(**{o: table[o].map(title) for o in ("arm", "before", "after") if o in table})
     if "after" in table: table["before"] += " to " + table.pop("after") # one head that stays in sight

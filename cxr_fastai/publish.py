@@ -13,7 +13,7 @@ from .basics import *
 from .bundle import *
 from .card import BundleError
 from .csvs import read_csv
-from .formats import escape_markdown, without_html
+from .formats import digits_for, escape_markdown, without_html
 from .learner import *
 
 __all__ = ["from_hub", "model_card", "push_to_hub"]
@@ -46,7 +46,9 @@ def _in_study(card, study):
     if table.empty: raise ValueError(f"{study} has no scores of {own['backbone']}, arm {own['arm']}.")
     return table.set_index("metric")
 
-def _span(low, high): return "-" if pd.isna(low) or pd.isna(high) else f"{low:.3f} to {high:.3f}"
+def _line(words, mean, low, high):
+    value, low, high = (f"{o:.{digits_for(low, high)}f}".replace("nan", "-") for o in (mean, low, high))
+    return f"| {words} | {value} | {low if '-' in (low, high) else f'{low} to {high}'} |"
 
 def _metrics(card, study):
     "A table of the test rows' figures, from the study's means over seeds where there is one, else this model's own."
@@ -55,10 +57,9 @@ def _metrics(card, study):
     if study:
         own = _in_study(card, study)
         one = own.iloc[0]
-        lines = [f"| {words} | {o['mean']:.3f} | {_span(o['low'], o['high'])} |".replace("nan", "-")
-                 for k, words in SHOWN.items() if k in own.index for o in [own.loc[k]]]
-        seeds = (f"mean over {one['seeds']} seeds of this architecture and arm; this file is one of them"
-                 if one["seeds"] > 1 else "one seed: an anecdote")
+        lines = [_line(words, *own.loc[k, ["mean", "low", "high"]]) for k, words in SHOWN.items() if k in own.index]
+        seeds = (f"mean over {one['seeds']} seeds of this architecture and arm, or those of them where a figure is "
+                 "defined; this file is one of them" if one["seeds"] > 1 else "one seed: an anecdote")
         return (f"{one['n']} real test rows, {one['positives']} positive, {seeds}. The study's line: "
                 f"{escape_markdown(one['backbone'])}, {escape_markdown(one['arm'])}; protocol '{one['protocol']}'. "
                 "Intervals are of the test patients, not of training or of the split.\n\n" + head + "\n".join(lines))

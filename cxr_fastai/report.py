@@ -13,7 +13,7 @@ from .figures import *
 from .files import atomic, few, read_json
 from .page import Page, save_figure
 from .phantom import is_drawn
-from .plan import looks, read_plan
+from .plan import PRIMARY, looks, read_plan
 from .prevalence import sampling_note
 from .quality import plot_memorised
 from .readers import read_rows
@@ -23,6 +23,7 @@ __all__ = ["plot_gan", "report"]
 
 TABLES = "flow", "cells", "predictions", "table1", "metrics", "comparisons", "subgroups", "interactions"
 OWN, BOTH = "[95% interval of these models: the luck of the test patients]", "procedure: the luck of training, too"
+DEFINED = "a mean is over the seeds where a figure is defined"
 WORDS = dict.fromkeys(("image", "patient_id", "backbone", "arm", "error", "gan", "folder", "group"), str)
 def _read(folder):
     "A study's files by name. FileNotFoundError for a folder that isn't a study's."
@@ -40,13 +41,13 @@ def _what(study):
     clean = ", the CycleGAN saw its training rows only" * synth + ", and every arm is scored on the same real test rows"
     return (f"{s['positive']} against {s['negative']} in {s['data'] or 'a table'}. "
             f"Backbones: {_listed(s['backbones'])}; arms: {_listed(map(arm_title, s['arms']))}; seeds: "
-            f"{_listed(s['seeds'])}. {done} of {len(study.cells)} cells are finished. {films}{s['epochs']} epochs, "
-            f"batches of {s['bs']}, base rate {s['lr']:g}; the {s['epoch_rule']} epoch is scored, at a threshold of .5 "
-            f"where nothing else is said. {how}{clean * (s['protocol'] == 'clean')}.")
+            f"{_listed(s['seeds'])}. {done} of {len(study.cells)} cells are finished. {films}{s['epochs']} epoch"
+            f"{'s' * (s['epochs'] != 1)}, batches of {s['bs']}, base rate {s['lr']:g}; the {s['epoch_rule']} epoch is "
+            f"scored, at a threshold of .5 where nothing else is said. {how}{clean * (s['protocol'] == 'clean')}.")
 
-def _not_compared(study, plan):
-    "Why there is no verdict on the primary comparison, a sentence a backbone that lacks it; none where it is there."
-    pair = tuple((plan or {}).get("primary") or ("real-meta", "real-synth-meta"))
+def _not_compared(study, pair):
+    "Why there is no verdict on a planned comparison, a sentence a backbone that lacks it; none where it is there."
+    if not pair: return
     told = lambda arm, own: (f"{arm_title(arm)} is no arm of this study" if arm not in study.settings["arms"] else
                              f"no cell of {arm_title(arm)} is finished" if arm not in own else None)
     table, title = study.comparisons, " and ".join(map(arm_title, pair))
@@ -59,12 +60,12 @@ def _not_compared(study, plan):
 
 def _planned(study, p):
     "What was said before the first cell, and how often its test rows were looked at."
-    seen = looks(study.out, p["test_rows"])
-    pair = " to ".join(map(arm_title, p["primary"])) if p["primary"] else "none"
+    seen, asked = looks(study.out, p["test_rows"]), "no primary comparison"
+    if p["primary"]: asked = (f"primary comparison: {' to '.join(map(arm_title, p['primary']))}, by AUC, two-sided at "
+                              f"{p['alpha']:.1%} over the backbones")
     return (f"The plan ({p['digest']}) was written at {p['time']}: backbones {', '.join(p['backbones'])}; arms "
-            f"{', '.join(map(arm_title, p['arms']))}; seeds {', '.join(map(str, p['seeds']))}; primary comparison: "
-            f"{pair}, by AUC, two-sided at {p['alpha']:.1%} over the backbones. All else is exploratory. Results on "
-            f"these test rows that {study.out.name} knows of: {seen}.")
+            f"{', '.join(map(arm_title, p['arms']))}; seeds {', '.join(map(str, p['seeds']))}; {asked}. "
+            f"All else is exploratory. Results on these test rows that {study.out.name} knows of: {seen}.")
 
 def _families(arms):
     "Arms that belong in one figure: the plain ones; and variants, beside the plain ones that they are compared with."
@@ -132,7 +133,8 @@ def _listed(words): return ", ".join(dict.fromkeys(map(str, words)))
 def _at_prevalence(study, page, table):
     "Predictive values, net benefit and decision curves."
     draw = partial(plot_decision, cells=study.cells, prevalence=table["prevalence"].iloc[0])
-    page.section("At another prevalence", scores=True).table(table, f"Predictive values and net benefit {OWN}")
+    page.section("At another prevalence", scores=True)
+    page.table(table, f"Predictive values and net benefit {OWN}; {DEFINED}")
     page.figures(_each(study, draw, "decision", "Net benefit over the threshold, with 95% bands of patients"))
 
 def report(
@@ -147,18 +149,20 @@ def report(
     plan = read_plan(file) if (file := folder/"plan.json").exists() else None
     over = "mean over seeds" if predictions["seed"].nunique() > 1 else f"seed {predictions['seed'].iloc[0]}"
     page.section("What was run", scores=True).text(_what(study))
-    for o in verdict(study.comparisons).splitlines(): page.text(o, "verdict")
-    for o in _not_compared(study, plan): page.text(o)
+    for o in verdict(study.comparisons, plan=plan).splitlines(): page.text(o, "verdict")
+    for o in _not_compared(study, plan["primary"] if plan else PRIMARY): page.text(o)
     if plan: page.text(_planned(study, plan))
-    page.section("Cohort").table(study.flow, "Rows left at each step, and on each side")
-    page.table(characteristics(rows, names), "Who is on which side")
+    page.section("Cohort").table(study.flow.convert_dtypes(), "Rows left at each step, and on each side")
+    marked = "; protocol 'paper'" * (s["protocol"] == "paper")
+    page.table(characteristics(rows, names), f"Who is on which side{marked}")
     page.text(sampling_note(study.flow))
     if (file := folder/"prevalence.csv").exists(): _at_prevalence(study, page, read_csv(file, WORDS))
     page.section("Table 1", scores=True).table(study.table1, f"Recall on the test rows at .5 {OWN}; {BOTH}; and gains")
     caption = ("Differences [95% interval of patients, and of seeds where there are several]; at 90: 90% specificity "
                "on valid; holm: over the backbones of the primary comparison; no other p is corrected")
     page.section("Comparisons").table(study.comparisons, caption)
-    caption = (f"{over.capitalize()} {OWN}{f' sd; {BOTH}' * over.startswith('mean')}; at 90: 90% specificity on valid; "
+    several = f" sd; {DEFINED}; {BOTH}" * over.startswith("mean")
+    caption = (f"{over.capitalize()} {OWN}{several}; at 90: 90% specificity on valid; "
                "corrected: after the prior shift")
     page.section("All metrics", scores=True).table(study.metrics, caption)
     if doses_of(predictions["arm"].unique()):

@@ -56,7 +56,8 @@ def save_study(
                                  alpha=study.alpha, version=about["versions"]["cxr_fastai"],
                                  prevalence=prevalence))
     if (folder/"stamp").exists() and (folder/"stamp").read_text() == stamp: return folder
-    (folder/"stamp").unlink(missing_ok=True)
+    for o in (folder/"stamp", *folder.glob("prevalence.*"), *folder.glob("figures/decision-*")): # of other results
+        o.unlink(missing_ok=True)
     rows = study.split_rows
     look_at(study.out, rows[rows["split"] == "test"], folder.name, settings_digest(about), results)
     for name, o in dict(settings=about, plan=plan).items(): write_json(folder/f"{name}.json", o)

@@ -10,6 +10,7 @@ from .areas import auc_interval, influence
 from .arms import arm_title, comparisons_of
 from .predictions import each_backbone
 from .scoring import wilson
+from .formats import with_ends
 from .tables import in_words
 
 __all__ = ["MIN_PATIENTS", "group_scores", "group_words", "interactions", "subgroups"]
@@ -50,8 +51,9 @@ def _sureness(name, part, label, prob, who, at):
     value, low, high = _own(name, part, label, prob, who, at)
     return (max(value - low, high - value)/student.ppf(.975, np.inf))**2
 
-def _tested(values, added, sure=0.):
-    "A difference with its interval and p-value: patients (`sure` is some of theirs), and, from two seeds on, training."
+def _tested(values, added, sure=0., most=1):
+    """A difference, of `most` at most, with its interval and p-value: patients (`sure` is some of theirs), and, from two
+    seeds on, training."""
     n = (added != 0).sum()
     patients = (n/(n - 1)*(added @ added) if n > 1 else 0.) + sure
     luck = values.var(ddof=1)/len(values) if len(values) > 1 else 0.
@@ -61,7 +63,7 @@ def _tested(values, added, sure=0.):
     df = (len(values) - 1)*variance**2/luck**2 if luck > 1e-18 else np.inf
     half, se = student.ppf(.975, df)*np.sqrt(variance), np.sqrt(variance)
     mean = values.mean()
-    return dict(value=mean, low=mean - half, high=mean + half, p=2*student.sf(abs(mean)/se, df))
+    return dict(value=mean, low=max(mean - half, -most), high=min(mean + half, most), p=2*student.sf(abs(mean)/se, df))
 
 def _own(name, part, label, prob, who, at):
     "A group's own figure with the interval of its patients: Wilson's with as many patients as its variance is worth."
@@ -156,7 +158,7 @@ def signed(
     "A difference in words: '+0.120 [+0.010, +0.230] p .04'; '-' for what is undefined."
     if np.isnan(value): return "-"
     if np.isnan(low): return f"{value:+.3f} [-]"
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}] p {p:.2g}"
+    return with_ends(value, low, high, "+") + f" p {p:.2g}"
 
 def interactions(
     predictions:pd.DataFrame, # as for `score_table`
@@ -191,6 +193,6 @@ def _gains(label, a, b, who, at):
         gain = [after[0] - before[0] for before, after in (inside, outside)]
         added = [after[1] - before[1] for before, after in (inside, outside)]
         known = all(map(_varies, added)) # where no patient changes a gain, nothing says how sure it is
-        found = _tested(gain[0] - gain[1], added[0] - added[1], 0. if known else np.nan)
+        found = _tested(gain[0] - gain[1], added[0] - added[1], 0. if known else np.nan, most=2)
         yield dict(metric=k, group_gain=gain[0].mean(), rest_gain=gain[1].mean(), more=found["value"],
                    more_low=found["low"], more_high=found["high"], p=found["p"])

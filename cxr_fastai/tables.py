@@ -7,6 +7,7 @@ import pandas as pd
 from .arms import ARMS, arm_title
 from .calibration import prior_shift, threshold_at
 from .draws import at_specificity_draws, resample
+from .formats import digits_for
 from .intervals import CALIBRATION, calibrated, measured, summary
 from .predictions import each_backbone
 
@@ -26,15 +27,17 @@ def in_words(
 ) -> str:
     "A value, its 95% interval and its sd over seeds; '-' for what is undefined."
     if np.isnan(mean): return "-"
-    return f"{mean:.3f} {span(low, high)}" + ("" if np.isnan(sd) else f" sd {sd:.3f}")
+    return f"{mean:.{digits_for(low, high)}f} {span(low, high)}" + ("" if np.isnan(sd) else f" sd {sd:.3f}")
 
 def span(
     low:float,    # nan: there is none
     high:float,   # its other end
-    digits:int=3, # after the point
+    digits:int=3, # after the point; more where its ends would look alike
 ) -> str:
     "An interval in words; '[-]' where there is none."
-    return "[-]" if np.isnan(low) else f"[{low:.{digits}f}, {high:.{digits}f}]"
+    if np.isnan(low): return "[-]"
+    digits = digits_for(low, high, digits)
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 def _paper_counts(own):
     "By the 'paper' protocol: recall over all positives, synthetic ones too, and how many of them are, of every seed."

@@ -56,6 +56,12 @@ def test_answers_are_of_the_settings_and_tables(rows):
     assert "real-meta+focal" in claim(30) and "33% positive" in imbalance and "focal" in imbalance
     assert "1/8" not in imbalance.split("variants")[1]
 
+def test_tests_are_told_of_arms_that_were_compared_alone(rows):
+    of = lambda *arms, **more: answers(rows, arms=list(arms), **more)["CLAIM 2024", "29"]
+    assert "Holm's correction" in of("real-meta", "real-synth-meta") and "over trainings, too" in of("real", "meta")
+    assert of("real", seeds=[0]) == ("95% intervals of each arm over the test patients; one seed, so that no luck of "
+                                     "training is covered; no arms are compared.")
+
 def test_a_leaky_split_is_told_as_one(rows):
     by_image = dict(method="by image", stratified=False, test=.16, valid=.2, seed=7)
     found = answers(rows.assign(patient_id=["1"]*12), protocol="paper", epoch_rule="best", split=by_image)

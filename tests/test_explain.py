@@ -3,12 +3,13 @@ import runpy, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from cxr_fastai.bundle import load_bundle, save_bundle
-from cxr_fastai.cohort import save_rows
+from cxr_fastai.cohort import save_rows, split_patients
 from cxr_fastai.data import RadiographDataLoaders
 from cxr_fastai.explain import *
 from cxr_fastai.explain import _ask, _encoded
 from cxr_fastai.fusion import FUSIONS
 from cxr_fastai.learner import *
+from cxr_fastai.leaks import LeakError
 from cxr_fastai.metadata import MetadataTransform
 from sklearn.metrics import roc_auc_score
 
@@ -200,6 +201,11 @@ def test_a_decision_is_the_learners(learn, test, tmp_path):
     again = load_bundle(save_bundle(learn, tmp_path/"b", threshold=.9))
     table = explain(again, test.iloc[:6]).table
     assert (table["decision"] == np.where(table["probability"].astype(float) > .9, "Pneumonia", "Normal")).all()
+
+def test_rows_of_training_are_not_scored_as_others(learn, rows):
+    other = split_patients(rows, seed=5)
+    with pytest.raises(LeakError, match="was trained on .* patients that aren't in train"):
+        explain(learn, other[other["split"] == "test"])
 
 def test_bad_rows_get_one_sentence(learn, test):
     with pytest.raises(ValueError, match="no rows to explain"): explain(learn, test.iloc[:0])

@@ -153,6 +153,11 @@ def test_the_interval_of_the_procedure_is_satterthwaites():
     low, high = procedure(each, variance, unit=True)
     assert 0 < low < each.mean() < high < 1 and np.isnan(procedure(each[:1], variance)).all()
 
+def test_no_interval_of_a_brier_score_is_below_nought():
+    label = np.arange(40) % 2
+    found = spread(label, np.array([np.full(40, .3), np.full(40, .9)]), np.ones((9, 40)), calibration=False)
+    assert found.loc["brier", "proc_low"] == 0 and found.loc["brier", "proc_high"] == 1
+
 def test_the_procedures_interval_holds_what_training_gives_on_average():
     "Luck of .3 in the skill of a model: the models' own interval holds it in about 72%."
     rng, held, own = np.random.default_rng(0), 0, 0

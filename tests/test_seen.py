@@ -1,5 +1,6 @@
 import json
 import numpy as np, pandas as pd, pytest, torch
+from fastai.learner import load_learner
 from cxr_fastai.bundle import load_bundle, save_bundle
 from cxr_fastai.cohort import split_patients
 from cxr_fastai.data import RadiographDataLoaders
@@ -57,6 +58,15 @@ def test_a_fitted_learner_is_never_scored_on_what_it_saw(trained, rows):
     own, learn.dls = learn.dls, loaders(other, folder)
     with pytest.raises(LeakError, match=WORDS): learn.fit(1)
     learn.dls = own
+
+def test_an_exported_learner_is_scored_on_others_alone(trained, rows, tmp_path):
+    learn, folder = trained
+    learn.export(tmp_path/"it.pkl")
+    again, other = load_learner(tmp_path/"it.pkl"), split_patients(rows, seed=5)
+    with again.no_bar():
+        again.get_preds(dl=again.dls.test_dl(rows[rows["split"] == "test"], with_labels=True))
+        with pytest.raises(LeakError, match=WORDS):
+            again.get_preds(dl=again.dls.test_dl(other[other["split"] == "test"], with_labels=True))
 
 def test_a_bundle_knows_too(trained, rows, tmp_path):
     learn, _ = trained

@@ -82,11 +82,14 @@ def test_cells_that_failed_are_named_and_no_table_counts_them(out, capsys):
         run_study(**TINY | dict(backbones="no_such_net"), arms="real", seeds="0", out=str(out))
 
 def test_a_damaged_cell_is_named_and_the_tables_are_made_anew_without_it(tmp_path, capsys):
-    run_study(**TINY, arms="real,meta", seeds="0,1", out=str(tmp_path))
+    before = run_study(**TINY, arms="real,meta", seeds="0,1", out=str(tmp_path), prevalence=.01)
+    assert (before/"prevalence.csv").exists() and "At a prevalence" in capsys.readouterr().out
     cell = next((tmp_path/"cells").glob("test_resnet-real-1-*"))
     (cell/"predictions.csv").write_text((cell/"predictions.csv").read_text() + "test,x.png,1,1,.5,False\n")
     folder = run_study(**TINY, arms="real,meta", seeds="0,1", out=str(tmp_path))
-    assert "is damaged (predictions.csv isn't what was written): delete it" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "is damaged (predictions.csv isn't what was written): delete it" in said
+    assert "At a prevalence" not in said and not [*folder.glob("prevalence.*")] # which was of both cells
     table = pd.read_csv(folder/"metrics.csv").set_index("arm")
     assert table.seeds["Real"] == 1 and table.seeds["Meta"] == 2
     assert pd.read_csv(folder/"table1.csv").seeds[0] == 1 # of the seed that both have

@@ -5,7 +5,7 @@ from cxr_fastai.calibration import prior_shift, threshold_at
 from cxr_fastai.compare import compare_arms
 from cxr_fastai.scoring import METRICS, scores, wilson
 from cxr_fastai.subgroups import subgroups
-from cxr_fastai.tables import metrics_table, score_table, score_tables, table1
+from cxr_fastai.tables import in_words, metrics_table, score_table, score_tables, span, table1
 
 ARMS = "real", "meta", "real-meta", "real-synth-meta", "real-meta+focal"
 
@@ -93,6 +93,10 @@ def test_a_gain_from_nothing_is_undefined(study, scored):
     compared = compare_arms(study[0].assign(probability=lambda o: np.where(o.arm == "real", .1, o.probability)), [("real", "real-meta")], n=20)
     assert table1(scored, compared)["Gain Real to Real-Meta"][0].startswith("undefined [")
 
+def test_no_interval_is_printed_as_a_point():
+    assert in_words(.2402, .23981, .24033) == "0.2402 [0.2398, 0.2403]" and in_words(.24, .239, .241) == "0.240 [0.239, 0.241]"
+    assert span(-.00049, .00041) == "[-0.0005, 0.0004]" and span(np.nan, np.nan) == "[-]"
+
 def test_all_metrics_in_words(scored):
     wide = metrics_table(scored)
     assert len(wide) == 10 and list(wide.arm[:5]) == ["Real", "Meta", "Real-Meta", "Ensemble", "Real-Meta + focal"]
@@ -122,7 +126,7 @@ def test_subgroups_show_a_shortcut():
     assert table.loc[("view", "AP"), ["n", "positives"]].tolist() == [40, 30]
     assert table.loc[("view", "AP"), "recall"].startswith("1.000") and table.loc[("view", "PA"), "recall"].startswith("0.000")
     assert table.loc[("view", "AP"), "rocauc"].startswith("0.500") and table.loc[("sex", "F"), "rocauc"] > "0.7"
-    assert table.loc[("view", "AP"), "recall to the rest"].startswith("+1.000 [") and table.loc[("sex", "F"), "recall to the rest"] == "-"
+    assert table.loc[("view", "AP"), "recall to the rest"].startswith("+1.000 [+0.700, +1.000]") and table.loc[("sex", "F"), "recall to the rest"] == "-"
     assert table.loc[("age", "40-59"), "n"] == 79 and table.loc[("age", "missing"), "recall"] == "-"
 
 def test_subgroups_of_numbered_images_and_other_columns(study):
