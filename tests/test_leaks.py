@@ -238,3 +238,43 @@ def test_a_patient_for_each_image_is_said(recwarn):
     assert not recwarn # all are first visits
     with pytest.warns(UserWarning, match="60 images has a patient of its own, and no column follow_up"):
         check_leaks(rows.drop(columns="follow_up"))
+
+def planted():
+    "{kind: (rows, pixels)} of one leak each, in the same table."
+    rows, pictures = table(n=150), films(len(table(n=150)))
+    (a, b), hit = one_of(rows, "train", "test"), positive(rows)
+    rng, image = np.random.default_rng(0), Image.fromarray
+    flipped = hit ^ (rng.permutation(len(rows)) < len(rows)//100)
+    sized = lambda o: np.asarray(image(o).resize((256, 256)))
+    moved = lambda o: np.roll(o, (4, 4), (0, 1))
+    copies = {"brighter": lambda o: np.minimum(o*1.1 + 10, 255).astype(np.uint8), "smaller": lambda o: sized(o[::2,::2]),
+              "mirrored": lambda o: o[:,::-1], "upside down": lambda o: o[::-1], "on its side": lambda o: o.T,
+              "inverted": lambda o: 255 - o, "cropped": lambda o: sized(o[20:-20,20:-20]), "moved": moved,
+              "turned": lambda o: np.asarray(image(o).rotate(3)),
+              "bordered": lambda o: np.pad(np.asarray(image(o).resize((224, 224))), 16)}
+    features = {"1% flipped": flipped*1., "noised": hit + rng.normal(0, .2, len(rows)),
+                "many words": [f"w{i*7 % 41}" for i in rng.integers(0, 20, len(rows))*2 + flipped],
+                "missing where ill": np.where(hit, np.nan, rng.normal(size=len(rows))),
+                "visit": np.log1p(rows["follow_up"]), "side": rows["split"].map(dict(train=0, valid=5, test=9))}
+    for kind, change in copies.items():
+        changed = pictures.copy()
+        changed[b] = change(pictures[a])
+        yield kind, rows, changed
+    for kind, values in features.items(): yield kind, rows.assign(extra=values), None
+    ids = rows.assign(patient_id=rows["patient_id"].astype(object))
+    ids.at[b, "patient_id"] = f"{ids.at[a, 'patient_id']:04}"
+    yield "two spellings", ids, None
+    yield "one patient", rows.assign(patient_id=rows["patient_id"].where(rows.index != b, rows.at[a, "patient_id"])), None
+    yield "each image a patient", rows.assign(patient_id=rows["image"]).drop(columns="follow_up"), None
+    yield "synthetic in test", rows.assign(synthetic=rows.index == b), None
+
+def test_of_twenty_planted_leaks_none_is_silent(recwarn):
+    found = {}
+    for kind, rows, pictures in planted():
+        recwarn.clear()
+        hashes = None if pictures is None else perceptual_hash(pictures)
+        try: check_leaks(rows, [o for o in ("extra",) if o in rows], hashes, films=pictures is not None and pictures.__getitem__)
+        except LeakError: found[kind] = "refused"
+        else: found[kind] = "told" if len(recwarn) else "silent"
+    assert len(found) == 20 and [k for k, o in found.items() if o != "refused"] == ["each image a patient"], found
+    assert found["each image a patient"] == "told"
