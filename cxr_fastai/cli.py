@@ -3,15 +3,16 @@
 A verb here gives that door, and imports what is behind it: what needs no torch, as the list, comes at once."""
 import os, signal, sys, threading
 from difflib import get_close_matches
+
 from . import __version__
-from .files import lenient
+from .core.files import lenient
 
 __all__ = ["main"]
 
 def cohort():
     "Draw the paper's cohort from NIH's csv and images, split it by patient; print its flow, write its rows."
-    from .cohort import save_rows
-    from .runs import flow_text, load_cohort
+    from .cohort.rows import save_rows
+    from .cohort.folder import flow_text, load_cohort
     def door(
         data:str="phantom",     # 'phantom' (the drawn demo set, not patients) or a folder with NIH's csv and images
         normals:int=700,        # normals drawn (the paper's 700); all there are where fewer
@@ -26,9 +27,9 @@ def cohort():
 
 def _report(folder):
     "Of a study that ran; gives 1 where a cell is missing."
-    from .distributed import is_first
-    from .csvs import read_csv
-    from .report import report
+    from .fit.distributed import is_first
+    from .core.csvs import read_csv
+    from .report.page import report
     if not is_first(): return
     print(f"The report is {report(folder)}")
     return int(read_csv(folder/"cells.csv")["error"].notna().any())
@@ -36,7 +37,7 @@ def _report(folder):
 def train():
     "Train the paper's arms with one backbone; print their epoch tables and Table 1's row, write a report."
     from fastcore.meta import delegates
-    from .study import run_study
+    from .study.run import run_study
     @delegates(run_study, but="backbones")
     def door(
         backbone:str="resnet50", # any timm name; resnet50=FILE has weights of its own
@@ -47,8 +48,8 @@ def train():
 def gan():
     "Train the CycleGAN or go on where it was; make synthetic films both ways, and judge them."
     from fastcore.meta import delegates
-    from .minority import run_gan
-    from .report import plot_gan
+    from .gan.pipeline import run_gan
+    from .report.films import plot_gan
     @delegates(run_gan)
     def door(**kwargs): plot_gan(run_gan(**kwargs))
     return door
@@ -56,7 +57,7 @@ def gan():
 def study():
     "Run a grid of backbones, arms and seeds, or go on with it; print Table 1, write tables and a report."
     from fastcore.meta import delegates
-    from .study import run_study
+    from .study.run import run_study
     @delegates(run_study)
     def door(
         seeds:str="0,1,2", # of every arm; a verdict needs three
@@ -66,7 +67,7 @@ def study():
 
 def report():
     "Write a study's page and figures again."
-    from .report import report
+    from .report.page import report
     def door(
         folder:str, # a study's, as runs/study-1a2b3c4d
     ): print(f"The report is {report(folder)}")
@@ -75,7 +76,7 @@ def report():
 def predict():
     "Predict new patients with a bundle: a row an image, in a csv."
     from fastcore.meta import delegates
-    from .predict import predict_patients
+    from .trained.predict import predict_patients
     @delegates(predict_patients, but=["bundle", "images"])
     def door(
         bundle:str, # a cell's `bundle` folder, or a .safetensors file
@@ -87,7 +88,7 @@ def predict():
 def explain():
     "Explain what a bundle says of test patients: heat over the film, beside the metadata's contributions."
     from fastcore.meta import delegates
-    from .explain import explain_bundle
+    from .trained.explain import explain_bundle
     @delegates(explain_bundle, but=["bundle", "csv"])
     def door(
         bundle:str, # a cell's `bundle` folder, or a .safetensors file
@@ -99,7 +100,7 @@ def explain():
 def doctor():
     "Say what would go wrong before it does: packages, device, data, weights, memory, disk. Takes a study's flags."
     from fastcore.meta import delegates
-    from .installed import Finding, installed
+    from .core.installed import Finding, installed
     try: from .doctor import doctor
     except (ImportError, OSError) as e: # whatever the flags, nothing else can be looked at
         print(installed() + [Finding("imports", "FAIL", _said(e), "--debug shows where")])

@@ -3,24 +3,37 @@
 Memory of training is weights, gradients and Adam's two moments (16 bytes a parameter), what autograd keeps of a forward
 pass (counted on two small batches, which gives bytes an image), and what Python and torch take already. What is kept of
 a step of the CycleGAN is counted likewise, from one generator and one discriminator."""
-import contextlib, inspect, io, shutil
+import contextlib, inspect, io, os, shutil, time
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
-from .arms import *
-from .backbone import _hub_has, create_backbone
-from .basics import *
-from .cache import cache_root
-from .cohort import *
-from .engines import threads_of
-from .fusion import ImageModel
-from .installed import *
-from .memory import free_memory
-from .minority import GANS
-from .networks import *
-from .radiograph import RadiographError, read_radiograph
-from .runs import *
-from .study import run_study
+import timm
+import torch
+import numpy as np
+import pandas as pd
+from fastai.imports import noop
+from fastai.torch_core import default_device
+from fastcore.basics import ifnone
+from fastcore.meta import delegates
+from torch import nn
+
+from .arms import expand_arms, parse_arm
+from .cohort.cache import cache_root
+from .cohort.folder import load_cohort
+from .cohort.radiograph import read_radiograph
+from .cohort.rows import classes, positive
+from .cohort.signs import RadiographError
+from .core.files import few
+from .core.installed import Finding, Findings, installed
+from .core.memory import free_memory
+from .core.workers import threads_of
+from .fit.precision import computes_bf16, use_bf16
+from .gan.networks import Discriminator, Generator
+from .models.backbone import _hub_has, create_backbone
+from .models.fusion import ImageModel
+from .settings import GANS
+from .study.run import run_study
 
 __all__ = ["doctor", "kept_bytes", "needs"]
 
@@ -30,8 +43,6 @@ GB = 1e9
 SMALLER, UNTRAINED = "--bs smaller, --size smaller", "; it would start untrained"
 
 def _listed(text): return [o.strip() for o in text.split(",") if o.strip()]
-
-# What a run needs
 
 def kept_bytes(
     model:nn.Module, # in training mode
@@ -94,8 +105,6 @@ def needs(
         memory, films = max(memory, gan["training"]), films + made
     if run.epoch_rule == "best": out += max((o["weights"] for o in each.values()), default=0) * run.workers
     return dict(memory=int(SPARE * memory) + BESIDE, out=int(out), cache=films * run.size**2, cells=cells)
-
-# What there is
 
 def _flags(given):
     "All flags of `run_study`, those that weren't given as they are by default."

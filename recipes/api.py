@@ -21,7 +21,7 @@ def main(
     out:str="site", # folder of the pages; index.html is the first
 ):
     "Write the API page with pdoc. No network is needed, neither to make it nor to read it."
-    for name in (f"cxr_fastai.{o.name}" for o in pkgutil.iter_modules(cxr_fastai.__path__)):
+    for name in (o.name for o in pkgutil.walk_packages(cxr_fastai.__path__, "cxr_fastai.")):
         for o in vars(importlib.import_module(name)).values():
             if getattr(o, "__module__", None) == name: explain(o)
     pdoc.render.configure(docformat="markdown", show_source=False, footer_text=f"cxr_fastai {cxr_fastai.__version__}")

@@ -1,7 +1,7 @@
 """Which test set is a printed table of metrics of? `python recipes/audit.py --help`."""
 from pathlib import Path
 from fastcore.script import call_parse
-from cxr_fastai.audit import audit_table
+from cxr_fastai.stats.audit import audit_table
 
 DATA = Path(__file__).resolve().parents[1]/"data"
 

@@ -9,12 +9,12 @@ import numpy as np, pandas as pd
 from fastcore.basics import store_attr
 from fastcore.script import bool_arg, call_parse
 from scipy.stats import norm
-from cxr_fastai.areas import delong
-from cxr_fastai.compare import verdict
-from cxr_fastai.differences import differences
-from cxr_fastai.formats import to_markdown
-from cxr_fastai.draws import at_specificity_draws, resample
-from cxr_fastai.intervals import percentiles, spread
+from cxr_fastai.stats.areas import delong
+from cxr_fastai.stats.compare import verdict
+from cxr_fastai.stats.differences import differences
+from cxr_fastai.stats.formats import to_markdown
+from cxr_fastai.stats.draws import at_specificity_draws, resample
+from cxr_fastai.stats.intervals import percentiles, spread
 
 CUT, STEEP = .6, 1.5 # where .5 lies on the scale of scores: specificity .73, and recall .72 at an AUC of .80
 FIGURES = "recall", "specificity", "rocauc", "pr_auc", "brier", "recall_at_90"

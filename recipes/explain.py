@@ -1,7 +1,7 @@
 """Explain what a bundle says of a study's test patients: `python recipes/explain.py --help`."""
 from fastcore.meta import delegates
 from fastcore.script import call_parse
-from cxr_fastai.explain import explain_bundle
+from cxr_fastai.trained.explain import explain_bundle
 
 @call_parse
 @delegates(explain_bundle, but=["bundle", "csv"])

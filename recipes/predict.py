@@ -1,7 +1,7 @@
 """Predictions for new patients from a bundle: `python recipes/predict.py --help`."""
 from fastcore.meta import delegates
 from fastcore.script import call_parse
-from cxr_fastai.predict import predict_patients
+from cxr_fastai.trained.predict import predict_patients
 
 @call_parse
 @delegates(predict_patients, but=["bundle", "images"])

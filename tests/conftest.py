@@ -6,10 +6,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, pytest
 from PIL import Image
-from cxr_fastai.cohort import split_patients
+from cxr_fastai.cohort.sampling import split_patients
 
+ROOT = Path(__file__).parents[1]
 SIDE = 48
-SHARED = Path(os.environ.get("CXR_FASTAI_SHARED") or Path(__file__).parents[2]/"shared"/"data") # real films, beside the checkout
+SHARED = Path(os.environ.get("CXR_FASTAI_SHARED")
+              or Path(__file__).parents[2]/"shared"/"data") # real films, beside the checkout
 needs_nih = pytest.mark.skipif(not (SHARED/"nih_sample").exists(), reason="needs the NIH sample")
 
 def draw(label, rng):
@@ -36,23 +38,25 @@ def make_rows(folder, n_patients=64, seed=0):
     rows.loc[rng.choice(len(rows), 6, replace=False), "age"] = np.nan
     return rows.assign(label=pd.Categorical.from_codes(rows["label"], ["Normal", "Pneumonia"], ordered=True))
 
-SLOW = """readme notebooks recipes grid onnx_export study minority distributed tracking cyclegan report quality engines cell
-explain checkpoint""".split() # modules, the longest first
-QUICK = "readme", "engines" # of these, single tests are slow
+SLOW = """test_readme test_notebooks test_recipes study/test_grid trained/test_onnx study/test_run gan/test_pipeline
+fit/test_distributed fit/test_tracking gan/test_cyclegan report/test_page gan/test_quality core/test_workers
+study/test_cell trained/test_explain fit/test_checkpoint""".split() # files, the longest first
+QUICK = "test_readme", "core/test_workers" # of these, single tests are slow
 
 def pytest_collection_modifyitems(items):
     "Slow tests are marked so, and come first: no worker is then left alone with one at the end."
+    file = lambda item: str(item.path.relative_to(ROOT/"tests").with_suffix(""))
     for o in items:
-        if o.path.stem[5:] in SLOW and o.path.stem[5:] not in QUICK: o.add_marker("slow")
+        if file(o) in SLOW and file(o) not in QUICK: o.add_marker("slow")
     place = {o: i for i, o in enumerate(SLOW)}
-    items.sort(key=lambda o: place.get(o.path.stem[5:], len(SLOW)))
+    items.sort(key=lambda o: place.get(file(o), len(SLOW)))
 
-SMALL_GAN = "from cxr_fastai.minority import GANS; GANS['fast'] |= dict(ngf=4, ndf=4, n_blocks=1)\n" # for `start_python`
+SMALL_GAN = "from cxr_fastai.settings import GANS; GANS['fast'] |= dict(ngf=4, ndf=4, n_blocks=1)\n" # for `start_python`
 
 @pytest.fixture(scope="module")
 def small_gan():
     "`gan='fast'` is of one thin block, where a CycleGAN only has to be there."
-    from cxr_fastai.minority import GANS
+    from cxr_fastai.settings import GANS
     before = dict(GANS["fast"])
     exec(SMALL_GAN)
     yield
@@ -91,11 +95,13 @@ class Process:
 def start_python(code, *args, cwd=None, env=()):
     """As `python -W ignore -c code args`, for a Path `python file args`, in a new process that has imported the package
     already, which else takes seconds: it is forked from one that did this and nothing else."""
-    if isinstance(code, Path): args, code = (code, *args), "sys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    if isinstance(code, Path): args, code = (code,
+                                             *args), "sys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cxr_fastai.all"])
     out, env = tempfile.TemporaryDirectory(), os.environ | dict(env)
-    about = dict(__name__="__main__", FOLDER=str(cwd or os.getcwd()), ENV=env, OUT=out.name, ARGS=[str(o) for o in args])
+    about = dict(__name__="__main__", FOLDER=str(cwd or os.getcwd()), ENV=env, OUT=out.name,
+                 ARGS=[str(o) for o in args])
     process = context.Process(target=exec, args=(BEGIN + code, about))
     process.start()
     return Process(process, out)

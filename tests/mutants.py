@@ -8,15 +8,16 @@ from pathlib import Path
 import timm, torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from cxr_fastai.bundle import load_bundle, save_bundle
-from cxr_fastai.card import BundleError
-from cxr_fastai.data import RadiographDataLoaders
-from cxr_fastai.learner import fusion_learner, image_learner, metadata_learner
-from cxr_fastai.publish import model_card
-from cxr_fastai.tensors import sha256_of
+from cxr_fastai.trained.bundle import load_bundle, save_bundle
+from cxr_fastai.trained.card import BundleError
+from cxr_fastai.data.loaders import RadiographDataLoaders
+from cxr_fastai.models.learner import fusion_learner, image_learner, metadata_learner
+from cxr_fastai.trained.hub import model_card
+from cxr_fastai.trained.tensors import sha256_of
 
 MAKE = dict(image=image_learner, metadata=metadata_learner, both=fusion_learner)
-ODD = [None, True, False, 0, -1, 1, 2, 10**9, 2**70, 10**400, .5, -1e308, 1e308, float("inf"), float("nan"), "", "x", "fp16", "a\nb",
+ODD = [None, True, False, 0, -1, 1, 2, 10**9, 2**70, 10**400, .5, -1e308, 1e308, float("inf"), float("nan"), "", "x",
+       "fp16", "a\nb",
        "\ud800", "../../x", "\0", "|<b>=1+1", "x" * 20_000, [], [1], ["a"], ["a", "a"], [[]], {}, {"a": 1}, {"": None}]
 SIZES = [1, 2, 7, 31, 33, 224, 512, 2048]
 
@@ -25,7 +26,8 @@ def originals(rows, folder):
     found = []
     for use in MAKE:
         dls = RadiographDataLoaders.from_df(rows, folder, size=32, bs=8, use=use, tfms=[])
-        learn = MAKE[use](dls, **({} if use == "metadata" else dict(arch="test_resnet", weights="none", precision="fp32")))
+        learn = MAKE[use](dls,
+                          **({} if use == "metadata" else dict(arch="test_resnet", weights="none", precision="fp32")))
         summary = dict(settings=dict(arm="real-meta", epochs=1, lr=.1, seed=0, protocol="clean", epoch_rule="last"),
                        test=dict(n=9, positives=3, recall=.5, recall_low=.1, recall_high=.9))
         found.append(save_bundle(learn, folder/(use + ".safetensors" * (use == "image")), summary=summary))
@@ -48,12 +50,16 @@ def change_tree(o, rng):
     elif how == "deep": holder[key] = nested(rng.choice([5, 25, 500]))
     elif how == "more" and isinstance(holder, dict): holder[rng.choice(["surprise", "a\nb", "\ud800", ""])] = 1
     elif isinstance(holder[key], bool): holder[key] = not holder[key]
-    elif isinstance(holder[key], (int, float)): holder[key] = type(holder[key])(holder[key] * rng.choice([-1, 0, 2, 1000]))
+    elif isinstance(holder[key],
+                    (int, float)): holder[key] = type(holder[key])(holder[key] * rng.choice([-1, 0, 2, 1000]))
     elif isinstance(holder[key], str): holder[key] = holder[key][::-1]
     elif isinstance(holder[key], list): holder[key] = holder[key] * 2
 
 def change_arch(card, rng):
-    if "arch" in card and rng.random() < .7: card["arch"] = rng.choice(rng.choice([ARCHS, ["vit_giant_patch14_dinov2", "eva02_enormous_patch14_clip_224", "vit_7b_patch16_dinov3"]]))
+    if "arch" in card and rng.random() < .7: card["arch"] = rng.choice(rng.choice([ARCHS,
+                                                                                   ["vit_giant_patch14_dinov2",
+                                                                                    "eva02_enormous_patch14_clip_224",
+                                                                                    "vit_7b_patch16_dinov3"]]))
     if rng.random() < .6: card["size"] = rng.choice(SIZES)
     if "n_meta" in card and rng.random() < .3: card["n_meta"] = rng.choice([1, 31, 4096])
     if "fusion" in card and rng.random() < .3: card["fusion"] = rng.choice(["logits", "gated", "film", "attention"])
@@ -61,18 +67,23 @@ def change_arch(card, rng):
 ARCHS = [o for o in timm.list_models() if not o.startswith("sequencer2d")] # whose shapes take a minute
 
 def change_tensors(state, rng):
-    name = rng.choice([rng.choice(list(state)), rng.choice([k for k in state if "running_var" in k or not state[k].is_floating_point()])])
+    name = rng.choice([rng.choice(list(state)),
+                       rng.choice([k for k in state if "running_var" in k or not state[k].is_floating_point()])])
     o, how = state[name], rng.choice("gone more renamed shape type alike value sign".split())
     if how == "gone": del state[name]
     elif how == "more": state[rng.choice(["../x", "a", name + ".0", ""])] = torch.ones(rng.choice([0, 1, 3]))
     elif how == "renamed": state[name + "x"] = state.pop(name)
-    elif how == "shape": state[name] = rng.choice([o.flatten()[:1].clone(), o[None].clone(), torch.zeros(0), o.flatten().repeat(2)])
-    elif how == "type": state[name] = o.to(rng.choice([torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn, torch.complex64]))
+    elif how == "shape": state[name] = rng.choice([o.flatten()[:1].clone(), o[None].clone(), torch.zeros(0),
+                                                   o.flatten().repeat(2)])
+    elif how == "type": state[name] = o.to(rng.choice([torch.float64, torch.float16, torch.bfloat16, torch.int32,
+                                                       torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn,
+                                                       torch.complex64]))
     elif how == "alike":
         kind = rng.choice([torch.float64, torch.float16, torch.bfloat16, torch.int32])
         for k, v in state.items(): state[k] = v.to(kind) if v.is_floating_point() else v
     elif how == "value":
-        odd = rng.choice([float("nan"), float("inf"), -float("inf")]) if o.is_floating_point() else rng.choice([-1, 7, 2**40])
+        odd = rng.choice([float("nan"), float("inf"), -float("inf")]) if o.is_floating_point() else rng.choice([-1, 7,
+                                                                                                                2**40])
         state[name] = torch.full_like(o, odd) if o.dtype != torch.bool else ~o
     elif how == "sign": state[name] = -o.abs() if o.dtype != torch.bool else o
 
@@ -82,7 +93,8 @@ def change_bytes(data, rng):
     if how == "flip":
         for _ in range(rng.choice([1, 8])): data[rng.randrange(n)] ^= 1 << rng.randrange(8)
     elif how == "cut": del data[rng.randrange(len(data)):]
-    elif how == "grow": data[(i := rng.randrange(n)):i] = rng.choice([b"\0", b" " * 4_000_000, b'"', b"[" * 100_000, b"\xff\xfe"])
+    elif how == "grow": data[(i := rng.randrange(n)):i] = rng.choice([b"\0", b" " * 4_000_000, b'"', b"[" * 100_000,
+                                                                      b"\xff\xfe"])
     elif how == "swap": data[:8] = struct.pack("<Q", rng.choice([0, 1, 2**20, 2**40, 2**64 - 1, len(data)]))
     elif how == "nest": data[:] = b"[" * rng.choice([500, 900_000]) + b"]" * 500
     return bytes(data)
@@ -166,7 +178,7 @@ def run(rows, folder, n, seed=0, loud=False):
 
 if __name__ == "__main__":
     from conftest import make_rows
-    from cxr_fastai.cohort import split_patients
+    from cxr_fastai.cohort.sampling import split_patients
     n, seed = (int(o) for o in (sys.argv[1:] + ["2000", "0"][len(sys.argv) - 1:]))
     with tempfile.TemporaryDirectory() as tmp:
         rows = split_patients(make_rows(Path(tmp)), seed=0)

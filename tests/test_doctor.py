@@ -1,12 +1,12 @@
 import shutil
-import numpy as np, pytest, torch
+import torch
 from collections import namedtuple
 from torch import nn
 from cxr_fastai import doctor as room
-from cxr_fastai.backbone import create_backbone
-from cxr_fastai.doctor import *
-from cxr_fastai.installed import *
-from cxr_fastai.radiograph import RadiographError
+from cxr_fastai.models.backbone import create_backbone
+from cxr_fastai.core.installed import installed
+from cxr_fastai.doctor import doctor, kept_bytes, needs
+from cxr_fastai.cohort.signs import RadiographError
 
 TINY = dict(backbones="test_resnet", size=32, bs=16, weights="none", arms="real-meta")
 
@@ -30,9 +30,11 @@ def test_imagenet_weights_that_cannot_be_had_fail_and_auto_warns(monkeypatch):
 
 def test_a_full_disk_and_memory_fail(monkeypatch, tmp_path):
     monkeypatch.setattr(room, "free_memory", lambda: 10_000_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("U", "total used free")(10**6, 10**6 - 1000, 1000))
+    monkeypatch.setattr(shutil, "disk_usage",
+                        lambda path: namedtuple("U", "total used free")(10**6, 10**6 - 1000, 1000))
     found = doctor(out=str(tmp_path), **TINY)
-    assert of(found, "memory").status == of(found, "out").status == "FAIL" and "--bs smaller" in of(found, "memory").todo
+    assert of(found, "memory").status == of(found, "out").status == "FAIL" and "--bs smaller" in of(found,
+                                                                                                    "memory").todo
 
 def test_a_tracker_that_is_not_there_fails(monkeypatch):
     monkeypatch.setattr(room, "find_spec", lambda name: None)
@@ -51,7 +53,9 @@ def test_needs_grow_with_the_batch_the_seeds_and_the_arms(rows):
 
 def test_packages_are_held_against_their_bounds():
     found = installed(["torch>=1", "numpy>=99", "nowhere>=1", "pytest>=1; extra == 'ray'"])
-    assert found.failed and "numpy>=99 is needed and" in of(found, "packages").found and "nowhere is missing" in of(found, "packages").found
+    assert found.failed and "numpy>=99 is needed and" in of(found,
+                                                            "packages").found and "nowhere is missing" in of(found,
+                                                                                                             "packages").found
     assert not installed(["torch>=1"]).failed and "ray" in of(installed(["pytest>=1; extra == 'ray'"]), "extras").found
 
 def test_films_that_cannot_be_read_are_all_named(monkeypatch):

@@ -1,11 +1,10 @@
 """The notebooks, run for real. `python tests/test_notebooks.py` runs them and keeps what they show in their files."""
 import base64, io, os, re, sys, tempfile
-from pathlib import Path
 import pytest
 from PIL import Image
+from conftest import ROOT
 
 nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-ROOT = Path(__file__).parents[1]
 BOOKS = sorted((ROOT/"recipes"/"notebooks").glob("*.ipynb"))
 ENV = dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
 PLACES = r"/(?:home|root|Users|opt|tmp|work|usr|private|var)/.{,40}|site-packages|[A-Z]:\\" # of one machine
@@ -16,7 +15,8 @@ def code(book): return [o for o in book.cells if o.cell_type == "code"]
 
 def tidy(outputs):
     "Without what libraries say of a machine's fonts and versions, and without bars that have gone."
-    return [o for o in outputs if o.get("name") != "stderr" and o.get("data", {}).get("text/html") not in ("", "<div></div>")]
+    return [o for o in outputs if o.get("name") != "stderr"
+            and o.get("data", {}).get("text/html") not in ("", "<div></div>")]
 
 def shrink(png):
     "With 256 colours, if that is smaller."
@@ -26,8 +26,10 @@ def shrink(png):
 
 SMALLER = { # what a test runs in place of what is printed
     "01_first_run": {"size, bs, epochs = 64, 16, 6": "size, bs, epochs = 32, 16, 1", '"resnet10t"': '"test_resnet"'},
-    "02_tune": {"size=64": "size=32", '"resnet10t"': '"test_resnet"', "fine_tune(8,": "fine_tune(1,", "num_it=80": "num_it=40"},
-    "03_synthesis": {"ngf=16, ndf=16": "ngf=4, ndf=4", "gan.fit_flat_lin(2, 2)": "gan.fit_flat_lin(1, 1)", "size=64": "size=32",
+    "02_tune": {"size=64": "size=32", '"resnet10t"': '"test_resnet"', "fine_tune(8,": "fine_tune(1,",
+                "num_it=80": "num_it=40"},
+    "03_synthesis": {"ngf=16, ndf=16": "ngf=4, ndf=4", "gan.fit_flat_lin(2, 2)": "gan.fit_flat_lin(1, 1)",
+                     "size=64": "size=32",
                      '"resnet10t"': '"test_resnet"', "fine_tune(4)": "fine_tune(1)"},
     "04_study": {"epochs=4": "epochs=1", '"resnet10t"': '"test_resnet"'}}
 

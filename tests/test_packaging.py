@@ -1,9 +1,8 @@
 import os, re, shutil, subprocess, sys, zipfile
 from configparser import ConfigParser
-from pathlib import Path
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
@@ -41,5 +40,6 @@ def test_without_any_extra_everything_is_imported():
     "As after a plain install: what only an extra brings is hidden."
     absent = "accelerate captum onnx onnxruntime onnxscript pydicom imagecodecs ray tensorboard wandb mlflow torch_fidelity pdoc nbclient".split()
     code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import cxr_fastai.all, cxr_fastai.cli, cxr_fastai.doctor"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=os.environ | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=os.environ | dict(PYTHONPATH=str(ROOT)),
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,9 +1,8 @@
 import runpy, sys
-from pathlib import Path
 import pandas as pd, pytest
-import cxr_fastai.all
+from conftest import ROOT
 
-RECIPES = Path(__file__).parents[1]/"recipes"
+RECIPES = ROOT/"recipes"
 BACKBONES = ["resnet50", "densenet121", "vgg16"]
 
 def recipe(name, *args):
@@ -59,23 +58,27 @@ def test_cyclegan_trains_translates_and_judges(tmp_path, capsys):
     assert (folder/"fig2.png").exists() and (folder/"grids"/"epoch-0001.png").exists()
 
 def test_lr_find_suggests_rates_and_saves_its_curve(tmp_path, capsys):
-    recipe("lr_find", "--arch", "test_resnet", "--size", 32, "--bs", 16, "--weights", "none", "--steps", 40, "--out", tmp_path)
+    recipe("lr_find", "--arch", "test_resnet", "--size", 32, "--bs", 16, "--weights", "none", "--steps", 40, "--out",
+           tmp_path)
     assert "valley" in capsys.readouterr().out and (tmp_path/"lr_find-test_resnet.png").stat().st_size > 5000
 
 def test_bench_prints_a_table(tmp_path, capsys):
-    recipe("bench", "--arch", "test_resnet", "--size", 48, "--bs", 16, "--runs", 1, "--images", 60, "--folder", tmp_path,
+    recipe("bench", "--arch", "test_resnet", "--size", 48, "--bs", 16, "--runs", 1, "--images", 60, "--folder",
+           tmp_path,
            "--part", "classifiers")
     out = capsys.readouterr().out
     assert "| (a) fit, test_resnet 48 px bs 16" in out and "(c) DataLoaders of 112,120 rows" in out and "(d) peak memory" in out
 
 def test_bench_measures_the_gan(tmp_path, capsys):
-    recipe("bench", "--part", "gan", "--size", 48, "--width", 4, "--films", 12, "--runs", 1, "--images", 60, "--folder", tmp_path)
+    recipe("bench", "--part", "gan", "--size", 48, "--width", 4, "--films", 12, "--runs", 1, "--images", 60, "--folder",
+           tmp_path)
     out = capsys.readouterr().out
     assert out.count("| (e) CycleGAN step") == 8 and out.count("| (f) ") == 5 and "| (g) synthesis of 12 images" in out and out.count("ngf 4,") == 8
     assert "x faster than fp32" in out and "upsample=resize" in out and "residual=True" in out
 
 def test_bench_measures_the_study(tmp_path, capsys):
-    recipe("bench", "--part", "study", "--arch", "test_resnet", "--size", 48, "--bs", 8, "--runs", 1, "--images", 60, "--cells", 10, "--folder", tmp_path)
+    recipe("bench", "--part", "study", "--arch", "test_resnet", "--size", 48, "--bs", 8, "--runs", 1, "--images", 60,
+           "--cells", 10, "--folder", tmp_path)
     out = capsys.readouterr().out
     assert "| (h) a cell of test_resnet" in out and "more than its training" in out and "the throughput of one" in out
     assert "| (j) resuming a finished grid of 10 cells" in out and len(list(tmp_path.glob("grid/cells/*/scores.json"))) == 10

@@ -1,0 +1,17 @@
+"""A table of radiographs to rows, a cohort and its sides, without a leak; films to gray pixels. No torch."""
+from .cache import cache_root, RadiographCache
+from .duplicates import near_duplicates, perceptual_hash
+from .folder import flow_table, load_cohort
+from .leaks import check_leaks, LeakError
+from .phantom import make_phantom
+from .radiograph import read_radiograph
+from .readers import read_nih, read_table
+from .rows import classes, positive, read_rows, save_rows
+from .sampling import paper_cohort, split_paper, split_patients
+from .signs import RadiographError
+from .synthetic import add_synthetic, read_manifest
+
+__all__ = ["add_synthetic", "cache_root", "check_leaks", "classes", "flow_table", "LeakError", "load_cohort",
+           "make_phantom", "near_duplicates", "paper_cohort", "perceptual_hash", "positive", "RadiographCache",
+           "RadiographError", "read_manifest", "read_nih", "read_radiograph", "read_rows", "read_table", "save_rows",
+           "split_paper", "split_patients"]

@@ -1,0 +1,104 @@
+"""The rows of a study: the paper's cohort (section 3.1), and train, valid and test without a patient on two sides.
+
+The paper splits 7:3 and doesn't say by what (section 4); here by patient, with one ratio of classes on every side."""
+import numpy as np
+import pandas as pd
+
+from ..core.files import few, say
+from .leaks import check_ids
+from .rows import classes, positive, sign_split
+from .words import is_missing
+
+__all__ = ["paper_cohort", "split_paper", "split_patients"]
+
+def paper_cohort(
+    rows:pd.DataFrame,     # from `read_nih` or `read_table`; those without a label are left out
+    n_pneumonia:int=None,  # how many positives; None: all (the paper: 212, which no reading of its text gives)
+    n_normal:int=700,      # how many negatives; None: all
+    first_visit:bool=True, # follow-up 0 only, the paper's 'first round'
+    seed:int=0,            # same seed, same rows
+) -> pd.DataFrame:         # in the order of `rows`
+    "The paper's sampling (section 3.1); says what was found beside the paper's. ValueError where rows are too few."
+    if first_visit and "follow_up" not in rows:
+        raise ValueError("first_visit=True needs the column 'follow_up'; without it, pass first_visit=False.")
+    keep, when = rows[rows["label"].notna()], "in all"
+    if first_visit: keep, when = keep[keep["follow_up"] == 0], "at the first visit"
+    (neg, pos), hit, rng, taken = classes(rows), positive(keep), np.random.default_rng(seed), []
+    for name, at, n in (neg, np.flatnonzero(~hit), n_normal), (pos, np.flatnonzero(hit), n_pneumonia):
+        if not len(at): raise ValueError(f"There are no {name} rows {when}, and a cohort needs both classes.")
+        if n is None: n = len(at)
+        if not 0 < n <= len(at): raise ValueError(f"{n:,} {name} rows were asked for; there are {len(at):,} {when}.")
+        taken.append(rng.choice(at, n, replace=False))
+    say(f"found {hit.sum():,} {pos}, {(~hit).sum():,} {neg} {when}; "
+        f"taken {len(taken[1]):,} + {len(taken[0]):,} (the paper: 212 + 700)")
+    return keep.iloc[np.sort(np.concatenate(taken))].reset_index(drop=True)
+
+def _assign(images, share, names, rng):
+    """A side for each patient. Patients of both classes come first, then the biggest; each goes to a side drawn in
+    proportion to the room there, and the small ones at the end bring each side's images of each class near its share.
+    `images` [patients,2]: negatives and positives of each; `share`: {side: its part of all}; `names` of the classes."""
+    share = {o: p for o, p in share.items() if p}
+    sides, k, left = list(share), len(share), (images > 0).sum(0).tolist()
+    for name, n, m in zip(names, left, images.sum(0)):
+        if n < k: raise ValueError(f"{k} sides need {k} patients of each class; {name} has {n} ({m:,} images).")
+    parts, side = (images/images.sum(0)).tolist(), [None] * len(images)
+    room, empty = [[p, p] for p in share.values()], [set(range(k)), set(range(k))] # of each class
+    for i in np.lexsort((rng.random(len(images)), -images.sum(1), (images == 0).any(1))).tolist():
+        own = [c for c in (0, 1) if parts[i][c]]
+        last = [empty[c] for c in own if len(empty[c]) == left[c]] # a class's last patients fill sides without it
+        fit = sorted(set.intersection(*last)) if last else range(k)
+        wts = np.cumsum([max(0, sum(room[s][c] for c in own)) for s in fit])
+        s = fit[int(np.searchsorted(wts, rng.random()*wts[-1]))]
+        side[i] = sides[s]
+        for c in own:
+            room[s][c] -= parts[i][c]
+            left[c] -= 1
+            empty[c].discard(s)
+    return np.array(side, object)
+
+def split_patients(
+    rows:pd.DataFrame, # with `patient_id label`, no row without them
+    test:float=.3,     # share of all images in test (the paper's 7:3); 0 for none
+    valid:float=.2,    # share of the others in valid; 0 for none
+    seed:int=0,        # same seed, same split, in whatever order the rows are
+    folds:int=None,    # k: test is one of k parts and `test` is not used; other seeds repeat the cross-validation
+    fold:int=0,        # which part, 0 to k-1; over them, with one seed, each image is in test once
+) -> pd.DataFrame:     # with `split`: train, valid or test
+    """Split by patient, stratified by label: share and prevalence of each side are as near as whole patients allow.
+    ValueError for rows without label or patient, and where a side would have one class only."""
+    for name, o in ("test", test), ("valid", valid):
+        if not 0 <= o < 1: raise ValueError(f"{name}={o} is no share of the images, which is at least 0 and below 1.")
+    if folds is not None and not (folds >= 2 and 0 <= fold < folds):
+        raise ValueError(f"fold={fold} of folds={folds} doesn't exist: there are 2 or more folds, from 0 to folds-1.")
+    names, hit = classes(rows), positive(rows)
+    for o in ("label", "patient_id"):
+        if (no := rows[o].isna() if o == "label" else is_missing(rows[o])).any():
+            raise ValueError(f"{no.sum():,} of {len(rows):,} rows have no {o}: {few(rows['image'][no])}; drop them.")
+    check_ids(rows)
+    who = rows["patient_id"].factorize(sort=True)[0]
+    images = np.stack([np.bincount(who[o], minlength=who.max(initial=-1)+1) for o in (~hit, hit)], axis=1)
+    rng = np.random.default_rng(seed)
+    if folds is None:
+        side = _assign(images, {"train": (1-test)*(1-valid), "valid": (1-test)*valid, "test": test}, names, rng)
+    else:
+        side = np.where(_assign(images, dict.fromkeys(range(folds), 1/folds), names, rng) == fold, "test", "train")
+        rest = side == "train"
+        rng = np.random.default_rng([seed, fold+1]) # one a fold, whichever folds were made before
+        side[rest] = _assign(images[rest], {"train": 1-valid, "valid": valid}, names, rng)
+    parts = dict(test=test, valid=valid) if folds is None else dict(folds=folds, fold=fold, valid=valid)
+    return sign_split(rows.assign(split=side[who]), method="by patient", stratified=True, **parts, seed=seed)
+
+def split_paper(
+    rows:pd.DataFrame, # the cohort, with synthetic rows or without
+    seed:int=0,        # same seed, same sides of the real rows, whatever synthetic ones are there
+) -> pd.DataFrame:     # with `split`: 64% train, 16% test, 20% valid
+    """The split that the paper's figures imply: by image, synthetic rows on every side. A fifth is held out, and a
+    fifth of the rest is what its tables are of (201 of 1,262): that is 'test' here; the part held out is 'valid'."""
+    made = rows["synthetic"].eq(True).to_numpy() if "synthetic" in rows else np.zeros(len(rows), bool)
+    side = np.full(len(rows), "train", object)
+    for kind, which in enumerate((~made, made)):
+        at = np.random.default_rng([seed, kind]).permutation(np.flatnonzero(which))
+        held = len(at) // 5
+        scored = (len(at) - held) // 5
+        side[at[:held]], side[at[held:held+scored]] = "valid", "test"
+    return sign_split(rows.assign(split=side), method="by image", stratified=False, test=.16, valid=.2, seed=seed)

@@ -1,0 +1,112 @@
+"""A row of the table, or many, to pixels and a label; and batches, made by indexing the table once.
+
+Each transform takes one row (a Series) or many (a DataFrame), so that a batch is made by indexing the table and the
+pixel cache once, and an image can't be paired with another patient's metadata."""
+import torch
+import numpy as np
+import pandas as pd
+from fastai.data.core import TfmdDL
+from fastai.data.transforms import Category, CategoryMap, ToTensor
+from fastai.torch_core import TensorCategory
+from fastcore.basics import tuplify
+from fasttransform.transform import Transform
+
+from ..cohort.cache import RadiographCache
+from ..cohort.radiograph import read_radiograph, white_of
+from .given import is_picture, read_picture
+from .show import RadiographInput, TensorRadiograph
+
+__all__ = ["LabelTransform", "RadiographDL", "RadiographTransform"]
+
+class RadiographTransform(Transform):
+    "A row's image file to pixels: from the decode-once cache where it is there, else by reading the file."
+    out_type = TensorRadiograph
+    def __init__(self,
+        size:int=256, # side of the square image, pixels
+    ):
+        self.size, self.cache, self.white = size, None, None # white: bits, of 16-bit files that don't say; once known
+        super().__init__()
+
+    def open(self,
+        files:list,   # every file that will be asked for
+        folder=None,  # the cache's folder; None for the user's own
+    ):
+        "Decode what no run has decoded yet, and serve it from memory maps."
+        self.cache = RadiographCache(files, self.size, folder, white=self.white)
+        self.white = self.cache.white
+
+    def look(self,
+        files:list, # every file that will be asked for
+    ):
+        "Without a cache: what white is, where files don't say."
+        self.white = self.white or white_of(files)
+
+    def hashes(self,
+        files:list, # of every row that is loaded now; those that came later are decoded first
+    ):
+        "Perceptual hashes for the leak check, made when decoding; None without a cache."
+        if not self.cache: return
+        if any(f not in self.cache for f in files): self.open(files, self.cache.folder)
+        return self.cache.hashes(files)
+
+    def films(self,
+        files:list, # as for `hashes`, after it
+    ):
+        "Row numbers to cached pixels `[m,h,w]`, for the leak check."
+        return lambda at: self.cache.get([files[i] for i in at])
+
+    def _read(self, file):
+        if is_picture(file): return read_picture(file, self.size, self.white)
+        if self.cache and file in self.cache: return self.cache[file]
+        return read_radiograph(file, self.size, self.white)
+
+    def encodes(self, o:pd.DataFrame):
+        files = o["file"].tolist()
+        cached = self.cache and all(not is_picture(f) and f in self.cache for f in files)
+        pixels = self.cache.get(files) if cached else np.stack([self._read(f) for f in files])
+        return TensorRadiograph(torch.from_numpy(pixels)[:, None])
+
+    def encodes(self, o:pd.Series): return TensorRadiograph(torch.from_numpy(np.array(self._read(o["file"])))[None])
+
+class LabelTransform(Transform):
+    "A row's label to 0 (negative) or 1 (positive)."
+    out_type = TensorCategory
+    def __init__(self,
+        vocab:list, # (negative, positive)
+    ):
+        self.vocab, self.c = CategoryMap(list(vocab), sort=False), len(vocab)
+        super().__init__()
+    def encodes(self, o:pd.DataFrame): return TensorCategory([self.vocab.o2i[c] for c in o["label"]])
+    def encodes(self, o:pd.Series): return TensorCategory(self.vocab.o2i[o["label"]])
+    def decodes(self, o:TensorCategory): return Category(self.vocab[int(o)])
+
+class RadiographDL(TfmdDL):
+    "Batches by indexing: `bs` rows go through each pipeline together. `wgts`, one a row, draw rows with replacement."
+    wgts = None
+    def __init__(self, dataset, *args, **kwargs):
+        super().__init__(dataset, *args, **kwargs)
+        if not isinstance(self.bs, int) or self.bs < 1:
+            raise ValueError(f"bs={self.bs!r} is no number of rows, 1 or more.")
+        if self.drop_last and 0 < self.n < self.bs:
+            raise ValueError(f"bs={self.bs} is more than the {self.n} training rows, so that no batch would be full; "
+                             f"choose bs <= {self.n}.")
+
+    def get_idxs(self):
+        if self.wgts is None: return super().get_idxs()
+        return self.rng.choices(range(self.n), weights=self.wgts, k=self.n)
+
+    def create_batches(self, samps):
+        if any(not isinstance(t, ToTensor) for t in self.after_item.fs + self.before_batch.fs): # they need single items
+            yield from super().create_batches(samps)
+            return
+        for idxs in self.chunkify(samps):
+            rows = self.dataset.items.iloc[idxs]
+            yield tuple(tl.tfms(rows) for tl in self.dataset.tls)
+
+    def _one_pass(self):
+        "The batch's types are known; fastai would read an image to find them."
+        self._n_inp, self._types = self.dataset.n_inp, {tuple: [tl.tfms[-1].out_type for tl in self.dataset.tls]}
+
+    def _pre_show_batch(self, b, max_n=9):
+        x, y, its = super()._pre_show_batch(b, max_n)
+        return RadiographInput(tuplify(x)), y, its

@@ -1,0 +1,235 @@
+"""From a table of radiographs to fastai DataLoaders: one row feeds image, metadata and label (paper sections 3.2, 4).
+
+What makes a batch of rows is in `batches`; here the table is checked, cached and fitted before anything is loaded."""
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from fastai.data.block import DataBlock, TransformBlock
+from fastai.data.core import DataLoaders, Datasets, TfmdLists
+from fastai.data.transforms import IntToFloatTensor
+from fastai.layers import defaults
+from fastai.vision.augment import AffineCoordTfm, aug_transforms
+from fastcore.basics import first
+from fastcore.foundation import L
+
+from ..cohort.leaks import check_leaks, LeakError
+from ..cohort.rows import classes, fold_metadata, positive
+from ..cohort.seen import check_unseen, Seen
+from ..cohort.words import fold_ids
+from ..core.files import check_keywords, few, say
+from .batches import LabelTransform, RadiographDL, RadiographTransform
+from .given import as_rows, HINTS, OF_DLS, OF_ROWS, OF_TEST
+from .metadata import MetadataTransform
+
+__all__ = ["RadiographDataLoaders", "radiograph_block", "radiograph_tfms"]
+
+class RadiographDataLoaders(DataLoaders):
+    "DataLoaders of (image, metadata) -> label, or of either input alone, that know their table."
+    seed = 0 # where no `from_df` was given another
+    seen = Seen() # of the model that was loaded with them
+    @classmethod
+    def from_df(cls,
+        rows:pd.DataFrame,         # the cohort after `split_patients`: `image patient_id label split`, metadata, `file`
+        path=".",                  # where learners save; images are looked for here where `rows` has no `file`
+        cat_names=("sex", "view"), # metadata columns of words
+        cont_names=("age",),       # metadata columns of numbers
+        size:int=256,              # side of the square image, pixels
+        bs:int=32,                 # images a batch
+        seed:int=0,                # of shuffling, and of learners that are given none
+        use:str="both",            # 'both', 'image' or 'metadata': the inputs
+        weighted:bool=False,       # draw both classes equally often in training
+        tfms=None,                 # batch augmentations; `radiograph_tfms()` where None, [] for none
+        cache=True,                # decode once: True (user's cache), a folder, or False (decode at every use)
+        num_workers:int=None,      # 0 with a cache, all cores without
+        protocol:str="clean",      # 'paper' lets leaks between the sides pass, said aloud: to show what the paper did
+        **kwargs,                  # `val_bs`, `device`, ... of fastai's `dataloaders`: what changes something here
+    ):
+        """Train and valid DataLoaders. Rows of the split 'test' are cached, and checked for leaks, but never loaded
+        here: `dls.test_dl(rows)` loads them. ValueError for a table without both classes in train and valid, or bs >
+        its training rows; `LeakError` where the sides share a patient, an image or a near-duplicate."""
+        if "file" not in rows: rows = rows.assign(file=[str(Path(path)/str(o)) for o in rows["image"]])
+        block = radiograph_block(cat_names, cont_names, size, use, tfms, cache, protocol)
+        if num_workers is None: num_workers = 0 if cache is not False or use == "metadata" else defaults.cpus
+        dls = block.dataloaders(rows, path=path, bs=bs, num_workers=num_workers, **kwargs)
+        dls.train.rng, dls.seed = random.Random(seed), seed
+        if weighted:
+            hit = positive(dls.train_ds.items)
+            dls.train.wgts = 1 / np.where(hit, hit.sum(), (~hit).sum())
+        return dls
+
+    def transform(self,
+        kind:type, # RadiographTransform, MetadataTransform or LabelTransform
+    ):             # the DataLoaders' own one, None where there is no such input
+        "The transform of one kind."
+        return first(t for tl in self.train_ds.tls for t in tl.tfms.fs if isinstance(t, kind))
+
+    @property
+    def use(self):
+        "'both', 'image' or 'metadata'."
+        return {2: "both", 1: "image" if self.transform(RadiographTransform) else "metadata"}[self.n_inp]
+
+    def test_dl(self,
+        rows,                   # new patients: a table, a row, an image's file or pixels, a list of these (`as_rows`)
+        rm_type_tfms=None,      # fastai's protocol; rows always enter at the first transform
+        with_labels:bool=False, # whether `rows` has labels to score against
+        process=None,           # fastai's protocol for its own tables; nothing is processed here
+        **kwargs,               # `bs`, `num_workers`, `device`, ... of fastai's
+    ):
+        """A DataLoader of new patients, in their order, by the training rows' statistics. Metadata may be missing.
+        LeakError for rows with labels that are synthetic or were trained on (and aren't said to be of train): they may
+        be predicted, and never scored on (but by 'paper')."""
+        check_keywords(kwargs, OF_TEST, "test_dl", HINTS)
+        rows = as_rows(rows, self.columns)
+        if self.transform(RadiographTransform) and "file" not in rows:
+            raise ValueError("These rows name no image: this model reads a radiograph, in a column 'image' or 'file'.")
+        if with_labels and "label" not in rows: raise ValueError("with_labels=True: these rows have no column 'label'.")
+        clean = self.train_ds.protocol == "clean"
+        if clean and with_labels and "synthetic" in rows and (made := rows["synthetic"].eq(True)).any():
+            raise LeakError(f"{made.sum():,} of these rows are synthetic and would be scored on: "
+                            f"{few(rows['image'][made])}; leave them out.")
+        if clean and with_labels: self._check_unseen(rows)
+        tls = self.valid_ds.tls if with_labels else self.valid_ds.tls[:self.n_inp]
+        test = Datasets(tls=[tl._new(rows, split_idx=1) for tl in tls], n_inp=self.n_inp)
+        return self.valid.new(test, **kwargs)
+
+    @property
+    def columns(self):
+        "What a row may have, that is read or is known to be of a table."
+        metadata = self.transform(MetadataTransform)
+        return list(dict.fromkeys([*(metadata.names if metadata else []), *self.train_ds.items, *OF_ROWS]))
+
+    def _check_unseen(self, rows):
+        "LeakError where rows outside train are of patients of the training rows, or what a loaded model has seen."
+        if "patient_id" in rows and len(self.train_ds): # an exported learner has none
+            own = set(fold_ids(self.train_ds.items["patient_id"]))
+            check_unseen(rows, fold_ids(rows["patient_id"]).isin(own).to_numpy(), "A model of these DataLoaders")
+        if not self.seen: return
+        if self.seen.films: self.open(rows)
+        check_unseen(rows, self.seen.hits(rows, self.hashes(rows)), "This model")
+
+    def open(self,
+        rows:pd.DataFrame, # with `file`
+    ):
+        "Decode the films of `rows` into the user's cache, where none is open."
+        if (o := self.transform(RadiographTransform)) and not o.cache: o.open(rows["file"].tolist())
+
+    def hashes(self,
+        rows:pd.DataFrame, # with `file`
+    ):
+        "Perceptual hashes of their films; None without films or cache."
+        return o.hashes(rows["file"].tolist()) if (o := self.transform(RadiographTransform)) and len(rows) else None
+
+    def check_leaks(self):
+        "Put what is loaded now, and the table's test rows, through `leaks.check_leaks`; LeakError names the rows."
+        if self.train_ds.protocol == "paper": return
+        sides = [self.train_ds.items.assign(split="train"), self.valid_ds.items.assign(split="valid"), self.test_rows]
+        transforms = self.transform(MetadataTransform), self.transform(RadiographTransform)
+        _check_leaks(pd.concat(sides, ignore_index=True), *transforms)
+
+    @property
+    def test_rows(self): return self.train_ds.rows[self.train_ds.rows["split"] == "test"]
+
+def _check_leaks(rows, metadata, radiograph):
+    features, stats = (metadata.names, metadata.stats) if metadata else ((), None)
+    hashes = radiograph.hashes(rows["file"].tolist()) if radiograph else None
+    check_leaks(rows, features, hashes, stats, None if hashes is None else radiograph.films(rows["file"].tolist()))
+
+class RadiographDatasets(Datasets):
+    "fastai's Datasets that remember the whole table, test rows included, and whether leaks are errors."
+    _dbunch_type = RadiographDataLoaders
+    def __init__(self, *args, rows=None, protocol="clean", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.rows, self.protocol = rows, protocol
+    def subset(self, i):
+        tls = L(tl.subset(i) for tl in self.tls)
+        return type(self)(tls=tls, n_inp=self.n_inp, rows=self.rows, protocol=self.protocol)
+
+class RadiographBlock(DataBlock):
+    "A DataBlock over a table with a `split` column, which is checked, cached and fitted before anything is loaded."
+    def __init__(self, blocks, cache, protocol="clean", **kwargs):
+        self.cache, self.protocol = cache, protocol
+        super().__init__(blocks, dl_type=RadiographDL, **kwargs)
+
+    def dataloaders(self, source, path=".", verbose=False, **kwargs):
+        check_keywords(kwargs, OF_DLS, "These DataLoaders", HINTS)
+        return super().dataloaders(source, path, verbose, **kwargs)
+
+    def datasets(self, source, verbose=False):
+        tfms = {type(t): t for tt in self.type_tfms for t in tt}
+        metadata, radiograph = tfms.get(MetadataTransform), tfms.get(RadiographTransform)
+        source = fold_metadata(source, *((metadata.cat_names, metadata.cont_names) if metadata else ()))
+        label, rows = LabelTransform(classes(source)), _refuse(source.reset_index(drop=True))
+        splits = [np.flatnonzero(rows["split"] == o).tolist() for o in ("train", "valid")]
+        if metadata: metadata.fit(rows.iloc[splits[0]])
+        if radiograph and self.cache is not False:
+            radiograph.open(rows["file"].tolist(), None if self.cache is True else self.cache)
+        elif radiograph: radiograph.look(rows["file"].tolist())
+        if self.protocol == "clean": _check_leaks(rows, metadata, radiograph)
+        else: say("protocol='paper': patients and synthetic images may be on two sides, and the scores flatter.")
+        return self._datasets(rows, splits, [*tfms.values(), label])
+
+    def _datasets(self, rows, splits, tfms):
+        tls = [TfmdLists(rows, [t], splits=splits, do_setup=False, dl_type=self.dl_type) for t in tfms]
+        return RadiographDatasets(tls=tls, n_inp=self.n_inp, dl_type=self.dl_type, rows=rows, protocol=self.protocol)
+
+    def empty(self,
+        vocab,       # (negative, positive)
+        stats:dict,  # column -> words, or (min, max): what `MetadataTransform` learnt
+        bs:int=32,   # rows a batch
+        device=None, # fastai's default where not given
+        white:int=None, # bits that were taken for white in 16-bit files that don't say
+    ) -> RadiographDataLoaders:
+        "DataLoaders without a row, that encode new patients as some training rows did: those of a loaded model."
+        tfms = [t for tt in self.type_tfms for t in tt]
+        for t in tfms:
+            if isinstance(t, MetadataTransform): t.stats = dict(stats)
+            if isinstance(t, RadiographTransform): t.white = white
+        none = pd.DataFrame(columns=["image", "patient_id", "label", "split", "file"])
+        dsets = self._datasets(none, [[], []], [*tfms, LabelTransform(vocab)])
+        return dsets.dataloaders(bs=bs, after_batch=self.batch_tfms, device=device, num_workers=0)
+
+def _refuse(rows):
+    "The table, or one sentence that says why nothing can be trained on it."
+    if "split" not in rows: raise ValueError("The table has no column 'split'; put it through split_patients first.")
+    if (unknown := rows["label"].isna()).any():
+        raise ValueError(f"{unknown.sum():,} rows have no label ({few(rows.loc[unknown, 'image'])}); leave them out.")
+    for side in "train", "valid":
+        found = rows.loc[rows["split"] == side, "label"].value_counts()
+        if (found == 0).any():
+            raise ValueError(f"The {side} rows hold {found.to_dict()}: both classes are needed to train and to score.")
+    return rows
+
+class TrainingAffine(AffineCoordTfm):
+    "fastai's resamples what is only predicted by the identity: slower, and other in the last bits."
+    def before_call(self, b, split_idx):
+        super().before_call(b, split_idx)
+        self.do = not split_idx
+
+def _training_only(t):
+    if not isinstance(t, AffineCoordTfm) or t.size: return t # one with a size makes every image that large
+    return TrainingAffine(t.aff_fs, t.coord_fs, mode=t.mode, pad_mode=t.pad_mode, align_corners=t.align_corners)
+
+def radiograph_tfms() -> list:
+    "Augmentations that suit radiographs: a little rotation, zoom and lighting; no flip, for the heart is on the left."
+    return aug_transforms(do_flip=False, max_rotate=7., max_zoom=1.1, max_lighting=.1, max_warp=0., pad_mode="zeros")
+
+def radiograph_block(
+    cat_names=("sex", "view"), # metadata columns of words
+    cont_names=("age",),       # metadata columns of numbers
+    size:int=256,              # side of the square image, pixels
+    use:str="both",            # 'both', 'image' or 'metadata': the inputs
+    tfms=None,                 # batch augmentations; `radiograph_tfms()` where None, [] for none
+    cache=True,                # True, a folder, or False
+    protocol:str="clean",      # 'paper' lets leaks between the sides pass
+) -> RadiographBlock:          # `.dataloaders(rows)` gives `RadiographDataLoaders`
+    "A DataBlock that pairs each radiograph with its metadata row: (image, metadata) -> label."
+    if use not in ("both", "image", "metadata"):
+        raise ValueError(f"use={use!r} is not known; use 'both', 'image' or 'metadata'.")
+    if protocol not in ("clean", "paper"): raise ValueError(f"protocol={protocol!r} is neither 'clean' nor 'paper'.")
+    batch_tfms = [IntToFloatTensor, *map(_training_only, radiograph_tfms() if tfms is None else tfms)]
+    pixels = TransformBlock(RadiographTransform(size), batch_tfms=batch_tfms)
+    words = TransformBlock(MetadataTransform(cat_names, cont_names))
+    inputs = {"both": [pixels, words], "image": [pixels], "metadata": [words]}[use]
+    return RadiographBlock(inputs, cache, protocol, n_inp=len(inputs))

@@ -1,0 +1,50 @@
+"""What a fit takes of the machine: bfloat16 where the hardware has it, and torch's fused optimizer."""
+from collections.abc import Callable
+from functools import wraps
+
+import torch
+from fastai.optimizer import OptimWrapper
+
+__all__ = ["TorchOptimizer", "computes_bf16", "fused_adamw", "in_precision", "use_bf16"]
+
+def computes_bf16(
+    device:torch.device, # where the model runs
+) -> bool:
+    "Whether `device` multiplies bfloat16 in hardware: AVX512-BF16 or AMX on a CPU, Ampere or later on a GPU."
+    if device.type == "cuda": return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu": return torch.cpu._is_avx512_bf16_supported()
+    return False
+
+def use_bf16(
+    precision:str,       # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
+    device:torch.device, # where the model runs
+) -> bool:
+    "Whether a model's forward pass is autocast to bfloat16. fastai's own `to_bf16` does nothing on a CPU."
+    if precision not in ("auto", "bf16", "fp32"):
+        raise ValueError(f"precision={precision!r} is not known; use 'auto', 'bf16' or 'fp32'.")
+    return precision == "bf16" or precision == "auto" and computes_bf16(device)
+
+def in_precision(
+    forward:Callable, # of a Module with an attribute `bf16`
+):
+    "Run `forward` in bfloat16 where the module's `bf16` says so; what comes out is fp32."
+    @wraps(forward)
+    def _forward(self, *inputs):
+        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.bf16): out = forward(self, *inputs)
+        return out.float() if self.bf16 else out
+    return _forward
+
+class TorchOptimizer(OptimWrapper):
+    "A torch optimizer for fastai; its switches, such as `foreach`, are no hyperparameters: trackers can't plot them."
+    @property
+    def hypers(self):
+        number = lambda o: isinstance(o, (int, float)) and not isinstance(o, bool)
+        return [{k: v for k, v in o.items() if number(v)} for o in super().hypers]
+
+def fused_adamw(
+    params:list,   # parameters, in groups or not
+    lr:float=1e-3, # learning rate; schedules replace it
+) -> TorchOptimizer:
+    """fastai's default optimizer (Adam, betas .9/.99, eps 1e-5, decoupled decay .01) by torch's fused kernel, several
+    times faster. Norms and biases are decayed too: fastai's `wd_bn_bias=False` doesn't reach a torch optimizer."""
+    return TorchOptimizer(params, torch.optim.AdamW, lr=lr, betas=(.9, .99), eps=1e-5, weight_decay=.01, fused=True)

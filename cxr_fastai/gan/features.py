@@ -1,0 +1,90 @@
+"""Radiographs to feature vectors, by any network, for the figures of `quality`; their name says whose they are."""
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import numpy as np
+import pandas as pd
+from fastcore.basics import first
+from torch import nn
+
+from ..cohort.cache import RadiographCache
+from ..models.backbone import create_backbone
+
+__all__ = ["INCEPTION", "inception", "radiograph_features"]
+
+INCEPTION = "Inception-v3"
+
+def inception(
+    weights:str="auto",     # a local file of torch-fidelity's Inception weights; 'auto' downloads them
+    layer:str="2048",       # '2048' for FID and KID, 'logits_unbiased' for the Inception Score
+):                          # a function of `[n, 1, h, w]`, 0..1
+    """The network that FID, KID and Inception Score are defined on, by torch-fidelity (extra `quality`). ImportError
+    without it; OSError that says where to put the weights where they can't be had."""
+    try: from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+    except ImportError:
+        raise ImportError('Inception features need torch-fidelity: pip install "cxr_fastai[quality]".') from None
+    file = None if weights == "auto" else weights
+    if file and not Path(file).is_file():
+        raise FileNotFoundError(f"weights={str(file)!r} is no file of Inception's weights; 'auto' downloads them.")
+    if file: torch.load(file, map_location="cpu", weights_only=True) # tensors, never code: torch-fidelity wouldn't look
+    try: net = fidelity.FeatureExtractorInceptionV3("inception", [layer], feature_extractor_weights_path=file)
+    except OSError as e:
+        raise OSError(f"Inception's weights can't be had from {fidelity.URL_INCEPTION_V3} ({e}): fetch that file "
+                      "elsewhere and give weights=FILE, or judge by other features.") from e
+    return lambda x: net((x * 255).round().byte().expand(-1, 3, -1, -1).contiguous())[0]
+
+def _extractor(features, weights, size, seed):
+    "A function of `[n, 1, h, w]` in 0..1, and the name of its features."
+    if features == "inception": return inception(weights), INCEPTION
+    if isinstance(features, str):
+        with torch.random.fork_rng(devices=[]): # drawn on the CPU; whoever is training goes on as if nothing were
+            torch.default_generator.manual_seed(seed)
+            net = create_backbone(features, weights, size)
+        return net, f"{features}, {'untrained' if net.weights == 'none' else net.weights.split(' (')[0]}"
+    model = getattr(features, "model", features) # a Learner's
+    if hasattr(model, "backbone"): return model.backbone, f"classifier's {type(model.backbone.body).__name__}"
+    return model, getattr(model, "__name__", type(model).__name__)
+
+@contextmanager
+def _evaluating(net):
+    "A module in evaluation, and after that as it was; anything else is left alone."
+    modes = {o: o.training for o in net.modules()} if isinstance(net, nn.Module) else {}
+    if modes: net.eval()
+    try: yield
+    finally:
+        for o, training in modes.items(): o.training = training
+
+def _pooled(rows, net, size, bs=32):
+    "Float64 `[n, d]`: means over what `net` maps the rows' radiographs to."
+    if "file" not in rows: raise ValueError("The rows have no column file, which names their images.")
+    files, out = rows["file"].tolist(), []
+    cache = RadiographCache(files, size)
+    device = first(o.device for o in net.parameters()) if isinstance(net, nn.Module) else None
+    with _evaluating(net), torch.no_grad():
+        for i in range(0, len(files), bs):
+            x = net(torch.from_numpy(cache.get(files[i:i + bs])[:, None]).to(device).float() / 255)
+            out.append((x.mean((2, 3)) if x.ndim == 4 else x).double().cpu().numpy())
+    return np.concatenate(out)
+
+def radiograph_features(
+    rows:pd.DataFrame,   # with `file`
+    features="resnet18", # a timm name, 'inception', a learner or model trained here, or a function as `inception()` is
+    weights:str="auto",  # of a timm name, as in `create_backbone`
+    size:int=128,        # side of the square images, pixels
+    seed:int=0,          # of untrained weights
+    bs:int=32,           # images a batch
+) -> tuple:              # float64 `[n, d]`, and the features' name
+    "Pooled features of radiographs. Untrained ones compare texture and layout only, and say so in their name."
+    net, name = _extractor(features, weights, size, seed)
+    return _pooled(rows, net, size, bs), name
+
+def both_features(real, synth, features, weights, size, seed):
+    "Of two tables' radiographs, by one network."
+    net, name = _extractor(features, weights, size, seed)
+    return _pooled(real, net, size), _pooled(synth, net, size), name
+
+def standardised(real, *others):
+    "Mean 0 and deviation 1 on the real rows; a feature that hardly varies there isn't blown up."
+    sd = real.std(0)
+    return [(o - real.mean(0)) / np.maximum(sd, np.median(sd)/10) for o in (real, *others)]

@@ -1,0 +1,149 @@
+"""The CycleGAN's loss (paper eq. 1-2; Zhu et al. 2017, arXiv:1703.10593, eq. 1-3 and section 5.2 for the identity): its
+eight parts, the pools of old fakes, and differentiable augmentation for few images.
+
+One backward pass serves all four networks: the generators' part sees frozen discriminators and the discriminators' part
+sees detached fakes, both as they were before the step. That is the reference's update, which steps twice."""
+import random
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from fastcore.basics import store_attr
+from torch import nn
+
+from ..core.files import few
+
+__all__ = ["CycleGANLoss", "ImagePool", "DIFFAUG", "diff_augment"]
+
+class ImagePool:
+    "Up to `size` past fakes: once full, every other fake is kept and an old one given in its place (Shrivastava 2017)."
+    def __init__(self,
+        size:int=50, # images; 0 gives every fake back
+        seed:int=0,  # of what is swapped
+    ): self.size, self.images, self.rng = size, [], random.Random(seed)
+
+    def __call__(self, fakes): return torch.stack([self._swap(o) for o in fakes]) if self.size else fakes
+
+    def _swap(self, fake):
+        if len(self.images) < self.size:
+            self.images.append(fake.clone())
+            return fake
+        if self.rng.random() > .5: return fake
+        i = self.rng.randrange(self.size)
+        old, self.images[i] = self.images[i], fake.clone()
+        return old
+
+    def state_dict(self): return dict(images=self.images, rng=self.rng.getstate())
+    def load_state_dict(self, state): self.images = state["images"]; self.rng.setstate(state["rng"])
+    def __getstate__(self): return self.__dict__ | dict(images=[]) # a pickled learner carries no patient
+
+def _each(x, low, high): return torch.empty(len(x), 1, 1, 1, device=x.device).uniform_(low, high)
+def _ints(x, n): return torch.randint(n, (len(x), 1, 1), device=x.device)
+
+def _contrast(x):
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return (x - mean) * _each(x, .5, 1.5) + mean
+
+def _places(x):
+    h, w = (torch.arange(n, device=x.device) for n in x.shape[2:])
+    return h[None, :, None], w[None, None]
+
+def _translation(x, most=.125):
+    "Shift by up to `most` of the side, each image its own way; zeros come in."
+    (h, w), (i, j) = x.shape[2:], _places(x)
+    i, j = i + _ints(x, 2*int(h*most) + 1) - int(h*most), j + _ints(x, 2*int(w*most) + 1) - int(w*most)
+    inside = (i >= 0) & (i < h) & (j >= 0) & (j < w)
+    at = (i.clamp(0, h-1)*w + j.clamp(0, w-1)).flatten(1)[:, None].expand(-1, x.shape[1], -1)
+    return x.flatten(2).gather(2, at).view_as(x) * inside[:, None]
+
+def _cutout(x):
+    "Zero a square of half the side, at any place, each image its own."
+    (h, w), (i, j) = x.shape[2:], _places(x)
+    di, dj = i - _ints(x, h + 1), j - _ints(x, w + 1)
+    return x * ~((di.abs() < h/4) & (dj.abs() < w/4))[:, None]
+
+DIFFAUG = dict(brightness=lambda x: x + _each(x, -.5, .5), contrast=_contrast, translation=_translation, cutout=_cutout)
+
+def diff_augment(
+    x:torch.Tensor, # images [n,c,h,w]
+    policy:str="",  # names of `DIFFAUG`, with commas between; '' for none
+):
+    "What a discriminator is shown, so that it can't learn few images by heart (Zhao 2020, arXiv:2006.10738)."
+    for name in filter(None, policy.split(",")): x = DIFFAUG[name](x)
+    return x
+
+GAN = dict(lsgan=F.mse_loss, bce=F.binary_cross_entropy_with_logits)
+
+@contextmanager
+def _frozen(*nets):
+    params = [p for net in nets for p in net.parameters()]
+    for p in params: p.requires_grad_(False)
+    try: yield
+    finally:
+        for p in params: p.requires_grad_(True)
+
+class CycleGANLoss:
+    """The sum of eight named parts, weighted as they enter it. A discriminator's part is halved: at the least-squares
+    equilibrium each is .25, and both together the .5 that the paper calls ideal."""
+    def __init__(self,
+        model:nn.Module,   # a `CycleGAN`
+        gan:str="lsgan",   # 'lsgan' (least squares) or 'bce': the adversarial loss
+        lam:float=10.,     # weight of the cycle loss (eq. 2), both directions
+        identity:float=.5, # weight of the identity loss, times `lam`; 0 for none
+        idt_every:int=1,   # take it every so many steps, with as many times the weight
+        pool:int=50,       # past fakes kept for each discriminator
+        diffaug:str="",    # names of `DIFFAUG`, with commas between, for the discriminators' inputs
+        seed:int=0,        # of the pools
+    ):
+        if gan not in GAN: raise ValueError(f"gan={gan!r} is not known; use {' or '.join(GAN)}.")
+        if unknown := set(filter(None, diffaug.split(","))) - set(DIFFAUG):
+            raise ValueError(f"diffaug: {few(sorted(unknown))} is not known; there are {', '.join(DIFFAUG)}.")
+        store_attr(but="gan,seed,pool")
+        self.gan, self.n, self.parts = GAN[gan], 0, {}
+        self.pool_a, self.pool_b = ImagePool(pool, seed), ImagePool(pool, seed + 1)
+
+    @property
+    def names(self):
+        "Of the parts, and of the shares of patches that the discriminators judge right."
+        identity = ["idt_a", "idt_b"] if self.identity > 0 else []
+        return [*"adv_ab adv_ba cyc_a cyc_b".split(), *identity, *"d_a d_b acc_d_a acc_d_b".split()]
+
+    @property
+    def takes_identity(self): return self.identity > 0 and self.n % self.idt_every == 0
+
+    def _adv(self, logits, real): return self.gan(logits, torch.full_like(logits, real))
+
+    def _fool(self, d, fake):
+        "How far the frozen discriminator is from taking a fake for real."
+        with _frozen(d): return self._adv(d(diff_augment(fake, self.diffaug)), 1.)
+
+    def _tell(self, d, real, fake):
+        "A discriminator's halved loss, and the share of patches it judges right."
+        logits = d(diff_augment(torch.cat([real, fake]), self.diffaug))
+        on_real, on_fake = logits.chunk(2)
+        line = .5 if self.gan is F.mse_loss else 0.
+        right = ((on_real > line).float().mean() + (on_fake <= line).float().mean()) / 2
+        return (self._adv(on_real, 1.) + self._adv(on_fake, 0.)) / 2, right.detach()
+
+    def __call__(self,
+        pred, # (fake_b, fake_a, same_a, same_b) of the model, the last two None where they were not made
+        a,    # images of the majority
+        b,    # images of the minority
+    ):        # the scalar to go down; `parts` keeps its terms, `acc_d_a` and `acc_d_b`
+        (fake_b, fake_a, same_a, same_b), m = pred, self.model
+        o = dict(adv_ab=self._fool(m.d_b, fake_b), adv_ba=self._fool(m.d_a, fake_a),
+                 cyc_a=self.lam * F.l1_loss(m.g_ba(fake_b), a), cyc_b=self.lam * F.l1_loss(m.g_ab(fake_a), b))
+        if same_a is not None:
+            weight = self.lam * self.identity
+            o |= dict(idt_a=weight * F.l1_loss(same_a, a), idt_b=weight * F.l1_loss(same_b, b))
+        o["d_a"], acc_a = self._tell(m.d_a, a, self.pool_a(fake_a.detach()))
+        o["d_b"], acc_b = self._tell(m.d_b, b, self.pool_b(fake_b.detach()))
+        self.parts = {k: v.detach() for k, v in o.items()} | dict(acc_d_a=acc_a, acc_d_b=acc_b)
+        self.n += 1
+        return sum(v * (self.idt_every if k.startswith("idt") else 1) for k, v in o.items())
+
+    def state_dict(self): return dict(n=self.n, pool_a=self.pool_a.state_dict(), pool_b=self.pool_b.state_dict())
+    def load_state_dict(self, state):
+        self.n = state["n"]
+        self.pool_a.load_state_dict(state["pool_a"])
+        self.pool_b.load_state_dict(state["pool_b"])

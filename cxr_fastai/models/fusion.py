@@ -1,0 +1,161 @@
+"""The paper's three classifiers as modules (sections 3.2 and 5.3): image alone (DCNN-real), metadata alone (MLP-meta),
+and both trained jointly with merged outputs, in the ways of `FUSIONS`. Each gives logits `[n, n_out]` in fp32."""
+import torch
+import torch.nn.functional as F
+from fastai.layers import LinBnDrop
+from fastai.torch_core import Module
+from fasttransform.transform import Transform
+from torch import nn
+
+from ..fit.precision import in_precision
+from .backbone import Backbone, split_backbone
+
+__all__ = ["FUSIONS", "build_model", "MetadataMLP", "ImageModel", "MetadataModel", "FusionModel", "parameter_groups"]
+
+class MetadataMLP(Module):
+    """Three fully connected layers over encoded metadata (the paper's MLP-meta). In training each value is masked as
+    missing, and each patient's whole metadata is replaced by a learned token, with probability `p_missing`; a patient
+    without any metadata gets that token at prediction too."""
+    def __init__(self,
+        tfm:Transform,   # the fitted `MetadataTransform`: which slot belongs to which column, which says 'missing'
+        n_out:int,       # width of the third layer
+        hidden=(64, 32), # widths of the first two
+        p_missing:float=0., # `meta_dropout`
+    ):
+        self.p_missing = p_missing
+        self.register_buffer("column", tfm.column)
+        self.register_buffer("missing", tfm.missing)
+        self.register_buffer("flags", tfm.missing.nonzero()[:, 0], persistent=False) # numbers: a mask can't be exported
+        sizes = [len(tfm.column), *hidden]
+        self.hidden = nn.Sequential(*[LinBnDrop(i, o, act=nn.ReLU(), lin_first=True) for i, o in zip(sizes, sizes[1:])])
+        self.out = nn.Linear(hidden[-1], n_out)
+        self.token = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x):
+        absent = x[:, self.flags] > 0                        # [n, columns]
+        nobody = absent.all(1)
+        if self.training and self.p_missing:
+            absent = absent | (torch.rand_like(absent, dtype=torch.float) < self.p_missing)
+            nobody = nobody | (torch.rand_like(nobody, dtype=torch.float) < self.p_missing)
+        x = torch.where(absent[:, self.column], self.missing.to(x.dtype), x)
+        return torch.where(nobody[:, None], self.token, self.out(self.hidden(x)).to(self.token.dtype))
+
+def _pool(fmap): return fmap.mean((2, 3))
+def _head(n_in, n_out, ps): return nn.Sequential(nn.Dropout(ps), nn.Linear(n_in, n_out))
+
+class ConcatFusion(Module):
+    """Pooled image features and the MLP's output side by side, then dropout and one linear layer (default). GELU, as
+    ReLU would give the token, which starts at zero, no gradient ever."""
+    def __init__(self, width, n_meta, n_out, ps): self.head = _head(width + n_meta, n_out, ps)
+    def forward(self, fmap, meta): return self.head(torch.cat([_pool(fmap), F.gelu(meta).to(fmap.dtype)], 1))
+
+class LogitFusion(Module):
+    "The mean of the image's and the metadata's own logits."
+    def __init__(self, width, n_meta, n_out, ps):
+        self.image, self.meta = _head(width, n_out, ps), nn.Linear(n_meta, n_out)
+    def forward(self, fmap, meta): return (self.image(_pool(fmap)) + self.meta(meta)) / 2
+
+class GatedFusion(Module):
+    "A gate, read from both, mixes the two projections unit by unit (Arevalo et al. 2017, arXiv:1702.01992)."
+    def __init__(self, width, n_meta, n_out, ps, n_hidden=128):
+        self.image, self.meta = nn.Linear(width, n_hidden), nn.Linear(n_meta, n_hidden)
+        self.gate, self.head = nn.Linear(width + n_meta, n_hidden), _head(n_hidden, n_out, ps)
+    def forward(self, fmap, meta):
+        image = _pool(fmap)
+        z = self.gate(torch.cat([image, meta.to(image.dtype)], 1)).sigmoid()
+        return self.head(z * self.image(image).tanh() + (1 - z) * self.meta(meta).tanh())
+
+class FilmFusion(Module):
+    "The metadata scales and shifts each image feature (Perez et al. 2018, arXiv:1709.07871); at first it does neither."
+    def __init__(self, width, n_meta, n_out, ps):
+        self.film, self.head = nn.Linear(n_meta, 2 * width), _head(width, n_out, ps)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+    def forward(self, fmap, meta):
+        scale, shift = self.film(meta).chunk(2, 1)
+        return self.head(_pool(fmap) * (1 + scale) + shift)
+
+class AttentionFusion(Module):
+    "The metadata asks the feature map where to look (scaled dot-product attention); its answer joins the mean feature."
+    def __init__(self, width, n_meta, n_out, ps, n_hidden=64):
+        self.query, self.key = nn.Linear(n_meta, n_hidden), nn.Linear(width, n_hidden, bias=False)
+        self.head = _head(2 * width + n_meta, n_out, ps)
+    def forward(self, fmap, meta):
+        places = fmap.flatten(2).transpose(1, 2)[:, None]    # [n, 1 head, h*w, width]
+        seen = F.scaled_dot_product_attention(self.query(meta)[:, None, None], self.key(places), places)[:, 0, 0]
+        return self.head(torch.cat([_pool(fmap), seen, meta.to(fmap.dtype)], 1))
+
+FUSIONS = dict(concat=ConcatFusion, logits=LogitFusion, gated=GatedFusion, film=FilmFusion, attention=AttentionFusion)
+
+class ImageModel(Module):
+    "Logits from the image alone; a metadata input beside it is not read."
+    def __init__(self,
+        backbone:Backbone, # gives the feature map
+        n_out:int,         # classes
+        ps:float,          # dropout before the last layer
+        bf16:bool,         # compute in bfloat16
+    ):
+        self.backbone, self.head, self.bf16 = backbone, _head(backbone.width, n_out, ps), bf16
+    @in_precision
+    def forward(self, image, metadata=None): return self.head(_pool(self.backbone(image)))
+
+class MetadataModel(Module):
+    "Logits from the metadata alone, always the last input; an image before it is not read."
+    bf16 = False
+    def __init__(self,
+        mlp:MetadataMLP, # whose outputs are the logits
+    ): self.mlp = mlp
+    @in_precision
+    def forward(self, *inputs):
+        if inputs[-1].isnan().any():
+            raise ValueError("Image-only rows have no metadata for a model of metadata alone; leave them out.")
+        return self.mlp(inputs[-1])
+
+class FusionModel(Module):
+    """Logits from image `[n, 1, h, w]` and metadata `[n, d]`, trained jointly. Rows whose metadata is nan are
+    image-only: the backbone alone learns from them, by a head that is held still and the missing token."""
+    def __init__(self,
+        backbone:Backbone, # gives the feature map
+        mlp:MetadataMLP,   # gives the metadata's features
+        head:Module,       # merges both into logits: one of `FUSIONS`
+        bf16:bool,         # compute in bfloat16
+    ):
+        self.backbone, self.mlp, self.head, self.bf16 = backbone, mlp, head, bf16
+    @in_precision
+    def forward(self, image, metadata):
+        fmap, only = self.backbone(image), metadata.isnan().any(1).as_subclass(torch.Tensor)
+        if not only.any(): return self.head(fmap, self.mlp(metadata))
+        real, only = (~only).nonzero()[:, 0], only.nonzero()[:, 0]
+        token = self.mlp.token.expand(len(image), -1)
+        # batch norm needs two rows to train: a lone one is a patient without metadata
+        meta = token[real] if self.training and len(real) < 2 else self.mlp(metadata[real])
+        still = self.head.state_dict(), (fmap[only], token[only].detach()) # a state dict is detached
+        out = self.head(fmap[real], meta), torch.func.functional_call(self.head, *still)
+        return torch.cat(out)[torch.cat([real, only]).argsort()]
+
+def build_model(
+    settings:dict,         # of a learner or a card: `kind`, and what it takes of arch, ps, fusion, n_meta, meta_dropout
+    backbone:Backbone,     # None for a model of metadata alone
+    metadata:Transform,    # the fitted `MetadataTransform`; None for one of images alone
+    n_out:int,             # classes
+    bf16:bool=False,       # compute in bfloat16
+) -> Module:
+    "The model that `settings` describe."
+    s = settings
+    if s["kind"] == "image": return ImageModel(backbone, n_out, s["ps"], bf16)
+    if s["kind"] == "metadata": return MetadataModel(MetadataMLP(metadata, n_out, p_missing=s["meta_dropout"]))
+    mlp = MetadataMLP(metadata, s["n_meta"], p_missing=s["meta_dropout"])
+    head = FUSIONS[s["fusion"]](backbone.width, s["n_meta"], n_out, s["ps"])
+    return FusionModel(backbone, mlp, head, bf16)
+
+def parameter_groups(
+    model:nn.Module, # one of the three models
+) -> list[list]:     # early body, late body, everything else; one group where there is no body
+    "fastai's splitter. RuntimeError if a parameter were in no group or in two: it would never train, or train twice."
+    body = split_backbone(model.backbone) if hasattr(model, "backbone") else ()
+    taken = {id(p) for group in body for p in group}
+    groups = [*body, [p for p in model.parameters() if id(p) not in taken]]
+    ids = sorted(id(p) for group in groups for p in group)
+    if ids != sorted(map(id, model.parameters())):
+        raise RuntimeError("The parameter groups are no partition of the model.")
+    return groups

@@ -1,0 +1,116 @@
+"""What is cheaper than synthesis for a minority class: `arms.RIVALS` as DataLoaders, losses and callbacks.
+
+The paper compares its Ensemble with none of them."""
+import torch
+import numpy as np
+import pandas as pd
+from fastai.callback.core import Callback
+from fastai.callback.mixup import CutMix, MixHandler, MixUp
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
+from fastai.torch_core import tensor
+from fastai.vision.augment import aug_transforms
+
+from ..cohort.rows import positive
+
+__all__ = ["LogitAdjusted", "RowCutMix", "RowMixUp", "duplicated", "for_rows", "rival_dls", "rival_learner",
+           "train_prior"]
+
+STRONG = dict(do_flip=False, max_rotate=14., max_zoom=1.2, max_lighting=.2, max_warp=.1, pad_mode="zeros")
+
+class LogitAdjusted(CrossEntropyLossFlat):
+    """Cross entropy of logits shifted by the log prior of the training rows: what is learnt is a classifier for equally
+    common classes (Menon et al. 2021, eq. 10, arXiv:2007.07314). Predictions are of the logits as they are."""
+    def __init__(self,
+        prior:float, # share of positives among the training rows, 0 to 1
+    ):
+        super().__init__()
+        self.shift = tensor([1 - prior, prior]).log()
+    def __call__(self, inp, targ, **kwargs): return super().__call__(inp + self.shift.to(inp.device), targ, **kwargs)
+
+class RowMixUp(MixUp):
+    """fastai's mixup, for a learner with more than one input: image and metadata of a row are mixed with those of one
+    other row, by one weight."""
+    def before_batch(self):
+        lam = self.distrib.sample((len(self.y),)).squeeze(-1).to(self.y.device)
+        self.lam = torch.max(lam, 1 - lam)
+        other = torch.randperm(len(self.y)).to(self.y.device)
+        mix = lambda x: torch.lerp(x[other], x, self.lam.to(x.dtype).view(-1, *[1]*(x.ndim - 1)))
+        self.yb1 = tuple(y[other] for y in self.yb)
+        self.learn.xb = tuple(map(mix, self.xb))
+
+class RowCutMix(CutMix):
+    """fastai's CutMix, for a learner with more than one input: a box of another row's image is pasted in, and metadata
+    and label are mixed with that row's by the box's share of the image."""
+    def _box(self, h, w):
+        "A mask `[h, w]` of a share of the image that is drawn from Beta(alpha, alpha), anywhere, cut at the edges."
+        half = (1 - self.distrib.sample()).sqrt() / 2
+        inside = lambda n: (torch.arange(n) + .5 - n*torch.rand(1)).abs() <= n*half
+        return inside(h)[:, None] & inside(w)
+
+    def before_batch(self):
+        image, *rest = self.xb
+        other = torch.randperm(len(self.y)).to(self.y.device)
+        inside = self._box(*image.shape[-2:]).to(image.device)
+        self.lam = 1 - inside.float().mean()
+        image = torch.where(inside, image[other], image)
+        self.yb1 = tuple(y[other] for y in self.yb)
+        self.learn.xb = image, *(torch.lerp(x[other], x, self.lam.to(x.dtype)) for x in rest)
+
+MIXERS = {MixUp: RowMixUp, CutMix: RowCutMix}
+
+def for_rows(
+    cb:Callback, # any; changed in place, as fastai takes off a fit's callbacks by what they are
+    use:str,     # the inputs: 'both', 'image' or 'metadata'
+) -> Callback:   # `cb`
+    "fastai's MixUp and CutMix, which know one input, as those that know both. ValueError for one that can't be so."
+    if not isinstance(cb, MixHandler): return cb
+    if use == "metadata" and isinstance(cb, CutMix): raise ValueError("CutMix cuts images, and this learner has none.")
+    if use != "both" or type(cb) in MIXERS.values(): return cb
+    if type(cb) not in MIXERS:
+        raise ValueError(f"{type(cb).__name__} mixes one input, and this learner has two; take RowMixUp or RowCutMix.")
+    cb.__class__ = MIXERS[type(cb)]
+    return cb
+
+def duplicated(
+    rows:pd.DataFrame,   # after `split_patients`
+    n:int,               # rows added
+    seed:int=0,          # of those that are taken once more than others
+) -> pd.DataFrame:       # `rows`, then the duplicates
+    "Real positive training rows again, each as often as any other: the control for a training set's mere size."
+    at = np.flatnonzero(positive(rows) & (rows["split"] == "train").to_numpy())
+    if not len(at): raise ValueError("There is no positive training row to duplicate.")
+    rng = np.random.default_rng(seed)
+    again = np.concatenate([rng.permutation(at) for _ in range(-(-n // len(at)))])[:n] if n else at[:0]
+    return pd.concat([rows, rows.iloc[again]], ignore_index=True)
+
+def rival_dls(
+    rival:str=None, # a key of `RIVALS`, or None
+) -> dict:          # keyword arguments of `RadiographDataLoaders.from_df`
+    "What a rival changes in the DataLoaders."
+    if rival == "oversample": return dict(weighted=True)
+    if rival == "augment": return dict(tfms=aug_transforms(**STRONG))
+    return {}
+
+def rival_learner(
+    learn:Learner,  # a learner of `learner`; changed in place
+    rival:str=None, # a key of `RIVALS`, or None
+):
+    "What a rival changes in the learner: its loss, or a callback."
+    rows = learn.dls.train_ds.items
+    prior = positive(rows).mean()
+    if rival == "class-weights":
+        weight = tensor([.5/(1 - prior), .5/prior]).to(learn.dls.device) # mean 1 over the training rows
+        learn.loss_func = CrossEntropyLossFlat(weight=weight)
+    if rival == "focal": learn.loss_func = FocalLossFlat(gamma=2.)
+    if rival == "logit-adjust": learn.loss_func = LogitAdjusted(prior)
+    if rival == "mixup": learn.add_cb(RowMixUp(.4))
+    return learn
+
+def train_prior(
+    rows:pd.DataFrame, # all rows of the arm, duplicated and synthetic ones too
+    rival:str=None,    # a key of `RIVALS`, or None
+) -> float:            # 0 to 1
+    "The share of positives that the training in effect saw: half, where the loss or the batches weigh classes alike."
+    if rival in ("class-weights", "oversample", "logit-adjust"): return .5
+    return float(positive(rows[rows["split"] == "train"]).mean())

@@ -1,0 +1,8 @@
+"""A study's page for a browser, its figures and its checklist. No torch."""
+from .checklist import checklist
+from .figures import plot_calibration, plot_confusion, plot_curves, plot_dose, plot_groups, plot_pr, plot_roc
+from .films import plot_gan, plot_memorised, plot_synthetic
+from .page import report
+
+__all__ = ["checklist", "plot_calibration", "plot_confusion", "plot_curves", "plot_dose", "plot_gan", "plot_groups",
+           "plot_memorised", "plot_pr", "plot_roc", "plot_synthetic", "report"]

@@ -1,0 +1,150 @@
+"""Two arms on the same test rows: differences with their intervals and tests, and a plain verdict.
+
+With seeds, what is compared is the mean over the seeds that both arms have. No torch."""
+import numpy as np
+import pandas as pd
+
+from ..arms import arm_title
+from .areas import delong
+from .differences import differences
+from .formats import with_ends
+from .ledger import ALPHA, PRIMARY
+from .predictions import each_backbone
+
+__all__ = ["FEWEST_PATIENTS", "FEWEST_SEEDS", "compare_arms", "correct", "holm", "verdict"]
+
+FEWEST_PATIENTS, FEWEST_SEEDS = 10, 3 # of either class, and trainings: of fewer, nothing is concluded
+SHOWN = "recall", "specificity", "rocauc", "pr_auc", "brier", "recall_at_90", "gain"
+
+def _compare(a, b, valid_a, valid_b, n, seed):
+    "A line: every difference with its interval, and the two tests."
+    valid = valid_a.label, valid_a.patients, valid_a.prob, valid_b.prob
+    found = differences(a.label, a.patients, a.prob, b.prob, valid, n, seed)
+    area = delong(a.label, a.prob, b.prob, a.patients)
+    found["rocauc"] = dict(value=area["difference"], low=area["low"], high=area["high"])
+    row = {}
+    for k in SHOWN: row |= {k: found[k]["value"], f"{k}_low": found[k]["low"], f"{k}_high": found[k]["high"]}
+    return row | dict(p_delong=area["p"], p_verdict=area["p_verdict"], p_recall=found["recall"]["p"])
+
+def holm(
+    p:np.ndarray,  # p-values of a family, `[n]`; nan: not known
+    family:int=0,  # how many were planned; those that aren't there count as not significant
+) -> np.ndarray:   # corrected (Holm 1979), nan where nan
+    "One error rate for all of a family."
+    from statsmodels.stats.multitest import multipletests
+    p = np.asarray(p, float)
+    if max(len(p), family) < 2: return p
+    all_of_them = np.r_[np.where(np.isnan(p), 1, p), np.ones(max(0, family - len(p)))]
+    return np.where(np.isnan(p), np.nan, multipletests(all_of_them, method="holm")[1][:len(p)] if len(p) else p)
+
+def compare_arms(
+    predictions:pd.DataFrame, # long: `backbone arm seed side image patient_id label probability synthetic`
+    pairs:list,               # (before, after), as `arms.comparisons_of` gives them
+    n:int=2000,               # resamples, for recall at 90% specificity
+    seed:int=0,               # of them
+) -> pd.DataFrame:            # a line a backbone and pair; differences are after minus before
+    """Differences of recall, specificity, areas, Brier score and recall at 90% specificity (each arm's and seed's
+    threshold fixed on its valid rows), and the relative gain of recall, with 95% intervals of patients and, where there
+    are several, of seeds: `areas.delong` for the AUC, else `differences`. `p_recall` tests the mean recall at .5 of the
+    seeds, patients being clusters. No p-value is corrected here: `correct` does."""
+    rows = []
+    for backbone, test, valid in each_backbone(predictions):
+        for before, after in pairs:
+            if not {before, after} <= set(test): continue
+            seeds = [o for o in test[before].seeds if o in test[after].seeds]
+            if not seeds: continue
+            of = lambda side, arm: side[arm]._replace(prob=side[arm].prob[[side[arm].seeds.index(o) for o in seeds]])
+            a, b = (of(test, o) for o in (before, after))
+            ill, well = (len(set(a.patients[o])) for o in (a.label, ~a.label))
+            rests_on = dict(n=len(a.label), positives=int(a.label.sum()), positive_patients=ill, negative_patients=well,
+                            seeds=len(seeds), of_seeds=", ".join(map(str, seeds)))
+            rows.append(dict(backbone=backbone, before=before, after=after) | rests_on
+                        | _compare(a, b, of(valid, before), of(valid, after), n, seed))
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["backbone", "before", "after"])
+
+def _lacking(o):
+    "What would be needed before anything can be said."
+    counts = {"positive test patients": (o.positive_patients, FEWEST_PATIENTS),
+              "negative test patients": (o.negative_patients, FEWEST_PATIENTS), "seeds": (o.seeds, FEWEST_SEEDS)}
+    few = [f"{n} of the {least} {k} that are needed" for k, (n, least) in counts.items() if n < least]
+    return few or ["the difference of the AUC can't be tested"] * (o.p_verdict != o.p_verdict)
+
+def _change(o, name):
+    value, low, high = (getattr(o, f"{name}{end}") for end in ("", "_low", "_high"))
+    if value != value: return "-"
+    return f"{value:+.3f} [-]" if low != low else with_ends(value, low, high, "+")
+
+def _p(value): return "< .001" if value < .001 else f"= {value:.2g}"
+
+def _sentence(o, family, alpha, marks):
+    pair = f"from {arm_title(o.before)} to {arm_title(o.after)}"
+    beside = f"recall at .5 {_change(o, 'recall')} with specificity {_change(o, 'specificity')}"
+    head = f"{o.backbone}{marks}:"
+    if few := _lacking(o):
+        return (f"{head} whether the data support a gain {pair} can't be said: {', '.join(few)}. AUC "
+                f"{_change(o, 'rocauc')}; {beside}.")
+    sure = o.holm_verdict < alpha and o.rocauc
+    what = "do not support a gain" if not sure else "support a gain" if o.rocauc > 0 else "show a loss"
+    over = f"; by Holm over {family} backbones p {_p(o.holm_verdict)}" if family > 1 else ""
+    level = f"{alpha:.1%}".replace(".0%", "%")
+    tested = f"p {_p(o.p_verdict)} (DeLong, with twice the variance over seeds{over}; two-sided at {level})"
+    return f"{head} the data {what} {pair}: AUC {_change(o, 'rocauc')}, {tested}; {beside}, p {_p(o.p_recall)}."
+
+def _marks(o):
+    "What keeps a comparison from being the one that was planned."
+    read = lambda name: str(getattr(o, name, "no"))
+    paper = ["protocol 'paper', which is leaky"] * (read("protocol") == "paper")
+    interim = [f"interim ({read('interim')})"] * (read("interim") != "no")
+    return "".join(f", {what}" for what in [*paper, *interim,
+                                            *[f"exploratory ({read('exploratory')})"] * (read("exploratory") != "no")])
+
+def _no_line(plan, comparisons):
+    "Which verdicts that were planned can't be given, or why none was."
+    if plan is None: return [] if len(comparisons) else ["No verdict: there is no comparison of the primary pair."]
+    if not plan["primary"] and comparisons.empty:
+        lost = ", ".join(o for o in PRIMARY if o not in plan["arms"])
+        return [f"No verdict: no primary comparison was planned ({' to '.join(map(arm_title, PRIMARY))} needs {lost}, "
+                "which isn't among the arms)."]
+    if not plan["primary"]: return []
+    pair = " and ".join(map(arm_title, plan["primary"]))
+    lost = [o for o in plan["backbones"] if o not in set(comparisons["backbone"])]
+    return [f"{o}: no verdict, as {pair} have no finished seed in common." for o in lost]
+
+def correct(
+    comparisons:pd.DataFrame, # of `compare_arms`, with the marks of `plan.mark_plan` where there are any
+    before:str=None,          # the pair that is asked about; None: the one that is marked as primary, else Real-Meta
+    after:str=None,           # to Ensemble
+) -> pd.DataFrame:            # and `family holm_verdict`, nan for other pairs
+    """Holm's correction of the primary pair's `p_verdict` (see `areas.delong`) over the backbones that were planned; no
+    other p-value is corrected."""
+    if comparisons.empty: return comparisons
+    at, as_planned = _primary(comparisons, before, after).to_numpy(), _as_planned(comparisons).to_numpy()
+    p, planned = comparisons["p_verdict"].to_numpy(float), 0
+    if "planned_backbones" in comparisons and at.any(): planned = int(comparisons["planned_backbones"].iloc[0])
+    family, fixed = np.full(len(p), np.nan), np.full(len(p), np.nan)
+    for own in at, at & as_planned: # what was added later costs the planned ones nothing
+        family[own], fixed[own] = max(planned, own.sum()), holm(p[own], planned)
+    return comparisons.assign(family=family, holm_verdict=fixed)
+
+def _primary(table, before, after):
+    if before is None and "primary" in table: return table["primary"] == "yes"
+    return (table["before"] == (before or PRIMARY[0])) & (table["after"] == (after or PRIMARY[1]))
+
+def _as_planned(table):
+    return table["exploratory"] == "no" if "exploratory" in table else pd.Series(True, table.index)
+
+def verdict(
+    comparisons:pd.DataFrame, # of `compare_arms`, or of a study's comparisons.csv
+    before:str=None,          # the comparison that is asked about: from this arm; None: the study's primary one, which
+    after:str=None,           # is Real-Meta to Ensemble where nothing else was planned
+    plan:dict=None,           # the study's plan.json: what it planned and hasn't is said, too
+    alpha:float=None,         # two-sided; None: the plan's, else .05
+) -> str: # a sentence a backbone
+    """Whether the data support a gain: the ranking of patients must improve (AUC, DeLong, Holm's correction over the
+    backbones). Recall at .5 stands beside it with specificity, as both move with the threshold. With fewer than ten
+    test patients of a class or three seeds nothing is said but what would be needed."""
+    at = _primary(comparisons, before, after)
+    table = correct(comparisons, before, after)[at]
+    rate = lambda o: alpha or getattr(o, "alpha", ALPHA)
+    said = [_sentence(o, int(o.family), rate(o), _marks(o)) for o in table.itertuples()]
+    return "\n".join(said + _no_line(plan, table))

@@ -1,0 +1,129 @@
+"""Resamples of patients, and metrics of weighted rows for all of them at once. No torch.
+
+Patients are drawn, not images, with replacement, within two strata (those with a positive image, and the others), so
+that every resample has both classes."""
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from .calibration import calibration_gaps, recalibration
+from .predictions import check_scores
+
+__all__ = ["at_specificity_draws", "resample", "weighted_metrics"]
+
+BLOCK = 2**22 # weights at a time: some 30 MB an array
+
+def resample(
+    patients:Iterable, # whose each row is, `[n]`
+    label:np.ndarray,  # 0/1, `[n]`
+    n:int=2000,        # resamples
+    seed:int=0,        # of them
+    stratified:bool=True, # as many patients of each class in every resample; False: by the draw, as for calibration
+) -> np.ndarray: # float32 `[n, rows]`: how often each row is in each resample
+    "A bootstrap over patients."
+    who, names = pd.factorize(np.asarray(patients))
+    ill = np.bincount(who, np.asarray(label)) > 0 if stratified else np.zeros(len(names), bool)
+    times, rng = np.zeros((n, len(names)), np.float32), np.random.default_rng(seed)
+    for stratum in np.flatnonzero(ill), np.flatnonzero(~ill):
+        k = len(stratum)
+        if k: times[:, stratum] = rng.multinomial(k, np.full(k, 1/k), n)
+    return times[:, who]
+
+def _ranked(label, prob, w):
+    "Area under the ROC curve, ties half, and average precision, `[b]` each."
+    order = np.argsort(-prob, kind="stable")
+    ends = np.r_[np.flatnonzero(np.diff(prob[order])), len(prob) - 1] # of ties
+    hit = label[order]
+    group = np.searchsorted(ends, np.flatnonzero(hit)) # whose ties each positive is among
+    at, first = np.unique(group, return_index=True)
+    sums = np.cumsum(w[:, order], axis=1, dtype=float)
+    above = sums[:, ends[at]]
+    before = np.where(at > 0, sums[:, ends[at - 1]], 0) # for the first group there is none
+    pos = np.add.reduceat(w[:, order[hit]].astype(float), first, axis=1) if len(at) else above
+    tp = pos.cumsum(1)
+    positives = tp[:, -1] if len(at) else 0*sums[:, -1]
+    negatives = sums[:, -1] - positives
+    with np.errstate(all="ignore"):
+        beaten = negatives[:, None] - ((above - tp) + (before - (tp - pos)))/2 # negatives below, and half of the tied
+        return (pos*beaten).sum(1)/(positives*negatives), np.nansum(pos*(tp/above), axis=1)/positives
+
+def _decided(label, called, w):
+    "Metrics of decisions, of every line of weights; nan where nothing is counted."
+    tp, fp, positives, total = (w @ np.stack([label & called, ~label & called, label, np.ones_like(label)], 1)).T
+    fn, tn = positives - tp, total - positives - fp
+    with np.errstate(all="ignore"):
+        recall, specificity = tp/positives, tn/(tn + fp)
+        return dict(accuracy=(tp + tn)/total, precision=tp/(tp + fp), recall=recall, specificity=specificity,
+                    balanced_accuracy=(recall + specificity)/2, f1=2*tp/(2*tp + fp + fn))
+
+def _block(label, prob, w, threshold, ranked):
+    area, average = _ranked(label, prob, w) if ranked else (None, None)
+    w = w.astype(float)
+    found = _decided(label, prob > threshold, w)
+    if ranked: found |= dict(rocauc=area, pr_auc=average)
+    with np.errstate(all="ignore"): return found | dict(brier=w @ (prob - label)**2 / w.sum(1))
+
+def metrics_of(label, prob, weights, threshold=.5, ranked=True):
+    "Metrics but calibration's of one model, checked before; without the two areas where not `ranked`."
+    parts = [_block(label, prob, w, threshold, ranked) for w in np.array_split(weights, 1 + weights.size // BLOCK)]
+    return {k: np.concatenate([o[k] for o in parts]) for k in parts[0]}
+
+def weighted_metrics(
+    label:np.ndarray,   # 0/1, `[n]`
+    prob:np.ndarray,    # probability of the positive class, `[n]`
+    weights=None,       # `[b,n]`; None: one line of ones
+    threshold:float=.5, # above it is called positive
+    calibration:bool=True, # its slope, intercept and error too, which take longest
+) -> dict:              # metric -> `[b]`
+    """The metrics of `scoring.METRICS`, and of calibration (slope, intercept, `calibration_gaps`), of every line of
+    weights; nan where a class has none or nothing is called positive."""
+    label, prob = check_scores(label, prob)
+    if prob.ndim != 1: raise ValueError("prob must be of one seed, [n]: spread takes several.")
+    prob = prob.astype(float)
+    weights = np.ones((1, len(label))) if weights is None else np.asarray(weights)
+    found = metrics_of(label, prob, weights, threshold)
+    if not calibration: return found
+    slope, intercept = recalibration(label, prob, weights)
+    line = dict(calibration_slope=slope, calibration_intercept=intercept)
+    return found | line | calibration_gaps(label, prob, weights)
+
+def _up_to(prob, weights):
+    "A function of levels `[b]`: the share of each line's weight that is no more than its level; nan without weight."
+    order = np.argsort(prob, kind="stable")
+    sums, rising = np.cumsum(weights[:, order], axis=1, dtype=weights.dtype), prob[order]
+    def share(at):
+        below = np.searchsorted(rising, at, side="right") - 1
+        reached = np.where(below >= 0, sums[np.arange(len(at)), below], 0).astype(float)
+        with np.errstate(invalid="ignore"): return reached / sums[:, -1]
+    return share
+
+def _thresholds(negatives, weights, specificities):
+    "`threshold_at` `[b]` of every line of weights, a list over specificities; nan where it has no negative."
+    order = np.argsort(negatives, kind="stable")
+    sums = np.cumsum(weights[:, order], axis=1, dtype=float)
+    for o in specificities:
+        at = (sums < (o*sums[:, -1:] - 1e-9)).sum(1)
+        yield np.where(sums[:, -1] > 0, negatives[order][np.minimum(at, len(negatives) - 1)], np.nan)
+
+def at_specificity_draws(
+    label:np.ndarray,       # of test rows, 0/1, `[n]`
+    prob:np.ndarray,        # of the same, `[seeds, n]`
+    draws:np.ndarray,       # of `resample`, for them, `[b,n]`
+    valid_label:np.ndarray, # of valid rows, `[m]`
+    valid_prob:np.ndarray,  # of the same, `[seeds, m]`
+    valid_draws:np.ndarray, # of `resample` with another seed, for them, `[b,m]`
+    specificity:float=.9,   # wanted on valid; or several
+) -> dict:                  # recall and specificity on test, `[seeds, b]`; a list of such for several
+    """What a threshold that was fixed on valid does on test, with the luck of both: in every draw the threshold is
+    found anew on the valid patients that were drawn. ValueError without a negative valid row."""
+    (label, prob), (valid_label, valid_prob) = check_scores(label, prob), check_scores(valid_label, valid_prob)
+    if valid_label.all(): raise ValueError("There is no negative row to fix a threshold on.")
+    ill, well, calm = draws[:, label], draws[:, ~label], valid_draws[:, ~valid_label]
+    found = []
+    for p, q in zip(np.atleast_2d(prob), np.atleast_2d(valid_prob), strict=True):
+        missed, passed = _up_to(p[label], ill), _up_to(p[~label], well)
+        ends = _thresholds(q[~valid_label], calm, np.atleast_1d(specificity))
+        found.append([[np.where(np.isnan(at), np.nan, o) for o in (1 - missed(at), passed(at))] for at in ends])
+    res = [dict(zip(("recall", "specificity"), o)) for o in np.array(found).transpose(1, 2, 0, 3)]
+    return res if np.ndim(specificity) else res[0]

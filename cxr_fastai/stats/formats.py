@@ -1,0 +1,96 @@
+"""A table as text: plain, markdown, LaTeX, csv. No torch."""
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from ..core.csvs import write_csv
+from ..core.files import atomic
+
+__all__ = ["digits_for", "escape_markdown", "save_table", "to_latex", "to_markdown", "to_text", "with_ends",
+           "without_html"]
+
+def _texts(table, digits):
+    "Heads and columns of words, each one line; what is undefined is '-'."
+    word = lambda o: "-" if o is None or o != o else f"{o:.{digits}f}" if isinstance(o, float) else _line(o)
+    return [_line(c) for c in table], [[word(o) for o in table.iloc[:, i]] for i in range(table.shape[1])]
+
+def digits_for(
+    low:float,    # of an interval; nan: there is none
+    high:float,   # its other end
+    digits:int=3, # after the point, where these tell its ends apart
+) -> int:
+    "As many digits as an interval needs, so as not to be printed as a point."
+    while digits < 9 and round(low, digits) == round(high, digits): digits += 1
+    return digits
+
+def with_ends(
+    value:float, # a figure
+    low:float,   # of its interval
+    high:float,  # its other end
+    sign:str="", # '+': of all three
+) -> str:
+    "A value and its interval, which is never printed as a point."
+    word = f"{{:{sign},.{digits_for(low, high)}f}}".format
+    return f"{word(value)} [{word(low)}, {word(high)}]"
+
+def _line(value):
+    "As one line, without signs that a terminal would obey."
+    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", str(value))
+
+def _aligned(heads, columns, join):
+    "Lines of cells as wide as their column's widest."
+    width = [max(map(len, [c, *cells])) for c, cells in zip(heads, columns)]
+    return [join([f"{o:<{n}}" for o, n in zip(cells, width)]) for cells in [heads, *zip(*columns)]], width
+
+def to_text(
+    table:pd.DataFrame, # any table
+) -> str:
+    "The table as aligned plain text, floats with four decimals."
+    lines, _ = _aligned(*_texts(table, 4), "  ".join)
+    return "\n".join(o.rstrip() for o in lines)
+
+LATEX = str.maketrans({o: f"\\{o}" for o in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
+                      "^": r"\textasciicircum{}", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"})
+
+def to_latex(
+    table:pd.DataFrame, # any table
+) -> str:
+    "The table as a LaTeX tabular with booktabs rules, every special sign escaped."
+    heads, columns = _texts(table, 4)
+    safe = lambda o: "{}" * o.startswith(("[", "*")) + o.translate(LATEX) # which \\ would take for its own
+    line = lambda cells: " & ".join(map(safe, cells)) + r" \\"
+    return "\n".join([rf"\begin{{tabular}}{{{'l' * len(heads)}}}", r"\toprule", line(heads), r"\midrule",
+                      *map(line, zip(*columns)), r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+def save_table(
+    table:pd.DataFrame, # any table
+    stem:str|Path,      # path without a suffix
+):
+    "Write a table four times: .csv, .md, .txt and .tex."
+    stem = str(stem)
+    write_csv(table, f"{stem}.csv")
+    for suffix, form in (".md", to_markdown), (".txt", to_text), (".tex", to_latex):
+        with atomic(stem + suffix) as tmp: tmp.write_text(form(table).rstrip() + "\n", encoding="utf-8")
+
+def escape_markdown(
+    text:object, # anything with a text
+) -> str:
+    "Text for markdown, in a table too: one line, in which no sign makes a cell, html, a link or code."
+    return without_html(re.sub(r"([\\|`~])", r"\\\1", _line(text)).replace("](", "]\\("))
+
+def without_html(
+    text:str, # markdown
+) -> str:
+    "Markdown whose html is text."
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=#|[A-Za-z])", "&amp;", text))
+
+def to_markdown(
+    table:pd.DataFrame, # any table
+) -> str:
+    "The table as aligned markdown text, floats with six decimals; whatever a cell holds, it stays one cell of text."
+    heads, columns = _texts(table, 6)
+    safe = [[*map(escape_markdown, cells)] for cells in [heads, *columns]]
+    line = lambda cells: f"| {' | '.join(cells)} |"
+    lines, width = _aligned(safe[0], safe[1:], line)
+    return "\n".join([lines[0], line(["-" * n for n in width]), *lines[1:]])

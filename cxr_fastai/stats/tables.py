@@ -1,0 +1,194 @@
+"""A study's tables: the paper's Table 1, and every metric of every arm. No torch.
+
+They are made of `predictions`, a line a test or valid row of each cell, and `cells`, a line a cell, as
+`grid.Study.collect` gives them."""
+import numpy as np
+import pandas as pd
+
+from ..arms import arm_title, ARMS
+from .calibration import prior_shift, threshold_at
+from .draws import at_specificity_draws, resample
+from .formats import digits_for
+from .intervals import calibrated, CALIBRATION, measured, summary
+from .predictions import each_backbone
+
+__all__ = ["GAINS", "in_words", "metrics_table", "score_table", "score_tables", "span", "table1"]
+
+GAINS = ("real", "real-meta"), ("real-meta", "real-synth-meta") # of the paper's Table 1: one source more at a time
+PROCEDURE = "recall", "specificity", "rocauc", "pr_auc", "brier", "recall_at_90" # whose second interval is in words
+RESTS_ON = ["n", "positives", "seeds", "epoch", "weights", "protocol", "exploratory"] # what stands beside a result
+
+def _rests_on(table): return [o for o in RESTS_ON if o in table]
+
+def in_words(
+    mean:float,            # of seeds
+    low:float,             # of its interval; nan: there is none
+    high:float,            # the same
+    sd:float=float("nan"), # over seeds
+) -> str:
+    "A value, its 95% interval and its sd over seeds; '-' for what is undefined."
+    if np.isnan(mean): return "-"
+    return f"{mean:.{digits_for(low, high)}f} {span(low, high)}" + ("" if np.isnan(sd) else f" sd {sd:.3f}")
+
+def span(
+    low:float,    # nan: there is none
+    high:float,   # its other end
+    digits:int=3, # after the point; more where its ends would look alike
+) -> str:
+    "An interval in words; '[-]' where there is none."
+    if np.isnan(low): return "[-]"
+    digits = digits_for(low, high, digits)
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+def _paper_counts(own):
+    "By the 'paper' protocol: recall over all positives, synthetic ones too, and how many of them are, of every seed."
+    seeds = own[(own["side"] == "test") & (own["label"] == 1)].groupby("seed")
+    found = dict(recall_with_synthetic=seeds["probability"].apply(lambda o: (o > .5).mean()),
+                 positives_with_synthetic=seeds.size(), positives_synthetic=seeds["synthetic"].sum())
+    return {k: v.to_numpy(float) for k, v in found.items()}
+
+class _Arm:
+    "What an arm's seeds said of the same rows, in resamples that all arms of those rows share; measured once."
+    def __init__(self, test, valid, shifts, draws, counts):
+        self.test, self.who, self.counts = test, pd.factorize(test.patients)[0], counts
+        self.draws, self.free = draws(test, True), draws(test, False)
+        moved = np.stack([prior_shift(p, *o) for p, o in zip(test.prob, shifts)])
+        label, prob = test.label, test.prob
+        self.parts = [(measured(label, prob, self.draws), calibrated(label, prob, self.free), prob > .5, "{}")]
+        self._at_valid(valid, draws(valid, True, 1))
+        again = measured(label, moved, self.draws, ranked=False), calibrated(label, moved, self.free, self.parts[0][1])
+        self.parts.append((*again, moved > .5, "{}_corrected"))
+
+    def _at_valid(self, valid, drawn):
+        "Recall and specificity at the thresholds that have a specificity on valid, which every draw finds anew."
+        label, prob, wanted = self.test.label, self.test.prob, (.9, .95)
+        many = at_specificity_draws(label, prob, self.draws, valid.label, valid.prob, drawn, wanted)
+        for share, o in zip(wanted, many):
+            called = prob > np.array([threshold_at(valid.label, q, share) for q in valid.prob])[:, None]
+            once = dict(recall=called[:, label].mean(1), specificity=1 - called[:, ~label].mean(1))
+            self.parts.append(((once, o), ({}, {}), called, f"{{}}_at_{share*100:.0f}"))
+
+    def table(self, at=slice(None)):
+        "Every metric over the seeds `at`."
+        lines = []
+        for (once, drawn), more, called, name in self.parts:
+            once, drawn = ({k: v[at] for k, v in (a | b).items()} for a, b in ((once, more[0]), (drawn, more[1])))
+            found = summary(once, drawn, self.test.label, self.test.prob[at], called[at], self.who)
+            lines.append(found.rename(index=name.format))
+        counts = {k: v[at] for k, v in self.counts.items()}
+        lines.append(pd.DataFrame([dict(mean=v.mean(), sd=v.std(ddof=1) if len(v) > 1 and "rec" in k else np.nan)
+                                   for k, v in counts.items()], index=list(counts)))
+        return pd.concat([o for o in lines if len(o)])
+
+def _sharing(n, seed):
+    "Resamples by rows: arms of the same rows are drawn alike."
+    known = {}
+    def draws(o, stratified, stream=0):
+        key = tuple(o.patients), o.label.tobytes(), stratified, stream
+        if key not in known:
+            many, stem = n if stratified else min(n, CALIBRATION), [seed, stream] if stream else seed
+            known[key] = resample(o.patients, o.label, many, stem, stratified)
+        return known[key]
+    return draws
+
+def score_tables(
+    predictions:pd.DataFrame, # long: `backbone arm seed side image patient_id label probability synthetic`
+    cells:pd.DataFrame,       # a line a cell: `backbone arm seed weights train_prior prior`
+    epoch_rule:str="last",    # for the record
+    protocol:str="clean",     # for the record, and 'paper' counts synthetic positives too
+    n:int=2000,               # resamples
+    seed:int=0,               # of them
+) -> tuple:                   # `score_table`, and the same of each seed alone with a column `seed`
+    "Both tables from one set of resamples and one measurement of every cell."
+    done, both, draws = cells[cells["train_prior"].notna()], [[], []], _sharing(n, seed)
+    sides = {o: (test, valid) for o, test, valid in each_backbone(predictions)}
+    for (backbone, arm), about in done.groupby(["backbone", "arm"], sort=False):
+        about = about.sort_values("seed")
+        test, valid = (o.get(arm) for o in sides.get(backbone, ({}, {})))
+        if test is None: continue
+        test, valid = (o._replace(seeds=list(about["seed"]), prob=o.prob[[o.seeds.index(s) for s in about["seed"]]])
+                       for o in (test, valid))
+        counts = {}
+        if protocol == "paper":
+            own = predictions[(predictions["backbone"] == backbone) & (predictions["arm"] == arm)]
+            counts = _paper_counts(own[own["seed"].isin(about["seed"])])
+        found = _Arm(test, valid, about[["train_prior", "prior"]].to_numpy(), draws, counts)
+        rests_on = dict(backbone=backbone, arm=arm, n=len(test.label), positives=int(test.label.sum()))
+        also = dict(epoch=epoch_rule, protocol=protocol)
+        weights = ", ".join(dict.fromkeys(about["weights"]))
+        both[0].append(_lines(found.table(), rests_on | dict(seeds=len(about), weights=weights) | also))
+        for i, (s, one) in enumerate(zip(about["seed"], about["weights"])):
+            both[1].append(_lines(found.table([i]), rests_on | dict(seed=s, weights=one) | also))
+    scored, each = (pd.concat(o, ignore_index=True) for o in both)
+    return scored, each.drop(columns=["sd", "proc_low", "proc_high"])
+
+def _lines(table, about):
+    table = table.rename_axis("metric").reset_index()
+    return table.assign(**about)[["backbone", "arm", *table, *(o for o in about if o not in ("backbone", "arm"))]]
+
+def score_table(
+    predictions:pd.DataFrame, # long: `backbone arm seed side image patient_id label probability synthetic`
+    cells:pd.DataFrame,       # a line a cell: `backbone arm seed weights train_prior prior`
+    epoch_rule:str="last",    # for the record
+    protocol:str="clean",     # for the record, and 'paper' counts synthetic positives too
+    n:int=2000,               # resamples
+    seed:int=0,               # of them
+) -> pd.DataFrame:            # a line a backbone, arm and metric: `mean low high sd proc_low proc_high`
+    """Every metric of every arm on the real test rows: mean over seeds; `low high`, the 95% interval of these models
+    (patients); sd over seeds; `proc_low proc_high`, that of the procedure (patients and seeds; nan for one seed).
+    `_at_90` and `_at_95` at the threshold fixed on valid for that specificity, which the interval takes for drawn, too;
+    `_corrected` after the prior shift to the real training rows' share of positives; AUCs don't change by it."""
+    return score_tables(predictions, cells, epoch_rule, protocol, n, seed)[0]
+
+def metrics_table(
+    table:pd.DataFrame, # of `score_table`
+) -> pd.DataFrame:      # a line a backbone and arm, a column a metric
+    """The same in words: mean [95% interval of these models, by patients] sd over seeds; and of some, a column
+    `... procedure` with the interval of the procedure, patients and seeds ('[-]' for one seed)."""
+    words = [in_words(*o) for o in table[["mean", "low", "high", "sd"]].itertuples(index=False)]
+    proc = table[table["metric"].isin(PROCEDURE)]
+    said = proc["metric"] + " procedure", [span(*o) for o in proc[["proc_low", "proc_high"]].itertuples(index=False)]
+    table = pd.concat([table.assign(words=words), proc.assign(metric=said[0], words=said[1])])
+    wide = table.assign(arm=table["arm"].map(arm_title)).pivot_table(
+        index=["backbone", "arm"], columns="metric", values="words", aggfunc="first", sort=False)
+    by_arm = table.assign(arm=table["arm"].map(arm_title)).groupby(["backbone", "arm"], sort=False)
+    rest = by_arm[_rests_on(table)].first()
+    return wide.join(rest).reset_index().fillna("-")
+
+def table1(
+    table:pd.DataFrame,       # of `score_table`
+    comparisons:pd.DataFrame, # of `compare.compare_arms`, for the gains
+) -> pd.DataFrame:            # a line a backbone
+    """The paper's Table 1: recall at .5 by its arms, mean over seeds with the interval of these models (patients), and
+    beside it that of the procedure (patients and seeds; '[-]' for one seed); the relative gains, with what they rest
+    on. A gain from a recall of 0 is undefined."""
+    recall, lines = table[(table["metric"] == "recall") & table["arm"].isin(ARMS)], []
+    for backbone, own in recall.groupby("backbone", sort=False):
+        line = {"Model": backbone}
+        for o in own.to_dict("records"):
+            line[arm_title(o["arm"])] = _recall(o)
+            line[f"{arm_title(o['arm'])} procedure"] = span(o["proc_low"], o["proc_high"], 2)
+        for o in comparisons[comparisons["backbone"] == backbone].itertuples():
+            if (o.before, o.after) not in GAINS: continue
+            theirs = own.loc[own["arm"].isin([o.before, o.after]), "seeds"]
+            same = (theirs == o.seeds).all() # a gain is over the seeds of its recalls, or there is none
+            gain = _gain(o.gain, o.gain_low, o.gain_high) if same else "-"
+            line[f"Gain {arm_title(o.before)} to {arm_title(o.after)}"] = gain
+        several = {k: ", ".join(map(str, dict.fromkeys(own[k]))) for k in _rests_on(own)}
+        used = [o for o in dict.fromkeys(own["weights"][own["arm"] != "meta"])]
+        lines.append(line | several | dict(weights=", ".join(used) or "none"))
+    return pd.DataFrame(lines)
+
+def _recall(o):
+    "As the paper prints it, with an interval, and the sd over seeds where there are several."
+    sd = "" if np.isnan(o["sd"]) else f" sd {o['sd']:.2f}"
+    if np.isnan(o["mean"]): return "-"
+    return f"{o['mean']:.4f} {span(o['low'], o['high'], 2)}{sd}"
+
+FAR = 10 # times: a gain beyond it says no more
+
+def _gain(value, low, high):
+    text = f"{value:+.1%}" if np.isfinite(value) else "undefined"
+    if np.isnan(low): return f"{text} [-]"
+    high = f"{high:+.0%}" if high < FAR else f">+{FAR:.0%}" # from a recall that may be near 0
+    return f"{text} [{low:+.0%}, {high}]".replace("nan%", "-")

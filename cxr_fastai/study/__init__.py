@@ -1,0 +1,6 @@
+"""Backbones x arms x seeds as resumable cells, and from a folder of films to tables."""
+from .cell import Cell, CellError, read_cell, run_cell
+from .grid import Study
+from .run import print_study, run_study, save_study
+
+__all__ = ["Cell", "CellError", "print_study", "read_cell", "run_cell", "run_study", "save_study", "Study"]

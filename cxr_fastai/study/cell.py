@@ -1,0 +1,172 @@
+"""One cell of a study: a backbone, an arm and a seed in a folder that is named by all that determines it.
+
+`scores.json` is written last, with checksums of the files beside it: a folder without one is begun anew, one whose
+files have other checksums is refused, and one whose lock is held is left to its process."""
+import contextlib, hashlib, os, shutil, time, traceback
+from pathlib import Path
+
+import torch
+import pandas as pd
+from fastai.callback.tracker import SaveModelCallback
+from fastai.torch_core import num_distrib
+from filelock import FileLock, Timeout
+
+from ..arms import parse_arm
+from ..cohort.folder import data_digest
+from ..cohort.sampling import split_paper
+from ..cohort.synthetic import add_synthetic
+from ..core.csvs import read_csv, write_csv
+from ..core.files import one_line, read_json, write_json
+from ..data.loaders import RadiographDataLoaders
+from ..fit.callbacks import HistoryWriter
+from ..fit.distributed import agreed, alone, is_first, together
+from ..fit.tracking import tracked
+from ..gan.pipeline import synthetic_minority
+from ..models.learner import fusion_learner, image_learner, metadata_learner
+from ..models.predictions import predict_rows
+from ..models.rivals import duplicated, rival_dls, rival_learner, train_prior
+from ..stats.scoring import scores
+from ..trained.bundle import save_bundle
+
+__all__ = ["Cell", "CellError", "arm_rows", "logged", "read_cell", "run_cell"]
+
+LEARNERS = {"image": image_learner, "metadata": metadata_learner, "both": fusion_learner}
+RESULTS = "predictions.csv", "history.csv"
+
+class CellError(RuntimeError):
+    "A cell can't be run or read: one sentence says which, and what to do."
+
+class Cell:
+    "What one folder of a study is of. `rows` are the real ones; `settings` are all that determines the result."
+    def __init__(self,
+        folder:str|Path,   # its own
+        rows:pd.DataFrame, # real ones, split
+        settings:dict,     # all that determines the result
+        gan:dict=None,     # the CycleGAN's settings, where the arm has synthetic rows
+        loud:bool=False,   # print to the terminal, not to log.txt
+        track:str="",      # trackers, as in `tracked`; no part of what determines it
+        name:str="",       # its arm in full, as its study has it; what determines it stands in `settings`
+    ):
+        self.folder, self.rows, self.settings, self.gan = Path(folder), rows, settings, gan
+        self.loud, self.track, self.name = loud, track, name or settings["arm"]
+    def __repr__(self): return self.folder.name
+    @property
+    def arm(self): return parse_arm(self.name)
+    @property
+    def about(self):
+        "Which cell it is, for its bundle: a study's cells.csv has a line of the same folder."
+        s = self.settings
+        return dict(folder=self.folder.name, backbone=s.get("arch"), arm=self.name, seed=s["seed"],
+                    protocol=s["protocol"])
+
+def arm_rows(
+    cell:Cell,     # whose arm
+) -> pd.DataFrame: # real rows, and what the arm adds to them
+    "The table an arm is trained on. By the 'paper' protocol, what is synthetic is then split among all sides."
+    s, rows = cell.settings, cell.rows
+    if cell.arm.synth:
+        synth = synthetic_minority(rows, seed=s["seed"], n=s["n"], metadata=s["policy"], **cell.gan)
+        rows = add_synthetic(rows, synth)
+    if s["protocol"] == "paper": rows = split_paper(rows, s["split_seed"])
+    if cell.arm.rival == "duplicate": rows = duplicated(rows, s["n"], s["seed"])
+    return rows
+
+def _learner(cell, rows):
+    s, use = cell.settings, cell.arm.use
+    dls = RadiographDataLoaders.from_df(rows, cell.folder, size=s.get("size", 32), bs=s["bs"], seed=s["seed"], use=use,
+                                        protocol=s["protocol"], **s["columns"], **rival_dls(cell.arm.rival))
+    kwargs = {o: s[o] for o in ("arch", "weights", "precision", "fusion") if o in s}
+    learn = LEARNERS[use](dls, seed=s["seed"], cbs=HistoryWriter(cell.folder/"history.csv"), **kwargs)
+    if s["epoch_rule"] == "best": learn.add_cb(SaveModelCallback("rocauc", fname="best"))
+    return rival_learner(learn, cell.arm.rival)
+
+def _sha(file): return hashlib.sha256(file.read_bytes()).hexdigest()
+
+def _train(cell):
+    "Train, predict and write; gives what `scores.json` holds."
+    start, s, folder = time.time(), cell.settings, cell.folder
+    rows = agreed(lambda: arm_rows(cell))
+    before = data_digest(rows, s.get("size"))
+    learn = _learner(cell, rows)
+    begin = time.time()
+    with together(learn), tracked(cell.track if is_first() else "", folder, folder.name, s) as trackers:
+        with learn.added_cbs(trackers): learn.fine_tune(s["epochs"], s["lr"])
+    training = time.time() - begin
+    if not is_first(): return
+    with alone(): table = predict_rows(learn, rows)
+    write_csv(table, folder/"predictions.csv", float_format="%.9g")
+    shutil.rmtree(folder/learn.model_dir, ignore_errors=True)
+    if data_digest(rows, s.get("size")) != before: raise CellError("its radiographs changed while it was trained")
+    real = table[(table["side"] == "test") & ~table["synthetic"]]
+    found = scores(real["label"], real["probability"], real["patient_id"])
+    told = {k: v for k, v in s.items() if k != "weights"} # may be a path of this machine; the card says which they were
+    save_bundle(learn, folder/"bundle", summary=dict(cell=cell.about, settings=told, test=found))
+    train = cell.rows if s["protocol"] == "clean" else split_paper(cell.rows, s["split_seed"])
+    return found | dict(
+        weights=learn.weights, prior=train_prior(train), train_prior=train_prior(rows, cell.arm.rival),
+        seconds=round(time.time() - start, 2), training=round(training, 2), threads=torch.get_num_threads(),
+        processes=max(1, num_distrib()), files={o: _sha(folder/o) for o in RESULTS})
+
+def logged(
+    file:str|Path, # what is printed within goes to its end; None: to where it would go
+):
+    "Context for a job of a grid, which would drown its progress."
+    stack = contextlib.ExitStack()
+    if file is None: return stack
+    log = stack.enter_context(open(file if is_first() else os.devnull, "a", encoding="utf-8"))
+    for o in contextlib.redirect_stdout, contextlib.redirect_stderr: stack.enter_context(o(log))
+    return stack
+
+def _clear(folder):
+    for o in folder.iterdir():
+        if o.is_dir(): shutil.rmtree(o)
+        elif o.name != ".lock": o.unlink()
+
+def _attempt(cell):
+    "Run the cell, whose lock is held; an error is its outcome and never its study's end."
+    try:
+        if is_first():
+            _clear(cell.folder)
+            write_json(cell.folder/"settings.json", cell.settings)
+        with logged(None if cell.loud else cell.folder/"log.txt"): result = _train(cell)
+        if is_first(): write_json(cell.folder/"scores.json", result)
+        return dict(status="done")
+    except Exception as e:
+        with contextlib.suppress(OSError):
+            (cell.folder/"error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        return dict(status="failed", error=f"{cell}: {one_line(e)}")
+
+def run_cell(
+    cell:Cell, # one of `Study.cells`
+) -> dict: # status: 'done' (now or before), 'busy' (another process has it) or 'failed', with `error`, one sentence
+    "Run one cell, unless it is done or another process runs it."
+    def begin():
+        "The lock, and whether there is something to do."
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cell.folder/".lock")
+        try: lock.acquire(timeout=0)
+        except Timeout: return "busy"
+        held.append(lock)
+        return "done" if (cell.folder/"scores.json").exists() else "begin"
+    held = []
+    try:
+        status = agreed(begin)
+        if status == "begin": return _attempt(cell)
+        return dict(status=status)
+    except OSError as e: return dict(status="failed", error=f"{cell}: {e}")
+    finally:
+        for lock in held: lock.release()
+
+def read_cell(
+    cell:Cell, # one of `Study.cells`
+) -> tuple: # its scores, and its predictions
+    "What a finished cell left. CellError where its files aren't those that were written."
+    def damaged(why):
+        return CellError(f"{cell.folder} is damaged ({why}): delete it, and the same command runs it again.")
+    try: result = read_json(cell.folder/"scores.json")
+    except (OSError, ValueError): raise damaged("scores.json can't be read") from None
+    for name in RESULTS:
+        file = cell.folder/name
+        if not file.exists(): raise damaged(f"{name} is missing")
+        if _sha(file) != result.get("files", {}).get(name): raise damaged(f"{name} isn't what was written")
+    return result, read_csv(cell.folder/"predictions.csv", ["image", "patient_id"])

@@ -1,0 +1,214 @@
+"""A trained classifier as safetensors and json: to share, and to load without running anything that is in the file.
+
+A bundle is a folder of `bundle.json` (the card) and `model.safetensors`, or one .safetensors file with the card in its
+header. What is built is always this package's own code, named by the card and checked word by word before."""
+import json, math, warnings
+from pathlib import Path
+
+import torch
+from fastcore.basics import ifnone
+from fastcore.foundation import L
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from ..cohort.phantom import is_drawn
+from ..cohort.rows import positive
+from ..cohort.seen import Seen
+from ..core.files import atomic, one_line, write_json
+from ..data.batches import RadiographTransform
+from ..data.loaders import radiograph_block
+from ..data.metadata import MetadataTransform
+from ..data.show import TensorRadiograph
+from ..models.backbone import create_backbone
+from ..models.fusion import build_model
+from ..models.learner import fusion_learner, image_learner, metadata_learner, RadiographLearner
+from ..settings import versions
+from .card import BundleError, check_card, FORMAT, MAX_CARD, parse_json, USES
+from .lookalike import typical_ranges
+from .tensors import (check_types, check_values, file_header, file_types, mend_variances, read_weights,
+    sha256_of as _sha256)
+
+__all__ = ["bundle_card", "load_bundle", "read_card", "save_bundle"]
+
+FACTORIES = dict(image=image_learner, metadata=metadata_learner, fusion=fusion_learner)
+FILMS = 2000                # training films at most that `typical_ranges` are measured on
+COMPUTING = "torch", "timm" # whose other versions may give other bits
+MAX_WEIGHTS = 500_000_000 # numbers; VGG16 has 138 million
+
+def _places(path):
+    "The file of weights, and that of the card: the same where the bundle is one file."
+    path = Path(path)
+    if path.suffix == ".safetensors": return path, path
+    return path/"model.safetensors", path/"bundle.json"
+
+def read_card(
+    path:str|Path, # a bundle's folder or file
+) -> dict:
+    "A bundle's card, checked. BundleError where it isn't one; FileNotFoundError."
+    weights, file = _places(path)
+    for o in {weights, file}:
+        if not o.is_file(): raise FileNotFoundError(f"{o} does not exist: {path} is no bundle.")
+    if file == weights:
+        text = file_header(file).get("cxr_fastai")
+        if not isinstance(text, str): raise BundleError(f"{file}: its header holds no card.")
+    else: text = file.read_bytes() if file.stat().st_size <= MAX_CARD else ""
+    if len(text) > MAX_CARD or not text: raise BundleError(f"{file}: a card has at most {MAX_CARD:,} bytes, and some.")
+    card = parse_json(text, file)
+    check_card(card, file)
+    return card
+
+def _check_tfms(dls):
+    "A bundle carries no code, so that batch transforms which change what is predicted can't come along."
+    if not (tfm := dls.transform(RadiographTransform)): return
+    gray = torch.arange(2 * tfm.size**2, device=dls.device).remainder(256).byte().reshape(2, 1, tfm.size, tfm.size)
+    dls.valid.before_iter() # which tells the transforms that this is no training
+    seen = dls.valid.after_batch((TensorRadiograph(gray),))[0]
+    if seen.shape == gray.shape and torch.allclose(seen.as_subclass(torch.Tensor), gray / 255, atol=1e-4): return
+    raise BundleError("These DataLoaders' tfms change the images of a prediction, too: a bundle can't carry them.")
+
+def _check_loss(loss):
+    logits = torch.tensor([[0., 1], [2, 0]])
+    if not torch.allclose(loss.activation(logits), logits.softmax(1)):
+        raise BundleError("This learner's loss_func makes other probabilities than softmax: a bundle can't carry it.")
+
+def _training(dls, recorder):
+    "What it was trained on, in numbers; nothing of any one patient."
+    rows = dls.train_ds.items
+    res = dict(rows=len(rows), patients=rows["patient_id"].nunique(), positives=int(positive(rows).sum()),
+               valid_rows=len(dls.valid_ds.items), drawn=int(is_drawn(rows)),
+               leaky=int(dls.train_ds.protocol == "paper")) # whole numbers, as a card's table of training has
+    if "synthetic" in rows: res["synthetic"] = int(rows["synthetic"].eq(True).sum())
+    if values := getattr(recorder, "values", None): # none before a fit
+        res["last_epoch"] = dict(zip(recorder.metric_names[1:-1], values[-1]))
+    return res
+
+def _typical(dls):
+    "What the real training films look like; {} for a learner of metadata alone."
+    tfm, rows = dls.transform(RadiographTransform), dls.train_ds.items
+    if not tfm: return {}
+    if "synthetic" in rows: rows = rows[~rows["synthetic"].eq(True)]
+    rows = rows.sample(min(FILMS, len(rows)), random_state=0)
+    return typical_ranges(tfm(rows)[:, 0].numpy())
+
+def _plain(o):
+    "json's own types; a number that isn't one is left out, as None."
+    if isinstance(o, dict): return {str(k): _plain(v) for k, v in o.items()}
+    if isinstance(o, (list, tuple, L)): return [_plain(v) for v in o]
+    if hasattr(o, "item"): o = o.item()
+    if isinstance(o, float) and not math.isfinite(o): return None
+    return o if o is None or isinstance(o, (str, int, float, bool)) else str(o)
+
+def _card(learn, threshold, summary, licence, seen):
+    "All that `load_bundle` needs, and what a reader wants to know. A loaded learner passes on what it was told."
+    if not hasattr(learn, "settings"): raise BundleError("This learner wasn't made by image_, metadata_ or "
+                                                         "fusion_learner of this version; it can't be bundled.")
+    dls, known = learn.dls, getattr(learn, "card", {})
+    _check_tfms(dls)
+    _check_loss(learn.loss_func)
+    radiograph, metadata = dls.transform(RadiographTransform), dls.transform(MetadataTransform)
+    res = learn.settings | dict(format=FORMAT, classes=list(dls.vocab), weights=learn.weights, versions=versions(),
+        precision="bf16" if learn.model.bf16 else "fp32", licence=licence, summary=summary or known.get("summary", {}),
+        size=radiograph.size if radiograph else 1, bs=dls.valid.bs, # another batch size gives other last bits
+        threshold=ifnone(threshold, learn.threshold))
+    if radiograph: res["white"] = radiograph.white
+    if seen: res["seen"] = learn.seen.card()
+    if res["kind"] != "image":
+        res["metadata"] = {o: getattr(metadata, o) for o in ("cat_names", "cont_names", "stats")}
+    if known: return res | {o: known[o] for o in ("training", "typical", "versions")}
+    return res | dict(training=_training(dls, learn.recorder), typical=_typical(dls))
+
+NOT_STATED = "not stated: ask whoever trained it"
+
+def bundle_card(
+    learn:RadiographLearner, # a classifier
+    threshold:float=None,    # above it is positive
+    summary:dict=None,       # of its making
+    licence:str=NOT_STATED,  # of weights and data
+    seen:bool=True,          # with salted hashes of the training patients and films
+) -> tuple[dict, dict]:      # the card, with its checksum, and the weights
+    "What a bundle of `learn` holds."
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in learn.model.state_dict().items()}
+    try: check_values(mend_variances(state), state, "The model")
+    except BundleError as e: raise BundleError(f"{str(e)[:-1]}; nothing was saved.") from None
+    card = _plain(_card(learn, threshold, summary, licence, seen))
+    return card | dict(sha256=_sha256(card, state)), state
+
+def save_bundle(
+    learn:RadiographLearner, # a classifier of `image_learner`, `metadata_learner` or `fusion_learner`
+    path:str|Path,           # a folder, or a file that ends in .safetensors
+    threshold:float=None,    # a probability above it is positive; None: `learn.threshold`, .5 or that of its bundle
+    summary:dict=None,       # what to tell of its making: scores, settings
+    licence:str=NOT_STATED,  # of weights and training data
+    seen:bool=True,          # with salted hashes of the training patients and films, so that none is ever a test row
+) -> Path:                   # `path`
+    """Write all that a prediction needs, and no row, name or id: weights; architecture; words and ranges of the
+    metadata; normalisation (among the weights); threshold; classes; versions; what it was trained on, in numbers; what
+    training films have in common, in patterns of 16 x 16; what was seen, as salted hashes. BundleError for weights that
+    aren't finite, tfms that change what is predicted, or a learner made otherwise."""
+    card, state = bundle_card(learn, threshold, summary, licence, seen)
+    weights, file = _places(path)
+    check_card(card, file)
+    meta = dict(cxr_fastai=json.dumps(card)) if file == weights else None
+    with atomic(weights) as tmp:
+        try: save_file(state, tmp, meta)
+        except SafetensorError as e: raise OSError(str(e)) from None # `atomic` says of which file
+    if file != weights: write_json(file, card)
+    return Path(path)
+
+def _warn_of_versions(card, path):
+    "Other versions predict the same up to the last bits, or so they should."
+    now = versions(COMPUTING)
+    other = [f"{o} {card['versions'].get(o)}, here {now[o]}" for o in COMPUTING if card["versions"].get(o) != now[o]]
+    if other: warnings.warn(f"{path} was made by {'; '.join(other)}: its predictions may differ in the last digits.")
+
+def _empty_dls(card, device):
+    "DataLoaders without a row that encode as the training rows did."
+    names = {o: card["metadata"][o] for o in ("cat_names", "cont_names")} if "metadata" in card else {}
+    block = radiograph_block(size=card["size"], use=USES[card["kind"]], cache=False, **names)
+    stats = card.get("metadata", {}).get("stats", {})
+    stats = {k: tuple(v) if k in names["cont_names"] else v for k, v in stats.items()}
+    return block.empty(card["classes"], stats, card["bs"], device, card.get("white"))
+
+def _named(card): return card.get("arch", "the MLP")
+
+def _skeleton(card, dls, file):
+    "The model that a card names, on the meta device: names, shapes and types, and not a byte of weights."
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            backbone = create_backbone(card["arch"], "none", card["size"]) if "arch" in card else None
+            model = build_model(card, backbone, dls.transform(MetadataTransform), len(card["classes"]))
+    except Exception as e: # whatever an architecture says of a size that it can't have
+        raise BundleError(f"{file}: {_named(card)} can't be built at {card['size']} pixels: {one_line(e)}") from None
+    n = sum(o.numel() for o in model.parameters())
+    if n > MAX_WEIGHTS: raise BundleError(f"{file}: {_named(card)} has {n:,} weights, more than {MAX_WEIGHTS:,}.")
+    return model
+
+def load_bundle(
+    path:str|Path,      # a bundle's folder or file
+    device:str=None,    # 'cpu', 'cuda'; fastai's default where not given
+    precision:str=None, # 'bf16' or 'fp32'; as it was trained where not given, which gives the same bits
+) -> RadiographLearner: # for prediction, with `card`; it has no training rows
+    """Build what the card names and fill it with the weights. Nothing in the file is run. BundleError, which names the
+    file and what doesn't fit: a card of another form or format, weights that are other than its checksum says, that
+    don't fit the architecture, or aren't finite."""
+    card, (file, _) = read_card(path), _places(path)
+    dls = _empty_dls(card, device)
+    skeleton = _skeleton(card, dls, file)
+    check_types(file_types(file), skeleton.state_dict(), file, _named(card))
+    state = read_weights(file)
+    if _sha256(card, state) != card["sha256"]:
+        raise BundleError(f"{path}: card and weights aren't those that were saved together; get the bundle again.")
+    _warn_of_versions(card, path)
+    kwargs = {o: card[o] for o in ("arch", "ps", "fusion", "n_meta", "meta_dropout") if o in card}
+    if "arch" in card: # and nothing is run to measure it, which takes the memory of an image's whole graph
+        backbone = create_backbone(card["arch"], "none", card["size"], skeleton.backbone)
+        kwargs |= dict(arch=backbone, precision=precision or card["precision"])
+    learn = FACTORIES[card["kind"]](dls, **kwargs)
+    check_values(state, learn.model.state_dict(), file)
+    learn.model.load_state_dict(state)
+    if "arch" in card: learn.model.backbone.weights = card["weights"]
+    learn.settings |= {o: card[o] for o in ("arch",) if o in card}
+    learn.card, learn.threshold = card, card["threshold"]
+    learn.seen = dls.seen = Seen.from_card(card.get("seen"))
+    return learn

@@ -1,0 +1,141 @@
+"""What a bundle's card must say, word by word: a file from a stranger is checked by this before anything is built."""
+import json, math
+from numbers import Real
+from pathlib import Path
+
+import timm
+
+from .. import __version__
+from ..arms import FUSION_NAMES, parse_arm
+from ..cohort.seen import seen_fits
+from ..core.files import few
+from .lookalike import SIDE
+
+__all__ = ["FORMAT", "MAX_CARD", "MAX_HEADER", "USES", "BundleError", "check_card", "parse_json"]
+
+FORMAT = 1
+USES = dict(image="image", metadata="metadata", fusion="both") # kind of learner -> inputs of its DataLoaders
+MAX_CARD, MAX_HEADER = 3_000_000, 4_000_000 # bytes; ResNet152's header has 0.1 million
+MAX_SIZE, MAX_BS, MAX_WIDTH = 2048, 65_536, 4096 # pixels a side, rows a batch, units of the MLP's output
+MAX_BATCH = 2**31            # pixels of all images of a batch
+MAX_WORDS, MAX_DEPTH = 4096, 20 # of a metadata column; tables within tables
+
+class BundleError(ValueError): "A bundle that can't be used: one sentence names the file and what doesn't fit."
+
+def parse_json(
+    text:str|bytes, # str or bytes
+    file:str|Path,  # it was read from, for the error
+):
+    "json as Python has it. BundleError for anything else; NaN and Infinity aren't json."
+    def refuse(o): raise ValueError(f"it holds {o}")
+    def table(pairs):
+        res = dict(pairs)
+        if len(res) < len(pairs): refuse("a name twice") # of which another reader may take the other
+        return res
+    try: return json.loads(text, parse_constant=refuse, object_pairs_hook=table)
+    except (ValueError, RecursionError) as e: raise BundleError(f"{file}: its json can't be read ({e}).") from None
+
+def _utf8(o):
+    try: return o.isascii() or bool(o.encode())
+    except UnicodeEncodeError: return False # half of a surrogate pair can't be written
+
+def _plain(o, depth=MAX_DEPTH):
+    "Whether all that is in it can be written again, by any program: no number without end, no nest without bottom."
+    if not depth: return False
+    if isinstance(o, dict): return all(_utf8(k) and _plain(v, depth - 1) for k, v in o.items())
+    if isinstance(o, list): return all(_plain(v, depth - 1) for v in o)
+    if isinstance(o, str): return _utf8(o)
+    if isinstance(o, float): return math.isfinite(o)
+    return o is None or abs(o) < 2**63
+
+def _text(o): return isinstance(o, str) and len(o) < 10_000
+def _texts(o): return isinstance(o, list) and all(map(_text, o))
+def _number(o, low, high): return isinstance(o, Real) and not isinstance(o, bool) and low <= o <= high
+def _whole(o, low, high): return _number(o, low, high) and isinstance(o, int)
+def _table(o): return isinstance(o, dict)
+def _said(o): return o is None or isinstance(o, Real) or _text(o) # what is only printed
+def _figures(o): return _table(o) and all(v is None or isinstance(v, Real) for v in o.values())
+
+READ = "epochs", "lr", "seed", "protocol", "epoch_rule" # of a summary's settings, beside the arm
+
+COMMON = dict(
+    format=(lambda o: o == FORMAT, f"{FORMAT}; this is cxr_fastai {__version__}"),
+    kind=(lambda o: isinstance(o, str) and o in USES, "image, metadata or fusion"),
+    classes=(lambda o: _texts(o) and len(o) == 2 and o[0] != o[1], "two words, the negative class first"),
+    threshold=(lambda o: _number(o, 0, 1), "a number from 0 to 1"),
+    precision=(lambda o: o in ("bf16", "fp32"), "bf16 or fp32"),
+    weights=(_text, "words"), licence=(_text, "words"), sha256=(_text, "words"),
+    versions=(lambda o: _table(o) and all(map(_text, o.values())), "a table of words"),
+    training=(lambda o: _table(o) and _training_fits(o), "a table of whole numbers and of the last epoch's figures"),
+    summary=(lambda o: _table(o) and _summary_fits(o), "a table whose settings and test are those of a study"),
+    typical=(lambda o: _table(o) and (not o or _ranges_fit(o)), "what typical_ranges gives"),
+    seen=(seen_fits, "what Seen.card gives"),
+    bs=(lambda o: _whole(o, 1, MAX_BS), f"1 to {MAX_BS}"),
+    size=(lambda o: _whole(o, 1, MAX_SIZE), f"1 to {MAX_SIZE} pixels"))
+IMAGE = dict(
+    arch=(lambda o: _text(o) and ":" not in o and timm.is_model(o), "the name of a model that this timm has"),
+    ps=(lambda o: _number(o, 0, 1), "a number from 0 to 1"),
+    white=(lambda o: o is None or _whole(o, 8, 16), "8 to 16 bits, or nothing"))
+FUSION = dict(
+    fusion=(lambda o: isinstance(o, str) and o in FUSION_NAMES, ", ".join(FUSION_NAMES)),
+    n_meta=(lambda o: _whole(o, 1, MAX_WIDTH), f"1 to {MAX_WIDTH}"))
+METADATA = dict(
+    metadata=(lambda o: _table(o) and _columns_fit(o), "cat_names and cont_names with the words or range of each"),
+    meta_dropout=(lambda o: _number(o, 0, 1), "a number from 0 to 1"))
+LATER = "seen", "white" # which bundles of 0.2 don't say
+FIELDS = dict(image=COMMON | IMAGE, metadata=COMMON | METADATA, fusion=COMMON | IMAGE | FUSION | METADATA)
+
+def _training_fits(o):
+    return _figures(o.get("last_epoch", {})) and all(_whole(v, 0, 2**63) for k, v in o.items() if k != "last_epoch")
+
+def _arm_fits(o):
+    try: return _text(o) and bool(parse_arm(o))
+    except ValueError: return False
+
+def _summary_fits(o):
+    "As far as `model_card` reads it; whoever saves may tell more."
+    s, test, cell = (o.get(k, {}) for k in ("settings", "test", "cell"))
+    if not (_table(cell) and all(map(_said, cell.values()))): return False
+    if "arm" in cell and not _arm_fits(cell["arm"]): return False
+    ends = [test.get(k) is None for k in ("recall_low", "recall_high")] if _table(test) else []
+    if not (_table(s) and _figures(test) and ends[0] == ends[1]): return False
+    if "arm" in s and not _arm_fits(s["arm"]): return False
+    return all(_said(s.get(k)) for k in READ)
+
+def _ranges_fit(o):
+    "Of `typical.typical_ranges`."
+    row = lambda x: isinstance(x, list) and len(x) == SIDE**2 and all(_number(v, -1, 1) for v in x)
+    return (set(o) == {"films", "mean", "patterns", "far", "flat"} and row(o["mean"]) and _number(o["far"], 0, 10) and
+            _whole(o["films"], 1, 2**63) and _number(o["flat"], 0, 255) and isinstance(o["patterns"], list) and
+            0 < len(o["patterns"]) < 100 and
+            all(map(row, o["patterns"])))
+
+def _columns_fit(o):
+    if not (_texts(o.get("cat_names")) and _texts(o.get("cont_names")) and _table(o.get("stats"))): return False
+    names, stats = o["cat_names"] + o["cont_names"], o["stats"]
+    if not names or len(set(names)) < len(names) or set(names) != set(stats): return False
+    span = lambda s: isinstance(s, list) and len(s) == 2 and all(_number(x, -1e300, 1e300) for x in s) and s[0] <= s[1]
+    words = lambda s: _texts(s) and 0 < len(set(s)) == len(s) <= MAX_WORDS
+    return all(words(stats[c]) for c in o["cat_names"]) and all(span(stats[c]) for c in o["cont_names"])
+
+def check_card(
+    card:dict,     # what json gave
+    file:str|Path, # it was read from, for the error
+):
+    "BundleError for a card that lacks a field, has one too many, or one whose value isn't what it must be."
+    if not _table(card): raise BundleError(f"{file}: the card is no table of names and values.")
+    if not COMMON["kind"][0](kind := card.get("kind")):
+        raise BundleError(f"{file}: kind is {_short(kind)} and should be {COMMON['kind'][1]}.")
+    if not _plain(card): raise BundleError(f"{file}: the card is nested too deep, or holds what json can't.")
+    for name, (fits, wanted) in FIELDS[kind].items():
+        if name in LATER and name not in card: continue
+        if name not in card: raise BundleError(f"{file}: the card lacks {name!r}.")
+        if not fits(card[name]):
+            raise BundleError(f"{file}: {name} is {_short(card[name])} and should be {wanted}.")
+    if more := set(card) - set(FIELDS[kind]):
+        names = [o if o.isidentifier() else _short(o) for o in sorted(more)]
+        raise BundleError(f"{file}: the card has an unknown {few(names)}.")
+    if card["bs"] * card["size"]**2 > MAX_BATCH:
+        raise BundleError(f"{file}: a batch of {card['bs']} at size {card['size']} is more than {MAX_BATCH:,} pixels.")
+
+def _short(o): return f"{o!r:.60}"

@@ -1,0 +1,280 @@
+"""Why a classifier said what it said: Grad-CAM over the radiograph beside the contributions of the metadata.
+
+All is in log-odds of the positive class, which contributions add up in. The backbone runs once an image; what would be
+said of other metadata is asked of what lies above the feature map. Heat outside the lungs is shown: it is a finding."""
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import numpy as np
+import pandas as pd
+from fastai.torch_core import Module
+from scipy.stats import rankdata
+from torch import nn
+
+from ..cohort.rows import read_rows
+from ..core.csvs import read_csv, write_csv
+from ..core.files import atomic, few
+from ..core.progress import progress
+from ..data.given import as_rows
+from ..data.metadata import MetadataTransform, TensorMetadata
+from ..fit.precision import in_precision
+from ..models.fusion import FusionModel, MetadataModel
+from ..models.learner import RadiographLearner
+from ..stats.draws import resample, weighted_metrics
+from ..stats.intervals import percentiles
+from ..stats.scoring import called
+from .bundle import load_bundle
+from .plots import border_heat, border_ring, plot_explained, plot_patient
+
+__all__ = ["Explanation", "explain", "explain_bundle"]
+
+BACKGROUND = 32  # rows that stand for 'another patient' in Shapley values
+REPEATS = 8      # shufflings behind a permutation importance
+RESAMPLES = 1000 # of patients, behind an interval
+
+class _Top(Module):
+    "What lies above the feature map: map `[n, width, h, w]` and metadata `[n, d]` to logits, as the whole model does."
+    def __init__(self, model, bf16): self.model, self.places, self.bf16 = model, nn.Identity(), bf16
+    @in_precision
+    def forward(self, fmap, meta):
+        fmap, model = self.places(fmap), self.model
+        if isinstance(model, MetadataModel): return model.mlp(meta)
+        return model.head(fmap, model.mlp(meta)) if isinstance(model, FusionModel) else model.head(fmap.mean((2, 3)))
+
+def _log_odds(logits): return logits[:, 1] - logits[:, 0]
+
+def _grad_cam(top, fmap, meta):
+    "What speaks for the positive class, and below 0 against it, and where: `[n, 1, h, w]`."
+    try: from captum.attr import LayerGradCam
+    except ImportError: raise ImportError("Grad-CAM needs captum: pip install 'cxr_fastai[explain]'") from None
+    cam = LayerGradCam(lambda *o: _log_odds(top(*o)), top.places)
+    heat = cam.attribute(fmap, additional_forward_args=(meta,))
+    return _as_picture(heat.detach().cpu(), top.model.backbone.body)
+
+def _as_picture(heat, body):
+    "A transformer's tokens `[n, 1, tokens, 1]` go back to their places; class and register tokens have none."
+    if heat.shape[3] > 1 or heat.shape[2] == 1: return heat
+    heat = heat[:, :, getattr(body, "num_prefix_tokens", 0):]
+    side = math.isqrt(heat.shape[2])
+    if side**2 != heat.shape[2]: raise ValueError(f"{heat.shape[2]} tokens make no square: this backbone has no heat.")
+    return heat.reshape(-1, 1, side, side)
+
+def _encoded(learn, rows):
+    "The transform and the metadata `[n, d]`; None and no slot where the model reads none."
+    if not hasattr(learn.model, "mlp"): return None, torch.zeros(len(rows), 0)
+    tfm = learn.dls.transform(MetadataTransform)
+    z = tfm(rows).as_subclass(torch.Tensor)
+    return tfm, torch.where(z.isnan(), tfm.missing.float(), z) # as the model treats image-only rows
+
+def _questions(z, tfm, turns, near, sees):
+    "{(input, how it is changed, number): metadata `[n, d]` to ask of, with the images as they are}."
+    asked = {("image", "shuffled", k): z[turn.argsort()] for k, turn in enumerate(turns) if sees}
+    if not tfm: return asked
+    column, absent = tfm.column, tfm.missing.to(z.dtype).expand_as(z)
+    asked |= {("metadata", "another's", k): z[[j]].expand_as(z) for k, j in enumerate(near) if sees}
+    slots = {"metadata": column >= 0} | {name: column == c for c, name in enumerate(tfm.names)}
+    for name, its in slots.items():
+        asked[name, "missing", 0] = torch.where(its, absent, z)
+        asked |= {(name, "shuffled", k): torch.where(its, z[turn], z) for k, turn in enumerate(turns)}
+    return asked
+
+@torch.no_grad()
+def _ask(learn, rows, z, tfm, turns, near):
+    """Probabilities `[n]` as predicted; log-odds `[n]` of each question, in fp32 above the map, as they differ by less
+    than bf16 has digits; heat `[n, 1, h, w]` and the mean film, None without images."""
+    dl, device, model = learn.dls.test_dl(rows), learn.dls.device, learn.model
+    predicting, top, sees = _Top(model, model.bf16).eval(), _Top(model, False), hasattr(model, "backbone")
+    asked = {("own", "as is", 0): z} | _questions(z, tfm, turns, near, sees)
+    said, prob, maps, heat, film, start = {o: [] for o in asked}, [], {}, [], 0, 0
+    for x, *_ in progress(dl, len(dl), "explaining"):
+        at, x = slice(start, start := start + len(x)), x.as_subclass(torch.Tensor)
+        with torch.autocast(device.type, torch.bfloat16, enabled=model.bf16): fmap = model.backbone(x) if sees else x
+        prob.append(predicting(fmap, z[at].to(device)).softmax(1)[:, 1])
+        fmap = fmap.float()
+        for o, table in asked.items(): said[o].append(_log_odds(top(fmap, table[at].to(device))))
+        if not sees: continue
+        maps |= {j: fmap[[j - at.start]] for j in near if at.start <= j < at.stop}
+        heat, film = heat + [_grad_cam(top, fmap, z[at].to(device))], film + x.sum(0).cpu()
+    for k, j in enumerate(near if sees and tfm else []): # another's image
+        parts = [o.to(device) for o in z.split(dl.bs)]
+        said["image", "another's", k] = [_log_odds(top(maps[j].expand(len(o), -1, -1, -1), o)) for o in parts]
+    said = {o: torch.cat(parts).cpu().double().numpy() for o, parts in said.items()}
+    for (name, how, k), x in said.items():
+        if (name, how) == ("image", "shuffled"): said[name, how, k] = x[turns[k].numpy()] # asked in the order of images
+    return torch.cat(prob).cpu().numpy(), said, *((torch.cat(heat), film[0] / len(rows)) if sees else (None, None))
+
+def _shapley(own, said, near):
+    "What image and metadata add to a row's log-odds beyond another's, `[n]` each."
+    image, metadata = (np.mean([said[o, "another's", k] for k in range(len(near))], 0) for o in ("metadata", "image"))
+    neither = own[near].mean() # `image`: the row's own image alone, `metadata`: its own metadata alone
+    return dict(from_image=(own - metadata + image - neither)/2, from_metadata=(own - image + metadata - neither)/2)
+
+def _labels(rows, vocab):
+    "0/1 `[n]`, None for rows without labels."
+    if "label" not in rows or rows["label"].isna().all(): return
+    label = rows["label"].astype(str)
+    if len(other := set(label) - set(vocab)):
+        raise ValueError(f"The label {few(sorted(other))} is none of this model's classes, {few(vocab)}.")
+    return label.eq(vocab[1]).to_numpy(int)
+
+def _mean(weights, x):
+    "Of the values that aren't nan, `[b]`."
+    known = ~np.isnan(x)
+    with np.errstate(invalid="ignore"): return weights[:, known] @ x[known] / weights[:, known].sum(1)
+
+def _lines(table, said, label, weights):
+    "Measure, input and value `[b]` by lines of weights."
+    auc = lambda x: weighted_metrics(label, rankdata(x)/len(x), weights, calibration=False)["rocauc"] # by order alone
+    own, shuffled = table["log_odds"].to_numpy(), {}
+    base = auc(own) if label is not None else None
+    if base is not None: yield "rocauc", "model", base
+    for (name, how, _), x in said.items():
+        if how == "shuffled": shuffled.setdefault(name, []).append(x)
+    for name, xs in shuffled.items():
+        if label is not None: yield "auc_drop", name, np.mean([base - auc(x) for x in xs], 0)
+        yield "log_odds_change", name, _mean(weights, np.abs(own - np.array(xs)).mean(0))
+    if "from_image" in table:
+        image, metadata = (_mean(weights, table[o].abs().to_numpy()) for o in ("from_image", "from_metadata"))
+        with np.errstate(invalid="ignore"): yield "decision_share", "image", image / (image + metadata)
+    if "border_heat" in table: yield "border_heat", "image", _mean(weights, table["border_heat"].to_numpy())
+
+def _importance(table, said, label, seed):
+    "The lines with their intervals."
+    who, n = table.get("patient_id", pd.Series(table.index)), len(table)
+    draws = resample(who, np.zeros(n) if label is None else label, RESAMPLES, seed)
+    lines = _lines(table, said, label, np.concatenate([np.ones((1, n), np.float32), draws]))
+    return pd.DataFrame([(*names, x[0], *percentiles(x[1:])) for *names, x in lines],
+                        columns=["measure", "input", "value", "low", "high"])
+
+@dataclass(repr=False)
+class Explanation:
+    "What `explain` found; print it to read it in a sentence."
+    table:pd.DataFrame      # a line a row: `probability log_odds`, what the inputs added to it, `border_heat`
+    importance:pd.DataFrame # `measure input value low high`, over all rows
+    heat:torch.Tensor       # `[n, 1, h, w]`, at the feature map's size; None without images
+    film:torch.Tensor       # the mean film `[size, size]`, 0..1; None without images
+    files:list              # of the radiographs; of None without images
+    words:list              # each row's metadata, column -> value or None
+    classes:tuple           # (negative, positive)
+    threshold:float=.5      # above it is called positive
+    beside:dict=None        # what else is known of shortcuts: in words -> AUC, low, high
+
+    def of(self,
+        measure:str,      # as in `importance`
+        name:str="image", # 'image', 'metadata' or one of its columns
+    ) -> tuple:           # value, low, high; None where it wasn't measured
+        "One line of `importance`."
+        found = self.importance[(self.importance["measure"] == measure) & (self.importance["input"] == name)]
+        return tuple(found[["value", "low", "high"]].iloc[0]) if len(found) else None
+
+    def __repr__(self):
+        share, border, area = self.of("decision_share"), self.of("border_heat"), self.of("rocauc", "model")
+        said = [f"{len(self.table):,} rows explained"]
+        if area: said.append("AUC on them {:.2f} ({:.2f} to {:.2f})".format(*area))
+        if share: said.append("{:.0%} ({:.0%} to {:.0%}) of the decision is the image's".format(*share))
+        if border: said.append("{:.0%} ({:.0%} to {:.0%}) of the heat is in the outer ring, which is "
+                               .format(*border) + f"{border_ring(len(self.film)).mean():.0%} of the film")
+        return f"{'; '.join(said)}. {' '.join(self.limits)}"
+
+    @property
+    def limits(self):
+        "Sentences on what this can't show, and what is known of shortcuts beside it."
+        area, said = self.of("rocauc", "model"), []
+        if area and not area[1] > .5:
+            said.append("The model ranks these rows no better than chance, for all that is known: there is nothing of "
+                        "the illness to explain.")
+        said.append("What a model uses isn't shown to be the illness: a shortcut may lie within the lungs, and little "
+                    "heat outside says nothing against one.")
+        return said + ["{}: AUC {:.2f} ({:.2f} to {:.2f}).".format(k, *v) for k, v in (self.beside or {}).items()]
+
+    def show(self,
+        i:int=None, # a row's number; None: the summary of all
+    ):              # a matplotlib figure
+        "Film, heat over it and contributions of one patient; or mean heat, importances and the image's share."
+        return plot_explained(self) if i is None else plot_patient(self, i)
+
+    def save(self,
+        out:str|Path,       # folder
+        max_figures:int=12, # of patients, spread evenly over the probabilities
+    ) -> Path:              # the folder
+        """Write `explanations.csv importance.csv limits.txt summary.png patients/*.png`, each atomically; figures of
+        before go."""
+        out, n = Path(out), len(self.table)
+        for name, table in (("explanations", self.table), ("importance", self.importance)):
+            write_csv(table, out/f"{name}.csv", float_format="%.6g")
+        with atomic(out/"limits.txt") as tmp: tmp.write_text(f"{self!r}\n", encoding="utf-8")
+        chosen = np.argsort(self.table["probability"].to_numpy(), kind="stable")
+        chosen = chosen[np.linspace(0, n - 1, min(n, max_figures)).round().astype(int)].tolist()
+        figures = {out/"patients"/f"{i:05}-{Path(self.files[i] or 'row').stem}.png": i for i in chosen}
+        for old in set((out/"patients").glob("?????-*.png")) - figures.keys(): old.unlink()
+        for file, i in (figures | {out/"summary.png": None}).items():
+            with atomic(file) as tmp: self.show(i).savefig(tmp, dpi=110)
+        return out
+
+def explain(
+    learn:RadiographLearner, # trained, or of `load_bundle`
+    rows:pd.DataFrame,       # patients, best the whole test set: they are compared to one another
+    out:str|Path=None,       # folder for tables and figures; None: write nothing
+    max_figures:int=12,      # of patients, spread evenly over the probabilities
+    seed:int=0,              # of shufflings, of the rows to compare to, and of the bootstrap
+    beside:dict=None,        # what else is known of shortcuts, as the AUC of metadata alone: words -> (AUC, low, high)
+) -> Explanation:
+    """Explain what a classifier says of `rows`, in log-odds of the positive class.
+
+    Heat is Grad-CAM (Selvaraju 2017, arXiv:1610.02391) at the feature map, with the patient's own metadata: where
+    something speaks for the positive class and, as its ReLU is left out, where against it. `border_heat` is the share
+    of the heat, whatever its sign, in the outer tenth of the film, where little lung is; that it is small says neither
+    that a model sees anything nor that it uses no shortcut: `rocauc` stands beside it where there are labels.
+    `knowing_*` is what a value adds beyond its being missing. `auc_drop` and `log_odds_change` are what shuffling an
+    input among the rows takes off the AUC (Breiman 2001; needs labels), and moves on average: an input may be used and
+    of no use.
+
+    `decision_share` is the image's part of the decision: image and metadata are two players, absent when another row's
+    stand in (up to 32 rows in turn); their exact Shapley values `from_image` and `from_metadata` sum to a row's
+    log-odds less the mean of those others, and the share is mean |from_image| over the sum of both means (as MM-SHAP,
+    Parcalabescu & Frank 2023, arXiv:2212.08158). Intervals (95%) are a bootstrap of patients, for this model and these
+    draws. ValueError without rows or for labels that aren't the model's classes; LeakError for
+    labelled rows that the model was fitted on and aren't said to be of train; ImportError without captum."""
+    rows = as_rows(rows).reset_index(drop=True)
+    if not (n := len(rows)): raise ValueError("There are no rows to explain.")
+    label, rng = _labels(rows, learn.dls.vocab), np.random.default_rng(seed)
+    if label is not None: learn.check_unseen(rows) # the AUC is a score
+    tfm, z = _encoded(learn, rows)
+    turns = [torch.from_numpy(rng.permutation(n)) for _ in range(REPEATS)]
+    near = rng.choice(n, min(n, BACKGROUND), replace=False).tolist()
+    prob, said, heat, film = _ask(learn, rows, z, tfm, turns, near)
+    own = said.pop(("own", "as is", 0))
+    table = rows[[o for o in ("image", "patient_id", "label") if o in rows]]
+    hit = called(prob, learn.threshold).astype(int)
+    table = table.assign(probability=prob, log_odds=own, decision=[learn.dls.vocab[o] for o in hit])
+    if heat is not None and tfm: table = table.assign(**_shapley(own, said, near))
+    for name, how, k in said:
+        if how == "missing": table[f"knowing_{name}"] = own - said[name, how, k]
+    if heat is not None: table["border_heat"] = border_heat(heat, len(film))
+    res = Explanation(table, _importance(table, said, label, seed), heat, film,
+                      rows["file"].tolist() if heat is not None else [None]*n,
+                      [tfm.decode(TensorMetadata(o)) if tfm else {} for o in z], tuple(learn.dls.vocab),
+                      learn.threshold, beside)
+    if out is not None: res.save(out, max_figures)
+    return res
+
+def explain_bundle(
+    bundle:str,               # of `save_bundle`: a cell's `bundle` folder, or a .safetensors file
+    csv:str,                  # of `save_rows`, as a study's rows.csv; of its rows the test split, where it is split
+    out:str="runs/explained", # folder for tables and figures
+    max_figures:int=12,       # of patients, spread evenly over the probabilities
+    seed:int=0,               # of shufflings, of the rows to compare to, and of the bootstrap
+) -> Explanation:
+    "`explain` from files. ValueError for another csv; BundleError for another bundle."
+    learn, rows = load_bundle(bundle), read_rows(csv)
+    if "split" in rows: rows = rows[rows["split"] == "test"]
+    return explain(learn, rows, out, max_figures, seed, _shortcuts(Path(csv).parent))
+
+def _shortcuts(folder):
+    "How far metadata alone goes, where the rows are a study's that has such an arm."
+    if not (folder/"scores.csv").exists(): return {}
+    scores = read_csv(folder/"scores.csv")
+    own = scores[(scores["arm"] == "meta") & (scores["metric"] == "rocauc")].head(1)
+    return {"Metadata alone, the study's arm Meta": (o.mean, o.low, o.high) for o in own.itertuples()}

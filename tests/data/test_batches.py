@@ -1,0 +1,47 @@
+import numpy as np, pytest, torch
+from PIL import Image
+from fastai.vision.all import Transform
+from cxr_fastai.data.batches import LabelTransform, RadiographTransform
+from cxr_fastai.cohort.sampling import split_patients
+from cxr_fastai.data.loaders import RadiographDataLoaders
+from cxr_fastai.cohort.radiograph import read_radiograph
+from conftest import SIDE, make_rows
+
+def make(rows, path, **kwargs):
+    return RadiographDataLoaders.from_df(rows, path, **dict(size=SIDE, bs=8, tfms=[]) | kwargs)
+
+def test_one_row_or_many_give_the_same_pixels_and_labels(rows):
+    pixels, label = RadiographTransform(SIDE), LabelTransform(["Normal", "Pneumonia"])
+    some = rows.iloc[:5]
+    assert torch.equal(pixels(some), torch.stack([pixels(o) for _, o in some.iterrows()]))
+    assert label(some).tolist() == [int(label(o)) for _, o in some.iterrows()]
+    assert [label.decode(o) for o in label(some)] == some["label"].tolist()
+
+def test_the_item_path_gives_the_batch_paths_bits(rows, tmp_path):
+    by_batch, by_item = make(rows, tmp_path), make(rows, tmp_path)
+    by_item.add_tfms([Transform(lambda o: o)], "after_item")
+    for a, b in zip(by_batch.valid, by_item.valid):
+        assert [type(o) for o in a] == [type(o) for o in b] and all(torch.equal(x, y) for x, y in zip(a, b))
+
+def test_a_transform_of_the_list_of_items_runs_too(rows, tmp_path):
+    dls = make(rows, tmp_path, use="metadata")
+    dls.add_tfms([Transform(lambda items: items[:2])], "before_batch")
+    assert [len(b[0]) for b in dls.train] == [2] * 5
+
+def test_more_rows_a_batch_than_rows_is_refused_with_both_numbers(rows, tmp_path):
+    n = (rows["split"] == "train").sum()
+    with pytest.raises(ValueError, match=f"bs=64 is more than the {n} training rows"): make(rows, tmp_path, bs=64)
+    assert len(make(rows, tmp_path, bs=int(n))) == 2
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_the_white_of_16_bit_films_is_the_sets_with_or_without_a_cache(tmp_path, cache):
+    own = split_patients(make_rows(tmp_path, 24), seed=0)
+    for i, f in enumerate(own["file"]):
+        gray = np.asarray(Image.open(f)).astype(np.uint16)
+        Image.fromarray(gray * (3 if i else 16)).save(f) # one film needs 12 bits, the others 10
+    dls = RadiographDataLoaders.from_df(own, size=SIDE, bs=4, use="image", cache=tmp_path/"cache" if cache else False,
+                                        num_workers=0)
+    tfm = dls.transform(RadiographTransform)
+    assert tfm.white == 12
+    for f in own["file"][:3]:
+        np.testing.assert_array_equal(tfm(own[own["file"] == f])[0, 0].numpy(), read_radiograph(f, SIDE, 12))

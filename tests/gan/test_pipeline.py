@@ -1,0 +1,124 @@
+import json, shutil, signal, time
+from pathlib import Path
+import matplotlib.pyplot as plt
+import numpy as np, pandas as pd, pytest
+from cxr_fastai.gan import pipeline as room
+from cxr_fastai.gan.pipeline import gan_folder, run_gan, synthetic_folder, synthetic_minority, train_gan
+from cxr_fastai.cohort.rows import read_rows
+from cxr_fastai.report.films import plot_gan
+from cxr_fastai.cohort.synthetic import read_manifest
+from cxr_fastai.gan.synthesis import resynthesise
+from conftest import ROOT, SMALL_GAN, start_python
+
+pytestmark = pytest.mark.usefixtures("small_gan")
+
+TINY = dict(size=32, epochs=1)
+
+@pytest.fixture(scope="module")
+def made(rows, tmp_path_factory):
+    "Folder of the runs, and the synthetic rows of its GAN."
+    out = tmp_path_factory.mktemp("runs")
+    return out, synthetic_minority(rows, out, weights="none", **TINY)
+
+def test_half_the_majority_is_synthesised_from_training_rows_alone(made, rows):
+    out, synth = made
+    train = rows[rows.split == "train"]
+    assert len(synth) == (train.label == "Normal").sum() // 2 and set(synth.source_image) <= set(train.image)
+    assert set(synth.label) == {"Pneumonia"} and set(synth.split) == {"train"}
+    folder = synthetic_folder(rows, out, **TINY)
+    assert set(json.loads((folder/"generator.json").read_text())["seen"]) == set(train.patient_id.astype(str))
+    assert Path(synth.file.iloc[0]).parent == folder
+
+def test_who_asks_again_is_given_what_is_there(made, rows, capsys):
+    out, synth = made
+    before = {o: o.stat().st_mtime_ns for o in out.rglob("*.p*")}
+    again = synthetic_minority(rows, out, weights="none", **TINY)
+    assert {o: o.stat().st_mtime_ns for o in out.rglob("*.p*")} == before and again.equals(synth)
+    assert "all 1 epochs" not in capsys.readouterr().out # the network isn't even built
+
+def test_another_number_or_policy_shares_the_gan(made, rows):
+    out, _ = made
+    more = synthetic_minority(rows, out, n=3, metadata="donor", weights="none", **TINY)
+    assert len(more) == 3 and set(more.metadata_policy) == {"donor"} and len(list(out.glob("cyclegan-*"))) == 1
+
+def test_other_settings_rows_or_pixels_are_another_gan(made, rows):
+    own = gan_folder(rows, made[0], **TINY)
+    assert own.exists()
+    for o in dict(epochs=2), dict(size=36), dict(seed=1), dict(gan="reference"), dict(precision="fp32"):
+        assert gan_folder(rows, made[0], **TINY | o) != own
+    assert gan_folder(rows.assign(age=50.), made[0], **TINY) != own
+
+def test_each_png_is_made_again_from_its_line_by_the_gan_of_its_folder(made, rows):
+    out, synth = made
+    learn, folder = train_gan(read_rows(gan_folder(rows, out, **TINY)/"rows.csv"), out, **TINY)
+    assert folder == gan_folder(rows, out, **TINY)
+    some = synth.sample(7, random_state=0)
+    for pixels, file in zip(resynthesise(learn, some), some.file): assert np.array_equal(pixels,
+                                                                                         np.rint(plt.imread(file)*255))
+
+def test_two_that_ask_at_once_train_one(rows, tmp_path):
+    code = ("import sys, pandas as pd; from cxr_fastai.gan.pipeline import synthetic_minority;"
+            "synthetic_minority(pd.read_pickle(sys.argv[1]), sys.argv[2], weights='none', size=32, epochs=2)")
+    rows.to_pickle(tmp_path/"rows.pkl")
+    out = [o.communicate()[0]
+           for o in [start_python(SMALL_GAN + code, tmp_path/"rows.pkl", tmp_path/"runs") for _ in range(2)]]
+    assert sum("are in" in o for o in out) == 1 # one made them, the other was given them
+
+@pytest.fixture(scope="module")
+def nih(tmp_path_factory):
+    "A folder in NIH's layout: the demo set's csv and images."
+    folder = tmp_path_factory.mktemp("nih")
+    shutil.copytree(ROOT/"data"/"phantom", folder, dirs_exist_ok=True)
+    return folder
+
+def test_run_gan_makes_both_classes_judges_them_and_draws_figures(nih, tmp_path, capsys):
+    folder = run_gan(str(nih), size=32, epochs=1, normals=60, weights="none", out=str(tmp_path))
+    out = capsys.readouterr().out
+    assert "Synthetic against real Pneumonia of the valid rows, which the GAN never saw" in out and "told apart" in out and "floor" in out
+    assert set(read_manifest(next(folder.glob("b2a-*"))).label) == {"Normal"}
+    plot_gan(folder)
+    assert all(o.stat().st_size > 5000 for o in (folder/"fig2.png", *folder.glob("*/memorised.png")))
+    assert {o.parent.name[:3] for o in folder.glob("*/memorised.png")} == {"a2b", "b2a"}
+
+def test_synthetic_films_are_judged_on_valid_rows_alone(made, rows, monkeypatch):
+    out, synth = made
+    asked, folder = [], Path(synth.file[0]).parent
+    figure = pd.DataFrame([dict(figure="none", value=1.)])
+    monkeypatch.setattr(room, "FEWEST", 2)
+    for o in "quality", "told_apart": monkeypatch.setattr(room, o, lambda real, *args, **kwargs: asked.append(real)
+                                                          or figure)
+    monkeypatch.setattr(room, "memorisation", lambda train, *args, **kwargs: asked.append(train) or pd.DataFrame())
+    monkeypatch.setattr(room, "_by_heart", lambda near: figure)
+    figure.to_csv(folder/"quality.csv") # of an older version, which took test rows too
+    (folder/"SYNTHETIC.txt").write_text("no patient is shown")
+    for _ in range(2): synthetic_minority(rows, out, weights="none", **TINY) # judged once
+    assert [set(o.split) for o in asked] == [{"train"}, {"valid"}, {"valid"}]
+    assert set(pd.read_csv(folder/"quality.csv").judged_on) == {"valid"}
+    assert "real patients" in (folder/"SYNTHETIC.txt").read_text()
+
+def test_too_few_to_judge_by_are_said_and_kept(rows, made, capsys):
+    assert len(synthetic_minority(rows, made[0], n=7, weights="none", **TINY)) == 7
+    assert "are too few to judge by" in capsys.readouterr().out
+
+def test_a_gan_killed_goes_on_and_gives_the_same_bits(nih, tmp_path):
+    code = f"from cxr_fastai.gan.pipeline import run_gan; run_gan({str(nih)!r}, size=32, epochs=8, normals=60, weights='none', out={{!r}})"
+    begin = lambda out: start_python(SMALL_GAN + code.format(str(out)))
+    process = begin(tmp_path/"killed")
+    while process.poll() is None and not list(tmp_path.glob("killed/*/checkpoints/checkpoint-00000[2-7].pt")): time.sleep(.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(tmp_path.glob("killed/*/a2b-*"))
+    assert "going on after epoch" in begin(tmp_path/"killed").communicate()[0]
+    begin(tmp_path/"whole").communicate()
+    names = sorted(o.relative_to(tmp_path/"whole") for o in tmp_path.glob("whole/*/*2*/*.png"))
+    assert len(names) > 20
+    for o in names: assert (tmp_path/"whole"/o).read_bytes() == (tmp_path/"killed"/o).read_bytes()
+    a, b = (next(tmp_path.glob(f"{o}/*/history.csv")).read_bytes() for o in ("whole", "killed"))
+    assert a == b
+
+def test_bad_arguments_get_one_sentence(rows, tmp_path):
+    with pytest.raises(ValueError, match="gan='big' is not known; use fast or reference"): synthetic_minority(rows,
+                                                                                                              tmp_path,
+                                                                                                              gan="big")
+    with pytest.raises(ValueError, match="metadata='made-up' is not known"): synthetic_minority(rows, tmp_path,
+                                                                                                metadata="made-up")

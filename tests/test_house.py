@@ -1,0 +1,95 @@
+"The folders: one arrow each along the data flow, four that need no torch, a face each; and what is allowed in a file."
+import ast, subprocess, sys
+from graphlib import TopologicalSorter
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT/"cxr_fastai"
+FLOW = "core cohort stats report fit data models gan trained study".split() # a folder imports from those before it alone
+FIRST, LAST = ["arms", "settings"], ["doctor", "cli", "all", "phantom"] # files beside the folders; `phantom` is a name of before
+LIGHT = FIRST + "core cohort stats report".split()
+HEAVY = {"torch", "torchvision", "fastai", "timm"}
+APART = {"models.backbone"} # all that `gan` takes of `models`: two ways to train, one kind of body
+
+def dotted(file): return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+FILES = {dotted(o): o for o in sorted(PACKAGE.rglob("*.py"))}
+
+def imports(source, module, folder=False):
+    "Top-level names of other packages that `source` imports, anywhere in it, and dotted names of this one's modules."
+    outside, own = set(), set()
+    here = ["cxr_fastai", *module.split(".")]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import): names = [o.name for o in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            up = here[:len(here) - node.level + folder] if node.level else []
+            base = ".".join([*up, *filter(None, [node.module])])
+            names = [f"{base}.{o.name}" for o in node.names]
+        else: continue
+        for name in names:
+            top, *rest = name.split(".")
+            if top != "cxr_fastai": outside.add(top)
+            else: own.add(next((o for n in range(len(rest), 0, -1) if (o := ".".join(rest[:n])) in FILES), ""))
+    return outside, own - {""}
+
+IMPORTS = {k: imports(o.read_text(), k, o.stem == "__init__") for k, o in FILES.items() if k != "__init__"}
+
+def place(module): return module.split(".")[0]
+
+def test_the_folders_are_these():
+    there = {o.name for o in PACKAGE.iterdir() if o.is_dir() and o.name != "__pycache__"}
+    assert there == set(FLOW) and len([o for o in PACKAGE.iterdir() if o.name != "__pycache__"]) <= 18
+    assert {o.stem for o in PACKAGE.glob("*.py")} == {*FIRST, *LAST, "__init__"}
+
+@pytest.mark.parametrize("module", IMPORTS)
+def test_a_folder_imports_from_those_before_it(module):
+    order = {o: i for i, o in enumerate(["arms", "core", "settings", *FLOW[1:], *LAST])}
+    wrong = [o for o in IMPORTS[module][1] if place(o) != place(module) and order[place(o)] > order[place(module)]]
+    assert not wrong, f"{module} imports {wrong}"
+
+def test_no_two_files_import_each_other():
+    whole = {k: own for k, (_, own) in IMPORTS.items() if FILES[k].stem != "__init__" and k != "all"}
+    assert list(TopologicalSorter(whole).static_order()) # CycleError names them
+
+def test_two_ways_to_train_know_nothing_of_each_other():
+    for k, (_, own) in IMPORTS.items():
+        if place(k) == "gan": assert {o for o in own if place(o) == "models"} <= APART, k
+
+@pytest.mark.parametrize("module", [o for o in IMPORTS if place(o) in LIGHT])
+def test_no_torch_up_to_the_report(module): assert not IMPORTS[module][0] & HEAVY
+
+def test_a_report_and_its_verb_load_no_torch():
+    code = f"import sys, cxr_fastai.cli, cxr_fastai.cohort, cxr_fastai.report; print({HEAVY} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+@pytest.mark.parametrize("module", [o for o in FILES if o != "all"])
+def test_imports_are_by_name(module):
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        assert not (isinstance(node, ast.ImportFrom) and node.names[0].name == "*"), node.lineno
+
+@pytest.mark.parametrize("file", [*FILES.values(), *(ROOT/"tests").rglob("*.py"), *(ROOT/"recipes").glob("*.py")],
+                         ids=lambda o: str(o.relative_to(ROOT)))
+def test_a_file_fits_in_a_head(file):
+    lines = file.read_text().splitlines()
+    assert max(map(len, lines), default=0) <= 120 and (len(lines) <= 300 or PACKAGE not in file.parents)
+
+def test_a_face_shows_what_is_there():
+    for o in FLOW:
+        face = (PACKAGE/o/"__init__.py").read_text()
+        assert ast.get_docstring(ast.parse(face)) and ("__all__" in face or o in ("core", "fit"))
+
+def test_imports_are_read_in_every_form():
+    outside, own = imports("""
+import os.path, torch.nn as nn
+import cxr_fastai.data
+from timm.models import x
+from ..core.files import few
+from . import cell, nothing
+from cxr_fastai import arms, __version__
+from cxr_fastai.data.show import y
+def f():
+    from .grid import z
+""", "study.run")
+    assert outside == {"os", "torch", "timm"}
+    assert own == {"data", "core.files", "study", "study.cell", "arms", "data.show", "study.grid"}
