@@ -44,6 +44,8 @@ SMALLER, UNTRAINED = "--bs smaller, --size smaller", "; it would start untrained
 
 def _listed(text): return [o.strip() for o in text.split(",") if o.strip()]
 
+# What a run needs
+
 def kept_bytes(
     model:nn.Module, # in training mode
     x:torch.Tensor,  # a batch
@@ -105,6 +107,8 @@ def needs(
         memory, films = max(memory, gan["training"]), films + made
     if run.epoch_rule == "best": out += max((o["weights"] for o in each.values()), default=0) * run.workers
     return dict(memory=int(SPARE * memory) + BESIDE, out=int(out), cache=films * run.size**2, cells=cells)
+
+# What there is
 
 def _flags(given):
     "All flags of `run_study`, those that weren't given as they are by default."

@@ -25,6 +25,8 @@ RLE, DEFLATED = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99"
 COST = dict(jpeg2k_decode=8, jpegls_decode=4, jpeg8_decode=4) # bytes a pixel at the peak, measured
 BAND = 2**18 # pixels that are worked on at a time
 
+# Header
+
 def _header(f):
     "What is known before the pixels, at whose element `f` then stands."
     import pydicom
@@ -76,6 +78,8 @@ def _check(ds):
         ("RescaleSlope", ds.get("RescaleSlope"), ds.get("RescaleSlope") != 0)) if not good]
     if wrong: raise RadiographError(HEADER.format(f"{', '.join(wrong)} in a {ds.PhotometricInterpretation} image"))
 
+# Pixels
+
 def _claims(frame):
     "Height, width and components that a compressed frame's own header claims: JPEG, JPEG-LS or JPEG 2000."
     if frame[:4] == b"\xff\x4f\xff\x51":
@@ -125,6 +129,8 @@ def _pixels(f, ds, uid, length):
 def _bands(x):
     step = max(1, BAND // x.shape[1])
     return (slice(i, i + step) for i in range(0, len(x), step))
+
+# Gray
 
 def _stored(x, ds):
     "Values without the unused bits, whatever these hold."

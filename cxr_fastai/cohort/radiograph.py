@@ -27,6 +27,8 @@ def _bands(im):
     step = max(1, BAND // im.width)
     return ((0, i, im.width, min(i + step, im.height)) for i in range(0, im.height, step))
 
+# 16 bits
+
 def _significant(f):
     "What a PNG's sBIT says of its first channel; None where it says nothing."
     for name, data in png_chunks(f):
@@ -64,6 +66,8 @@ def _deep_gray(im, f, white):
     for o in _bands(im): out.paste(Image.fromarray(gray[np.asarray(im.crop(o))]), o)
     return out, taken
 
+# 8 bits
+
 def _over_black(im):
     gray, alpha = im.convert("RGBA").convert("LA").split()
     return ImageChops.multiply(gray, alpha), alpha.getextrema()[1]
@@ -84,6 +88,8 @@ def _shallow_gray(im, deep):
     if deep and out.getextrema()[1] < 64:
         raise RadiographError("has 16-bit colours that stay below a quarter of white; save it as gray")
     return out
+
+# Pages
 
 def _is_full(im): return not im.tag_v2.get(254, 0) & 5 and im.tag_v2.get(255) != 2 # neither thumbnail nor mask
 
@@ -131,6 +137,8 @@ def _read_image(f, kind, head, size, white):
     if orientation == 1: return gray, taken
     gray.getexif()[274] = orientation # the tag does not survive every conversion above
     return ImageOps.exif_transpose(gray), taken
+
+# Any
 
 def _is_damage(e, f, kind):
     "Rather than a header that doesn't fit the pixels, in a file that is whole by its lengths and checksums."

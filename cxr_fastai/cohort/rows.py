@@ -23,6 +23,8 @@ _REFUSED = {"image", "patient_id", "label", "file", "split", "synthetic",
             "metadata_policy"} # by the leak check, with its reason
 _TEXT = ["image", "sex", "view", "findings", "label", "file", "split"] # words of a csv that doesn't say which are
 
+# Metadata
+
 def check_names(
     cat_names:list,  # metadata columns of words
     cont_names:list, # metadata columns of numbers
@@ -74,6 +76,8 @@ def fold_metadata(
         if old.any(): say(f"{old.sum():,} of {len(rows):,} values of '{o}' are over {OLDEST} years and become missing.")
         if old.any() or not pd.api.types.is_numeric_dtype(rows[o]): new[o] = numbers
     return rows.assign(**new) if new else rows
+
+# A csv of rows
 
 def _ids(text):
     "Folded, and whole numbers if every id is one, so that an id has one writing and a saved table reads back the same."
@@ -176,6 +180,8 @@ def _signature(values, csv):
     except (ValueError, TypeError):
         raise ValueError(f"{csv} is damaged: its column 'split_by' isn't as save_rows wrote it; delete the column."
                          ) from None
+
+# Classes
 
 def classes(
     rows:pd.DataFrame, # with `label`

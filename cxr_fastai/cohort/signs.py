@@ -53,6 +53,8 @@ def kind_of_file(
         with open(file, "rb") as f: return kind_of(f.read(HEAD))
     except (OSError, ValueError): return "" # ValueError: a name of signs that no name has
 
+# Whole, or cut
+
 def png_chunks(
     f:BinaryIO, # a PNG, open
 ):

@@ -27,6 +27,8 @@ _BROKEN = EOFError, OSError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.B
 
 def _bad(file, why): return ValueError(f"{file} can't be read as a table: {why}.")
 
+# In
+
 def _zipped(file):
     "The bytes of the one table in a zip."
     with zipfile.ZipFile(file) as z:
@@ -164,6 +166,8 @@ def read_csv(
     return table.assign(**{o: _unguarded(table[o]) for o in own if b"'" in data})
 
 def _rows(text): return csv.reader(StringIO(text, newline=""))
+
+# Out
 
 def _guarded(word):
     "A word that no spreadsheet runs; a number, and a sign alone, are none that it would."

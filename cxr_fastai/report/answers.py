@@ -12,6 +12,8 @@ __all__ = ["drawn_note", "leaky_note", "shortcut_note", "split_note"]
 SIDES = "train", "valid", "test"
 KNOWN = "auto", "imagenet", "none" # weights of which it is known what they were fitted on
 
+# What was run
+
 def uses(s, what): return any(parse_arm(o).use in (what, "both") for o in s["arms"])
 def has_synth(s): return any(parse_arm(o).synth for o in s["arms"])
 def _rivals(s): return {parse_arm(o).rival for o in s["arms"]} - {None}
@@ -79,6 +81,8 @@ def shortcut_note(
 def unknown_weights(s):
     "Backbones whose weights are a file's, of which nobody here knows what it was fitted on."
     return [arch for arch, o in s.get("weights_of", {}).items() if o not in KNOWN] if uses(s, "image") else []
+
+# Answers
 
 def source(s, t):
     if is_drawn_study(s): return "No patients: films that the toolkit drew."

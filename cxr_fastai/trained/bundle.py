@@ -35,6 +35,8 @@ FILMS = 2000                # training films at most that `typical_ranges` are m
 COMPUTING = "torch", "timm" # whose other versions may give other bits
 MAX_WEIGHTS = 500_000_000 # numbers; VGG16 has 138 million
 
+# Files
+
 def _places(path):
     "The file of weights, and that of the card: the same where the bundle is one file."
     path = Path(path)
@@ -56,6 +58,8 @@ def read_card(
     card = parse_json(text, file)
     check_card(card, file)
     return card
+
+# Save
 
 def _check_tfms(dls):
     "A bundle carries no code, so that batch transforms which change what is predicted can't come along."
@@ -154,6 +158,8 @@ def save_bundle(
         except SafetensorError as e: raise OSError(str(e)) from None # `atomic` says of which file
     if file != weights: write_json(file, card)
     return Path(path)
+
+# Load
 
 def _warn_of_versions(card, path):
     "Other versions predict the same up to the last bits, or so they should."

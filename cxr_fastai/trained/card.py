@@ -35,6 +35,8 @@ def parse_json(
     try: return json.loads(text, parse_constant=refuse, object_pairs_hook=table)
     except (ValueError, RecursionError) as e: raise BundleError(f"{file}: its json can't be read ({e}).") from None
 
+# Each field: a test of the value, and what it should be in words.
+
 def _utf8(o):
     try: return o.isascii() or bool(o.encode())
     except UnicodeEncodeError: return False # half of a surrogate pair can't be written

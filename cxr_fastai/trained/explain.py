@@ -34,6 +34,8 @@ BACKGROUND = 32  # rows that stand for 'another patient' in Shapley values
 REPEATS = 8      # shufflings behind a permutation importance
 RESAMPLES = 1000 # of patients, behind an interval
 
+# What the model says
+
 class _Top(Module):
     "What lies above the feature map: map `[n, width, h, w]` and metadata `[n, d]` to logits, as the whole model does."
     def __init__(self, model, bf16): self.model, self.places, self.bf16 = model, nn.Identity(), bf16
@@ -104,6 +106,8 @@ def _ask(learn, rows, z, tfm, turns, near):
     for (name, how, k), x in said.items():
         if (name, how) == ("image", "shuffled"): said[name, how, k] = x[turns[k].numpy()] # asked in the order of images
     return torch.cat(prob).cpu().numpy(), said, *((torch.cat(heat), film[0] / len(rows)) if sees else (None, None))
+
+# What follows from it
 
 def _shapley(own, said, near):
     "What image and metadata add to a row's log-odds beyond another's, `[n]` each."

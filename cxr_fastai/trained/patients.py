@@ -20,6 +20,8 @@ FRONTAL = {"AP", "PA"}
 FILMS = {"CR", "DX", "RG", "DR"} # DICOM's modalities of a plain radiograph
 COLOUR = 8                       # mean difference of a gray film's channels, in levels, that scanning may leave
 
+# Where they are
+
 def _is_file(path):
     "False too for a name that is too long, or of signs that no name has."
     try: return path.is_file()
@@ -67,6 +69,8 @@ def passed_over(
     if not (source := Path(source)).is_dir(): return 0, ""
     names = [str(o.relative_to(source)) for o in _walk(source) if not _is_image(o)]
     return len(names), few(names)
+
+# What is known of them
 
 def _dicom_words(file):
     "Age in years, sex and view; and the flag of what is no frontal radiograph. Raises whatever pydicom does."

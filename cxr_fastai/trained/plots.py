@@ -99,6 +99,8 @@ def plot_top_losses(
     fig.suptitle(f"largest losses: label and probability of {learn.dls.vocab[1]}", fontsize="medium")
     return fig
 
+# What `explain` found
+
 def border_ring(
     size:int, # side of the film
 ) -> np.ndarray: # bool `[size, size]`

@@ -135,6 +135,8 @@ def _decoded(predictor, rows, workers, bs):
         try: yield from (job.result() for _, job in ahead(pool, predictor.decode, rows, 2*bs))
         finally: pool.shutdown(cancel_futures=True)
 
+# What an earlier run left
+
 def _lines(file, columns):
     "The rows of a table of predictions, and where each ends; a last line that was cut off isn't one."
     for i, (words, end) in enumerate(read_lines(file)):
