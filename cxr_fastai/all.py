@@ -9,6 +9,7 @@ from .core.files import *
 from .core.installed import *
 from .core.memory import *
 from .core.progress import *
+from .core.templates import *
 from .core.workers import *
 from .cohort.altered import *
 from .cohort.cache import *

@@ -3,7 +3,7 @@ from cxr_fastai.core.style import save_figure
 from cxr_fastai.report.html import Page
 
 def test_a_table_is_escaped_and_its_intervals_stand_with_their_values(tmp_path):
-    page = Page(tmp_path, [])
+    page = Page(tmp_path, []).section("Scores")
     table = pd.DataFrame(dict(arm=["real-meta", "<b>"], auc=[.5, np.nan], auc_low=[.25, np.nan], auc_high=[.75, np.nan],
                               p_auc=[.0001, .25]))
     page.table(table, "A & B")
@@ -13,9 +13,9 @@ def test_a_table_is_escaped_and_its_intervals_stand_with_their_values(tmp_path):
     assert '<th scope="row">&lt;b&gt;</th><td>–</td><td>0.250</td>' in html
 
 def test_an_empty_table_is_a_sentence(tmp_path):
-    page = Page(tmp_path, [])
+    page = Page(tmp_path, []).section("Failed cells")
     page.table(pd.DataFrame(), "Failed cells")
-    assert page.parts == ['<p class="said">Failed cells: none.</p>']
+    assert page.sections[0]["parts"] == [dict(shape="text", text="Failed cells: none.", kind="said")]
 
 def test_warnings_stand_in_every_section_of_scores(tmp_path):
     page = Page(tmp_path, ["Drawn films."])

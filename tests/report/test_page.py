@@ -175,7 +175,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(page, html):
     assert all(o["src"].startswith("data:image/png;base64,") for o in html.all("img"))
     assert [o["href"] for o in html.all("link")] == ["data:,"] and all(o["href"][0] == "#" for o in html.all("a"))
     style = re.search("<style>(.*?)</style>", page.read_text(), re.S)[1]
-    assert "url(" not in style and "@import" not in style and "max-width:100%" in style
+    assert "url(" not in style and "@import" not in style and "max-width: 100%" in style
 
 def test_html_is_sound_for_readers_of_every_kind(html):
     assert html.all("html")[0]["lang"] == "en" and "width=device-width" in str(html.all("meta"))
