@@ -1,52 +1,137 @@
 """The arms of a study by name: what a model sees, and what is done for the minority class.
 
 A name is one of `ARMS`, and after a plus whatever differs from the defaults: `real-meta+focal`, `real-synth-meta+1/8`,
-`real-synth-meta+donor`, `real-meta+film`, `real+duplicate+1/2`."""
+`real-synth-meta+donor`, `real-meta+film`, `real+duplicate+1/2`. Each word is one entry of a table below, which says
+what it is and what it does; whoever adds an entry is done. What loads torch is imported within a function."""
+from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
-__all__ = ["ARMS", "Arm", "FUSION_NAMES", "POLICIES", "RIVALS", "arm_title", "comparisons_of", "expand_arms",
-           "parse_arm"]
+__all__ = ["ARMS", "Arm", "FUSION_NAMES", "FUSIONS", "Fusion", "Inputs", "POLICIES", "Policy", "RIVALS", "Rival",
+           "arm_title", "comparisons_of", "expand_arms", "parse_arm"]
 
-ARMS = { # the inputs of each arm (section 5.3)
-    "real": "image", "meta": "metadata", "real-meta": "both",      # the paper's Real, MLP-meta and Real-Meta
-    "real-synth": "image", "real-synth-meta": "both"} # with synthetic minority rows; the last is its Ensemble
+class Inputs(NamedTuple):
+    "What a model sees."
+    use:str       # 'image', 'metadata' or 'both'
+    title:str     # in tables and legends
+    colour:str    # in figures; of Okabe and Ito, for the colour-blind too
+    real:str=None # the arm of the same inputs without synthetic rows; None for one that has none
 
-RIVALS = { # what is cheaper than synthesis, and the control for mere size
-    "class-weights": "a loss that weighs both classes alike (King & Zeng 2001)",
-    "oversample"   : "batches that draw both classes equally often",
-    "focal"        : "focal loss, gamma 2 (Lin et al. 2017, arXiv:1708.02002)",
-    "logit-adjust" : "cross entropy of logits shifted by the log prior (Menon et al. 2021, arXiv:2007.07314)",
-    "mixup"        : "mixtures of two radiographs and of their labels (Zhang et al. 2018, arXiv:1710.09412)",
-    "augment"      : "twice the rotation, zoom and lighting, and some warp",
-    "duplicate"    : "as many real minority rows again as there would be synthetic ones"}
+ARMS = { # section 5.3; the titles are the paper's column heads, but Meta, its MLP-meta, and Real-Synth, not in it
+    "real": Inputs("image", "Real", "#0072B2"),
+    "meta": Inputs("metadata", "Meta", "#7F7F7F"),
+    "real-meta": Inputs("both", "Real-Meta", "#E69F00"),
+    "real-synth": Inputs("image", "Real-Synth", "#56B4E9", real="real"),
+    "real-synth-meta": Inputs("both", "Ensemble", "#D55E00", real="real-meta")}
 
-POLICIES = { # where the metadata of a synthetic row comes from
-    "matched":    "a real row of its label, for whom a source of like metadata was translated",
-    "source":     "the row that was translated",
-    "donor":      "any real row of its label",
-    "missing":    "nowhere; `add_synthetic` masks real rows of the other label as often",
-    "image-only": "nowhere; the row trains the image branch alone"}
+class Rival(NamedTuple):
+    "What is cheaper than synthesis, or the control for mere size: what it changes, each None where that stays."
+    words:str               # what it is
+    dls:Callable=None       # () -> keyword arguments of `RadiographDataLoaders.from_df`
+    loss:Callable=None      # share of positives among the training rows -> a loss of fastai's
+    callback:Callable=None  # () -> a Callback
+    rows:Callable=None      # (rows, n, seed) -> rows, and `n` more in train
+    balanced:bool=False     # training weighs both classes alike, whatever their shares
+    mixes:bool=False        # rows with one another, so that none may lack its metadata
 
-FUSION_NAMES = "concat", "logits", "gated", "film", "attention" # how image and metadata merge; `fusion` builds them
-KINDS = dict(rival=RIVALS, policy=POLICIES, fusion=FUSION_NAMES) # of words; any other is a dose
-TITLES = {"real": "Real", "meta": "Meta", "real-meta": "Real-Meta", "real-synth": "Real-Synth",
-          "real-synth-meta": "Ensemble"} # the paper's column heads; Meta is its MLP-meta, Real-Synth is not in it
+def _classes_alike(prior):
+    from fastai.losses import CrossEntropyLossFlat
+    from fastai.torch_core import tensor
+    return CrossEntropyLossFlat(weight=tensor([.5/(1 - prior), .5/prior])) # mean 1 over the training rows
+
+def _focal(prior):
+    from fastai.losses import FocalLossFlat
+    return FocalLossFlat(gamma=2.)
+
+def _adjusted(prior):
+    from .models.rivals import LogitAdjusted
+    return LogitAdjusted(prior)
+
+def _mixup():
+    from .models.rivals import RowMixUp
+    return RowMixUp(.4)
+
+def _stronger():
+    from fastai.vision.augment import aug_transforms
+    return dict(tfms=aug_transforms(do_flip=False, max_rotate=14., max_zoom=1.2, max_lighting=.2, max_warp=.1,
+                                    pad_mode="zeros"))
+
+def _again(rows, n, seed):
+    from .models.rivals import duplicated
+    return duplicated(rows, n, seed)
+
+RIVALS = {
+    "class-weights": Rival("a loss that weighs both classes alike (King & Zeng 2001)", loss=_classes_alike,
+                           balanced=True),
+    "oversample": Rival("batches that draw both classes equally often", dls=lambda: dict(weighted=True), balanced=True),
+    "focal": Rival("focal loss, gamma 2 (Lin et al. 2017, arXiv:1708.02002)", loss=_focal),
+    "logit-adjust": Rival("cross entropy of logits shifted by the log prior (Menon et al. 2021, arXiv:2007.07314)",
+                          loss=_adjusted, balanced=True),
+    "mixup": Rival("mixtures of two radiographs and of their labels (Zhang et al. 2018, arXiv:1710.09412)",
+                   callback=_mixup, mixes=True),
+    "augment": Rival("twice the rotation, zoom and lighting, and some warp", dls=_stronger),
+    "duplicate": Rival("as many real minority rows again as there would be synthetic ones", rows=_again)}
+
+class Policy(NamedTuple):
+    "Where the metadata of a synthetic row comes from. Its donor is a real row of its label, drawn for it."
+    words:str             # what it is
+    giver:str=None        # 'source', the row that was translated, 'donor', or None: nobody
+    matched:bool=False    # the source is one of like metadata to the donor's, not any
+    masks:bool=False      # `add_synthetic` masks real rows of the other label, until metadata is missing as often
+    image_only:bool=False # the row trains the image branch alone
+
+POLICIES = {
+    "matched": Policy("a real row of its label, for whom a source of like metadata was translated", giver="donor",
+                      matched=True),
+    "source": Policy("the row that was translated", giver="source"),
+    "donor": Policy("any real row of its label", giver="donor"),
+    "missing": Policy("nowhere; `add_synthetic` masks real rows of the other label as often", masks=True),
+    "image-only": Policy("nowhere; the row trains the image branch alone", image_only=True)}
+
+class Fusion(NamedTuple):
+    "How image and metadata merge."
+    words:str     # what it is
+    head:Callable # (width, n_meta, n_out, ps) -> a Module of feature map `[n, width, h, w]` and metadata `[n, n_meta]`
+
+    def __call__(self, width, n_meta, n_out, ps):
+        "The head that makes logits `[n, n_out]` of both, `ps` its dropout."
+        return self.head(width, n_meta, n_out, ps)
+
+def _head(name):
+    "Of the class `name` of `models.fusion`."
+    def make(*sizes):
+        from .models import fusion
+        return getattr(fusion, name)(*sizes)
+    return make
+
+FUSIONS = {
+    "concat": Fusion("side by side, then one linear layer", _head("ConcatFusion")),
+    "logits": Fusion("the mean of their own logits", _head("LogitFusion")),
+    "gated": Fusion("mixed unit by unit by a gate (Arevalo et al. 2017, arXiv:1702.01992)", _head("GatedFusion")),
+    "film": Fusion("metadata scales and shifts features (Perez et al. 2018, arXiv:1709.07871)", _head("FilmFusion")),
+    "attention": Fusion("metadata asks the feature map where to look", _head("AttentionFusion"))}
+
+FUSION_NAMES = FUSIONS # its name of before
+KINDS = dict(rival=RIVALS, policy=POLICIES, fusion=FUSIONS) # of words; any other is a dose
 
 class Arm(NamedTuple):
     "What an arm's name says; None where it says nothing, and the study's own setting holds."
     base:str               # a key of `ARMS`
     rival:str=None         # a key of `RIVALS`
     policy:str=None        # a key of `POLICIES`
-    fusion:str=None        # one of `FUSION_NAMES`
+    fusion:str=None        # a key of `FUSIONS`
     dose:Fraction=None     # synthetic or duplicated rows, as a share of what would balance the classes
 
     @property
-    def use(self): return ARMS[self.base]
+    def use(self): return ARMS[self.base].use
     @property
-    def synth(self): return "synth" in self.base
+    def synth(self): return ARMS[self.base].real is not None
     @property
-    def more(self): return self.synth or self.rival == "duplicate" # rows are added to train
+    def again(self):
+        "`Rival.rows` of its rival; None where real rows are as they are."
+        return RIVALS[self.rival].rows if self.rival else None
+    @property
+    def more(self): return self.synth or self.again is not None # rows are added to train
 
 def _dose(word):
     "A share of full balance: '1/8' or '1'; None for another word."
@@ -62,26 +147,26 @@ def parse_arm(
     if base not in ARMS: raise ValueError(f"The arm {name!r} is not known; there are {', '.join(ARMS)}.")
     arm = Arm(base)
     for word in words:
-        kind = next((k for k, o in KINDS.items() if word in o), "dose")
+        kind = next((k for k, entries in KINDS.items() if word in entries), "dose")
         value = _dose(word) if kind == "dose" else word
         if value is None:
             raise ValueError(f"The arm {name!r}: {word!r} is no rival ({', '.join(RIVALS)}), metadata policy "
-                             f"({', '.join(POLICIES)}), fusion ({', '.join(FUSION_NAMES)}) or dose (1/8; above 0, up "
-                             "to 1).")
+                             f"({', '.join(POLICIES)}), fusion ({', '.join(FUSIONS)}) or dose (1/8; above 0, up to 1).")
         if getattr(arm, kind) is not None: raise ValueError(f"The arm {name!r} names two kinds of {kind}.")
         arm = arm._replace(**{kind: value})
     return _sensible(name, arm)
 
 def _sensible(name, arm):
     "The arm, or one sentence on why nobody could train it as its name says."
+    mixes = arm.rival and RIVALS[arm.rival].mixes
+    image_only = arm.policy and POLICIES[arm.policy].image_only
     for wrong, why in (
         (arm.rival and arm.use == "metadata", "rivals of synthesis are for arms with images"),
         (arm.policy and not arm.synth, "a metadata policy is for synthetic rows, and it has none"),
         (arm.policy and arm.use == "image", "a metadata policy changes nothing where no metadata is read"),
         (arm.fusion and arm.use != "both", "a fusion needs image and metadata"),
-        (arm.rival == "mixup" and arm.policy == "image-only",
-         "rows mixed with image-only ones lose their partner's metadata"),
-        (arm.rival == "duplicate" and arm.synth, "duplicates are the control for synthetic rows; take one of both"),
+        (mixes and image_only, "rows mixed with image-only ones lose their partner's metadata"),
+        (arm.again and arm.synth, f"{arm.rival!r} is the control for synthetic rows; take one of both"),
         (arm.dose is not None and not arm.more, "a dose is of synthetic or duplicated rows, and it has none")):
         if wrong: raise ValueError(f"The arm {name!r} makes no sense: {why}.")
     return arm
@@ -91,14 +176,14 @@ def arm_title(
 ) -> str:     # for a table's head: 'Real-Meta + focal'
     "The paper's name of an arm, and what it adds."
     base, *words = name.split("+")
-    return " + ".join([TITLES[base], *(f"dose {o}" if _dose(o) else o for o in words)])
+    return " + ".join([ARMS[base].title, *(f"dose {o}" if _dose(o) else o for o in words)])
 
 def expand_arms(
     arms:list,   # names to begin with
     rivals=(),   # keys of `RIVALS`: each joins as two arms, without and with metadata
     doses=(),    # shares of full balance: each joins as an Ensemble of that many synthetic rows; 0 is Real-Meta
     policies=(), # keys of `POLICIES`: each joins as an Ensemble
-    fusions=(),  # of `FUSION_NAMES`: each joins as a Real-Meta
+    fusions=(),  # keys of `FUSIONS`: each joins as a Real-Meta
 ) -> list:       # names, each once, in this order
     "The arms of a study from the lists of its flags. ValueError for a name that isn't known."
     names = [*arms, *(f"{base}+{o}" for o in rivals for base in ("real", "real-meta")),
@@ -113,12 +198,11 @@ def comparisons_of(
     arms:list, # names of a study
 ) -> list: # (before, after), both in `arms`; the paper's own, Real-Meta to Ensemble, first where it is there
     "What a study compares: one source more; an arm with its plain one; synthesis with each rival of the same inputs."
-    arms, synthesis = list(arms), {"real": "real-synth", "real-meta": "real-synth-meta"}
+    arms, synthesis = list(arms), {inputs.real: base for base, inputs in ARMS.items() if inputs.real}
     pairs = [o for o in reversed(STEPS) if set(o) <= set(arms)]
-    without = {after: before for before, after in synthesis.items()}
     for name in arms:
         arm = parse_arm(name)
-        plain = without[arm.base] if arm.synth and arm.dose is not None else arm.base # a dose is compared with none
+        plain = ARMS[arm.base].real if arm.synth and arm.dose is not None else arm.base # a dose is compared with none
         if name != plain and plain in arms and "+" in name: pairs.append((plain, name))
-        if arm.rival and synthesis[arm.base] in arms: pairs.append((name, synthesis[arm.base]))
+        if arm.rival and synthesis.get(arm.base) in arms: pairs.append((name, synthesis[arm.base]))
     return pairs

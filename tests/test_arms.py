@@ -1,19 +1,26 @@
 from fractions import Fraction
-import pytest
-from cxr_fastai.arms import (ARMS, Arm, FUSION_NAMES, POLICIES, RIVALS, TITLES, arm_title, comparisons_of, expand_arms,
-                             parse_arm)
-from cxr_fastai.models.fusion import FUSIONS
+import pandas as pd, pytest
+from fastai.callback.core import Callback
+from fastai.losses import LabelSmoothingCrossEntropyFlat
+from torch import nn
+from cxr_fastai.arms import (ARMS, Arm, arm_title, comparisons_of, expand_arms, Fusion, FUSIONS, parse_arm, POLICIES,
+                             Policy, Rival, RIVALS)
+from cxr_fastai.cohort.rows import is_image_only, positive
+from cxr_fastai.cohort.synthetic import add_synthetic
+from cxr_fastai.data.loaders import RadiographDataLoaders
+from cxr_fastai.gan.synthesis import synthesise
+from cxr_fastai.models.learner import fusion_learner
+from cxr_fastai.models.rivals import rival_dls, rival_learner, train_prior
 
 def test_the_papers_arms_and_what_they_read():
-    assert ARMS == {"real": "image", "meta": "metadata", "real-meta": "both", "real-synth": "image",
-                    "real-synth-meta": "both"}
-    assert set(TITLES) == set(ARMS) and arm_title("real-synth-meta") == "Ensemble"
+    assert {name: inputs.use for name, inputs in ARMS.items()} == {
+        "real": "image", "meta": "metadata", "real-meta": "both", "real-synth": "image", "real-synth-meta": "both"}
+    assert [name for name in ARMS if parse_arm(name).synth] == ["real-synth", "real-synth-meta"]
+    assert arm_title("real-synth-meta") == "Ensemble"
 
 def test_no_word_means_two_things():
-    words = [*RIVALS, *POLICIES, *FUSION_NAMES]
+    words = [*RIVALS, *POLICIES, *FUSIONS]
     assert len(words) == len(set(words)) and not set(words) & set(ARMS)
-
-def test_fusions_are_those_that_can_be_built(): assert set(FUSION_NAMES) == set(FUSIONS)
 
 @pytest.mark.parametrize("name, arm", [
     ("real", Arm("real")), ("real-meta+focal", Arm("real-meta", rival="focal")),
@@ -63,3 +70,67 @@ def test_an_arm_is_compared_with_its_plain_one_a_dose_with_none_and_rivals_with_
 
 def test_only_arms_that_are_there_are_compared():
     assert comparisons_of(["real"]) == [] and comparisons_of(["real", "real-synth"]) == [("real", "real-synth")]
+
+# an entry from outside: one source file, and everything knows it
+
+class Fade:
+    "A generator that was never trained: less contrast."
+    size, seen = 32, frozenset()
+    def digest(self, direction): return direction
+    def translate(self, pixels, direction): return pixels // 2
+
+def fitted(rows, rival=None, fusion="concat"):
+    dls = RadiographDataLoaders.from_df(rows, size=32, **dict(bs=8) | rival_dls(rival))
+    learn = rival_learner(fusion_learner(dls, "test_resnet", fusion=fusion, weights="none"), rival)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert all(o.isfinite().all() for o in learn.model.parameters())
+    return learn
+
+def test_a_new_rival_trains_by_its_entry_alone(rows, monkeypatch):
+    class Noted(Callback):
+        def after_batch(self): self.learn.noted = True
+    monkeypatch.setitem(RIVALS, "smooth", Rival(
+        "smoothed labels", dls=lambda: dict(bs=9), loss=lambda prior: LabelSmoothingCrossEntropyFlat(eps=prior),
+        callback=Noted, rows=lambda rows, n, seed: pd.concat([rows, rows[rows["split"] == "train"].head(n)]),
+        balanced=True))
+    arm = parse_arm("real-meta+smooth+1/2")
+    assert arm.more and not arm.synth and arm_title("real-meta+smooth") == "Real-Meta + smooth"
+    assert expand_arms([], rivals=["smooth"]) == ["real+smooth", "real-meta+smooth"]
+    assert comparisons_of(["real", "real+smooth", "real-synth"])[1:] == [("real", "real+smooth"),
+                                                                         ("real+smooth", "real-synth")]
+    more = arm.again(rows, 7, 0)
+    assert len(more) == len(rows) + 7 and train_prior(more, "smooth") == .5 != train_prior(more)
+    learn = fitted(rows, "smooth")
+    assert learn.noted and learn.dls.bs == 9
+    assert learn.loss_func.func.eps == positive(learn.dls.train_ds.items).mean()
+
+@pytest.mark.parametrize("policy", [
+    Policy("its own, of a source like a donor", giver="source", matched=True), Policy("nobody's", masks=True),
+    Policy("nobody's, and it isn't read", image_only=True)], ids=["giver", "masks", "image_only"])
+def test_a_new_policy_makes_rows_and_trains_by_its_entry_alone(rows, monkeypatch, tmp_path, capsys, policy):
+    monkeypatch.setitem(POLICIES, "new", policy)
+    assert parse_arm("real-synth-meta+new").policy == "new"
+    assert arm_title("real-synth-meta+new") == "Ensemble + new"
+    assert expand_arms(["real-synth-meta"], policies=["new"])[-1] == "real-synth-meta+new"
+    assert comparisons_of(["real-synth-meta", "real-synth-meta+new"]) == [("real-synth-meta", "real-synth-meta+new")]
+    synth = synthesise(Fade(), rows, 9, out=tmp_path/"out", metadata="new")
+    source = rows.set_index("image").loc[synth["source_image"], "age"]
+    assert synth["age"].to_list() == pytest.approx(source if policy.giver else [float("nan")]*9, nan_ok=True)
+    both = add_synthetic(rows, synth)
+    masked = both["age"].iloc[:len(rows)].isna().sum() > rows["age"].isna().sum()
+    assert (set(synth["metadata_policy"]), masked) == ({"new"}, policy.masks)
+    assert is_image_only(both).sum() == 9*policy.image_only
+    assert ("image branch alone" in capsys.readouterr().out) == policy.image_only
+    fitted(both)
+
+def test_a_new_fusion_trains_by_its_entry_alone(rows, monkeypatch):
+    class Summed(nn.Module):
+        def __init__(self, width, n_meta, n_out, ps):
+            super().__init__()
+            self.image, self.meta = nn.Linear(width, n_out), nn.Linear(n_meta, n_out)
+        def forward(self, fmap, meta): return self.image(fmap.mean((2, 3))) + self.meta(meta)
+    monkeypatch.setitem(FUSIONS, "sum", Fusion("the sum of their own logits", Summed))
+    assert parse_arm("real-meta+sum").fusion == "sum" and arm_title("real-meta+sum") == "Real-Meta + sum"
+    assert expand_arms([], fusions=["sum"]) == ["real-meta+sum"]
+    assert comparisons_of(["real-meta", "real-meta+sum"]) == [("real-meta", "real-meta+sum")]
+    assert isinstance(fitted(rows, fusion="sum").model.head, Summed)

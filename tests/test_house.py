@@ -16,10 +16,11 @@ def dotted(file): return ".".join(file.relative_to(PACKAGE).with_suffix("").part
 FILES = {dotted(o): o for o in sorted(PACKAGE.rglob("*.py"))}
 
 def imports(source, module, folder=False):
-    "Top-level names of other packages that `source` imports, anywhere in it, and dotted names of this one's modules."
-    outside, own = set(), set()
+    """Top-level names of other packages that `source` imports, anywhere in it, and dotted names of this one's modules.
+    What an entry of `arms` trains by, it imports when it does, within a function: no arrow between folders."""
+    outside, own, tree = set(), set(), ast.parse(source)
     here = ["cxr_fastai", *module.split(".")]
-    for node in ast.walk(ast.parse(source)):
+    for node in tree.body if module == "arms" else ast.walk(tree):
         if isinstance(node, ast.Import): names = [o.name for o in node.names]
         elif isinstance(node, ast.ImportFrom):
             up = here[:len(here) - node.level + folder] if node.level else []

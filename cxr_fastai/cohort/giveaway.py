@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from .rows import is_image_only, is_synthetic
 from .words import fold_ids
 
 __all__ = ["feature_leak"]
@@ -110,10 +111,8 @@ def _copied(rows, values, who):
 def _answers(rows, values, who, positive):
     "The AUC of a feature, and of its absence, for the label, on training rows."
     train = (rows["split"] == "train").to_numpy() & rows["label"].notna().to_numpy()
-    read, made = train.copy(), np.zeros(len(rows), bool)
-    if "metadata_policy" in rows: read &= rows["metadata_policy"].ne("image-only").to_numpy()
-    if "synthetic" in rows: made = rows["synthetic"].eq(True).to_numpy() # has others' values, and so no patient's
-    real = train & ~made
+    read = train & ~is_image_only(rows).to_numpy()
+    real = train & ~is_synthetic(rows).to_numpy() # a synthetic row has others' values, and so no patient's
     absent = values.isna().to_numpy()[read].astype(float)
     of = who[read], positive[read]
     return _tells(values[real], who[real], positive[real], True), max(_auc(o, *of) for o in (absent, -absent))

@@ -16,6 +16,7 @@ from ..core.files import few
 from .altered import altered_copies
 from .duplicates import near_duplicates, turned_duplicates
 from .giveaway import _pairs, feature_leak
+from .rows import is_synthetic
 from .words import fold_ids, fold_words, is_missing
 
 __all__ = ["LeakError", "check_ids", "check_leaks"]
@@ -80,7 +81,7 @@ def _fitted(rows, name, stat):
             f"but in {_at(rows, at)}; fit them on training rows only.")
 
 def _evaluated(rows):
-    made = rows["synthetic"].eq(True).to_numpy() & rows["split"].ne("train").to_numpy()
+    made = is_synthetic(rows).to_numpy() & rows["split"].ne("train").to_numpy()
     if made.any(): return (f"{made.sum():,} synthetic rows are outside train, where a model would be scored on them: "
                            f"{_at(rows, np.flatnonzero(made))}; leave them out.")
 
@@ -114,7 +115,7 @@ def _loose(word): return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\s_/-]", "", n
 
 def _of_one_image(rows):
     "What to say where no patient has two images, and nothing says that it must be so."
-    real = rows[~rows["synthetic"].eq(True)] if "synthetic" in rows else rows
+    real = rows[~is_synthetic(rows)]
     if len(real) < 20 or real["patient_id"].duplicated().any(): return
     visits = real["follow_up"] if "follow_up" in real else None
     if visits is not None and visits.eq(0).all(): return
@@ -143,7 +144,7 @@ def check_leaks(
     told = [_of_one_image(rows)]
     found = [_on_two_sides(rows, o) for o in ("patient_id", "image", "file") if o in rows]
     found += [_feature(rows, o, told) for o in features] + [_fitted(rows, o, stat) for o, stat in (stats or {}).items()]
-    if "synthetic" in rows: found.append(_evaluated(rows))
+    found.append(_evaluated(rows))
     if hashes is not None: found.append(_near(rows, np.asarray(hashes), films))
     if found := [o for o in found if o]: raise LeakError(" ".join(found))
     for o in filter(None, told): warnings.warn(o, stacklevel=2)

@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..arms import POLICIES
 from ..core.csvs import read_text, write_csv
 from ..core.files import few, say
 from .words import fold_ids, fold_numbers, fold_words, OLDEST
 
-__all__ = ["RESERVED", "check_names", "classes", "fold_metadata", "numbers_of", "positive", "read_rows", "save_rows",
-           "sign_split", "split_method"]
+__all__ = ["CAT_NAMES", "CONT_NAMES", "RESERVED", "check_names", "classes", "fold_metadata", "is_image_only",
+           "is_synthetic", "numbers_of", "positive", "read_rows", "save_rows", "sign_split", "split_method"]
+
+CAT_NAMES, CONT_NAMES = ("sex", "view"), ("age",) # metadata columns of words and of numbers, where none are named
 
 RESERVED = { # columns of our own tables, which metadata can't be named as
     *"image patient_id label file split classes words split_by".split(),                                # rows
@@ -198,4 +201,15 @@ def positive(
     pos = classes(rows)[1]
     return (rows["label"] == pos).to_numpy()
 
-def is_synthetic(rows): return rows["synthetic"].eq(True) if "synthetic" in rows else pd.Series(False, rows.index)
+def is_synthetic(
+    rows:pd.DataFrame, # any rows, or predictions of them
+) -> pd.Series:        # bool
+    "Which rows are synthetic; none, where no column says so."
+    return rows["synthetic"].eq(True) if "synthetic" in rows else pd.Series(False, rows.index)
+
+def is_image_only(
+    rows:pd.DataFrame, # any rows
+) -> pd.Series:        # bool
+    "Which rows train the image branch alone, by their metadata policy; real rows have none."
+    if "metadata_policy" not in rows: return pd.Series(False, rows.index)
+    return rows["metadata_policy"].isin([name for name, policy in POLICIES.items() if policy.image_only])

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ..core.files import few, say
 from .leaks import check_ids
-from .rows import classes, positive, sign_split
+from .rows import classes, is_synthetic, positive, sign_split
 from .words import is_missing
 
 __all__ = ["paper_cohort", "split_paper", "split_patients"]
@@ -94,7 +94,7 @@ def split_paper(
 ) -> pd.DataFrame:     # with `split`: 64% train, 16% test, 20% valid
     """The split that the paper's figures imply: by image, synthetic rows on every side. A fifth is held out, and a
     fifth of the rest is what its tables are of (201 of 1,262): that is 'test' here; the part held out is 'valid'."""
-    made = rows["synthetic"].eq(True).to_numpy() if "synthetic" in rows else np.zeros(len(rows), bool)
+    made = is_synthetic(rows).to_numpy()
     side = np.full(len(rows), "train", object)
     for kind, which in enumerate((~made, made)):
         at = np.random.default_rng([seed, kind]).permutation(np.flatnonzero(which))

@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..arms import POLICIES
 from ..core.files import few, read_json, say
 from .leaks import LeakError
-from .rows import classes, is_synthetic, read_rows
+from .rows import classes, is_image_only, is_synthetic, read_rows
 from .seen import check_unseen
 from .words import fold_id, fold_ids
 
@@ -57,10 +58,10 @@ def _check_added(rows, synth, folders):
 
 def _mask_others(rows, label, names, seed):
     "Mask real training rows of the other label, until rows without any metadata are as frequent there as in `label`."
-    train = (rows["split"] == "train") & (rows["metadata_policy"] != "image-only")
+    train = (rows["split"] == "train") & ~is_image_only(rows)
     same, gone = rows["label"] == label, rows[names].isna().all(axis=1)
     same, other = train & same, train & ~same
-    free = np.flatnonzero(other & ~gone & ~rows["synthetic"])
+    free = np.flatnonzero(other & ~gone & ~is_synthetic(rows))
     k = np.clip(round(gone[same].mean()*other.sum()) - gone[other].sum(), 0, len(free))
     hit = np.isin(np.arange(len(rows)), np.random.default_rng(seed).choice(free, k, replace=False))
     say(f"The metadata of {k:,} of {other.sum():,} training rows that aren't {label} is masked, so that it is "
@@ -86,7 +87,7 @@ def add_synthetic(
     words = {o for folder in folders.unique() for o in _about(folder)["cat_names"]}
     own = {o: _as_in(rows[o], synth[o]) for o in ["patient_id", *words] if o in rows}
     both = pd.concat([rows.assign(synthetic=is_synthetic(rows)), synth.assign(**own)], ignore_index=True)
-    missing = synth["metadata_policy"] == "missing"
+    missing = synth["metadata_policy"].isin([name for name, policy in POLICIES.items() if policy.masks])
     for label, folder in dict(zip(synth["label"][missing], folders[missing])).items():
         about = _about(folder)
         both = _mask_others(both, label, about["cat_names"] + about["cont_names"], about["seed"])

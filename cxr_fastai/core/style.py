@@ -4,12 +4,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
+from ..arms import ARMS
 from .files import atomic
 
 STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
          "grid.alpha": .3, "legend.frameon": False, "text.parse_math": False} # a name may hold a $
-COLOURS = {"real": "#0072B2", "meta": "#7F7F7F", "real-meta": "#E69F00", "real-synth": "#56B4E9",
-           "real-synth-meta": "#D55E00"} # of Okabe and Ito, for the colour-blind too
+COLOURS = {name: inputs.colour for name, inputs in ARMS.items()}
 MORE = "#009E73", "#CC79A7", "#5B4B9A", "#8C564B", "#17A2B8", "#9A8700", "#2F4F4F"
 N, ENDS = 400, (.025, .975) # resamples behind a band, whose drawn edge needs no more, and its quantiles
 GRID = np.linspace(0, 1, 101)

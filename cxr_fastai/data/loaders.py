@@ -15,7 +15,7 @@ from fastcore.basics import first
 from fastcore.foundation import L
 
 from ..cohort.leaks import check_leaks, LeakError
-from ..cohort.rows import classes, fold_metadata, positive
+from ..cohort.rows import CAT_NAMES, classes, CONT_NAMES, fold_metadata, is_synthetic, positive
 from ..cohort.seen import check_unseen, Seen
 from ..cohort.words import fold_ids
 from ..core.files import check_keywords, few, say
@@ -33,8 +33,8 @@ class RadiographDataLoaders(DataLoaders):
     def from_df(cls,
         rows:pd.DataFrame,         # the cohort after `split_patients`: `image patient_id label split`, metadata, `file`
         path=".",                  # where learners save; images are looked for here where `rows` has no `file`
-        cat_names=("sex", "view"), # metadata columns of words
-        cont_names=("age",),       # metadata columns of numbers
+        cat_names=CAT_NAMES,       # metadata columns of words
+        cont_names=CONT_NAMES,     # metadata columns of numbers
         size:int=256,              # side of the square image, pixels
         bs:int=32,                 # images a batch
         seed:int=0,                # of shuffling, and of learners that are given none
@@ -86,7 +86,7 @@ class RadiographDataLoaders(DataLoaders):
             raise ValueError("These rows name no image: this model reads a radiograph, in a column 'image' or 'file'.")
         if with_labels and "label" not in rows: raise ValueError("with_labels=True: these rows have no column 'label'.")
         clean = self.train_ds.protocol == "clean"
-        if clean and with_labels and "synthetic" in rows and (made := rows["synthetic"].eq(True)).any():
+        if clean and with_labels and (made := is_synthetic(rows)).any():
             raise LeakError(f"{made.sum():,} of these rows are synthetic and would be scored on: "
                             f"{few(rows['image'][made])}; leave them out.")
         if clean and with_labels: self._check_unseen(rows)
@@ -216,8 +216,8 @@ def radiograph_tfms() -> list:
     return aug_transforms(do_flip=False, max_rotate=7., max_zoom=1.1, max_lighting=.1, max_warp=0., pad_mode="zeros")
 
 def radiograph_block(
-    cat_names=("sex", "view"), # metadata columns of words
-    cont_names=("age",),       # metadata columns of numbers
+    cat_names=CAT_NAMES,       # metadata columns of words
+    cont_names=CONT_NAMES,     # metadata columns of numbers
     size:int=256,              # side of the square image, pixels
     use:str="both",            # 'both', 'image' or 'metadata': the inputs
     tfms=None,                 # batch augmentations; `radiograph_tfms()` where None, [] for none

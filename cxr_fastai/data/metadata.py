@@ -7,7 +7,7 @@ import pandas as pd
 from fastai.torch_core import show_title, TensorBase
 from fasttransform.transform import Transform
 
-from ..cohort.rows import numbers_of
+from ..cohort.rows import CAT_NAMES, CONT_NAMES, is_image_only, numbers_of
 from ..cohort.words import fold_words, known_word, OLDEST
 from ..core.files import few
 
@@ -24,13 +24,13 @@ class MetadataWords(dict):
 class MetadataTransform(Transform):
     """Encode metadata columns. A category becomes one 0/1 slot a word, then one for an unknown word and one for a
     missing value; a number becomes (x - min)/(max - min) and one slot for a missing value. Words, minima and maxima are
-    those of the rows it was fitted on, which must be training rows only (`leaks.check_leaks` looks). A row whose
-    `metadata_policy` is 'image-only' is all nan: `FusionModel` learns only its image."""
+    those of the rows it was fitted on, which must be training rows only (`leaks.check_leaks` looks). An image-only row
+    (`is_image_only`) is all nan: `FusionModel` learns only its image."""
     out_type = TensorMetadata
 
     def __init__(self,
-        cat_names=("sex", "view"), # columns of words
-        cont_names=("age",),       # columns of numbers
+        cat_names=CAT_NAMES,       # columns of words
+        cont_names=CONT_NAMES,     # columns of numbers
     ):
         self.cat_names, self.cont_names = list(cat_names), list(cont_names)
         self.stats, self.warned = {}, set()
@@ -104,7 +104,7 @@ class MetadataTransform(Transform):
         rows, known = o, o.reindex(columns=["image", *self.names])
         parts = [self._words(known, c) for c in self.cat_names] + [self._scaled(known, c) for c in self.cont_names]
         encoded = np.concatenate(parts, 1)
-        if "metadata_policy" in rows: encoded[rows["metadata_policy"].isin(["image-only"])] = np.nan
+        encoded[is_image_only(rows).to_numpy()] = np.nan
         return TensorMetadata(torch.from_numpy(encoded))
 
     def encodes(self, o:pd.Series): return self.encodes(o.to_frame().T)[0]

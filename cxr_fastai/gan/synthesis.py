@@ -21,7 +21,7 @@ from ..cohort.rows import classes, is_synthetic, save_rows
 from ..cohort.synthetic import _check_unseen, _WORDS, ANEW, GENERATOR, MANIFEST, MARK, NOTE, read_manifest
 from ..core.files import atomic, atomic_folder, few, named_errors, say, write_json
 from ..core.progress import progress
-from .policies import draw_evenly, match_sources, metadata_probe, verdict
+from .policies import Columns, draw_evenly, match_sources, metadata_probe, verdict
 
 __all__ = ["resynthesise", "synthesise", "write_note"]
 
@@ -55,7 +55,7 @@ def _lines(source, donor, names, metadata, **same):
     lines = source[["image", "file", "patient_id"]].add_prefix("source_").reset_index(drop=True)
     kind = repr((same["generator"], metadata, same["seed"], len(lines))) # no name of two folders is the same
     lines["image"] = [f"{same['direction']}_{i:05}_{zlib.crc32(kind.encode()):08x}.png" for i in range(len(lines))]
-    giver = {"source": source, "matched": donor, "donor": donor}.get(metadata)
+    giver = dict(source=source, donor=donor).get(POLICIES[metadata].giver)
     for o in names: lines[o] = np.nan if giver is None else giver[o].array
     lines["donor_image"] = donor["image"].array if giver is donor else None
     lines = lines.assign(patient_id=lines["source_patient_id"], split="train", metadata_policy=metadata, **same)
@@ -85,7 +85,7 @@ def write_note(
     if (file := Path(folder)/MARK).exists() and file.read_text(encoding="utf-8") == note: return
     with atomic(file) as tmp: tmp.write_text(note, encoding="utf-8")
 
-def _refuse(gan, rows, direction, folder, metadata, names):
+def _refuse(gan, rows, names, *, direction, metadata, folder):
     "The settings and the table, or one sentence that says what is wrong with them."
     if metadata not in POLICIES: raise ValueError(f"metadata={metadata!r} is not known; use {', '.join(POLICIES)}.")
     if direction not in ("a2b", "b2a"):
@@ -107,17 +107,15 @@ def synthesise(
     metadata:str="matched",    # a key of `POLICIES`
     seed:int=0,                # of sources, donors and jitter
     augment:bool=False,        # more rows than sources: translate them again, a little zoomed, turned and shifted
-    cat_names=("sex", "view"), # metadata columns of words
-    cont_names=("age",),       # metadata columns of numbers
-    within:float=5.,           # largest difference of a number in a matched pair; for age, years
     bs:int=32,                 # images a batch
+    **columns,                 # `cat_names`, `cont_names` and `within`, of `Columns`
 ) -> pd.DataFrame:             # one row an image, all in train, for `add_synthetic`
     """Translate training rows into labelled 8-bit pngs with their manifest, written whole or not at all, and print what
     metadata alone tells. ValueError for more rows than sources; LeakError if `gan` has seen valid or test patients."""
-    folder, names = Path(out), [*cat_names, *cont_names]
-    _refuse(gan, rows, direction, folder, metadata, names)
+    folder, columns = Path(out), Columns(**columns)
+    _refuse(gan, rows, columns.names, direction=direction, metadata=metadata, folder=folder)
     train = rows[(rows["split"] == "train") & ~is_synthetic(rows)]
-    there, here = classes(rows)[::1 if direction == "a2b" else -1]
+    there, here = classes(rows) if direction == "a2b" else reversed(classes(rows))
     sources, targets = (train[train["label"] == o] for o in (there, here))
     if not (len(sources) and len(targets)): raise ValueError("The training rows hold one class; both are needed.")
     if n < 1 or n > len(sources) and not augment:
@@ -125,15 +123,16 @@ def synthesise(
                          "to translate, each once; augment=True translates them again, a little moved.")
     rng = np.random.default_rng(seed)
     donor = targets.iloc[draw_evenly(len(targets), n, rng)]
-    if metadata == "matched": source = match_sources(donor, sources, cat_names, cont_names, within, rng)
+    if POLICIES[metadata].matched: source = match_sources(donor, sources, columns, rng)
     else: source = sources.iloc[draw_evenly(len(sources), n, rng)]
     label = pd.Categorical([here]*n, classes(rows), ordered=True)
     digest = gan.digest(direction)
-    lines = _lines(source, donor, names, metadata, label=label, direction=direction, size=gan.size, seed=seed,
+    lines = _lines(source, donor, columns.names, metadata, label=label, direction=direction, size=gan.size, seed=seed,
                    generator=digest)
-    auc = metadata_probe(rows, lines, cat_names, cont_names)
+    auc = metadata_probe(rows, lines, columns.cat_names, columns.cont_names)
     about = dict(digest=digest, direction=direction, size=gan.size, n=n, seed=seed, augment=augment,
-                 metadata=metadata, within=within, cat_names=list(cat_names), cont_names=list(cont_names),
+                 metadata=metadata, within=columns.within, cat_names=list(columns.cat_names),
+                 cont_names=list(columns.cont_names),
                  probe=None if np.isnan(auc) else round(auc, 4), seen=sorted(gan.seen))
     with atomic_folder(folder) as tmp: _write(tmp, gan, lines, bs, about)
     say(f"{n:,} synthetic {here} rows ({source['file'].duplicated().sum():,} of augmented sources) are in {folder}. "

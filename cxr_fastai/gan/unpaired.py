@@ -13,7 +13,7 @@ from fastcore.basics import ifnone, store_attr
 from fasttransform.transform import DisplayedTransform
 
 from ..cohort.leaks import check_leaks, LeakError
-from ..cohort.rows import classes
+from ..cohort.rows import classes, is_synthetic
 from ..core.files import few
 from ..data.batches import RadiographTransform
 from ..data.show import show_columns, TensorRadiograph
@@ -81,7 +81,7 @@ class UnpairedDataLoaders(DataLoaders):
         can't halve twice, a domain without training rows, or bs > the larger domain; `LeakError` as for classifiers."""
         if size % 4 or size < 24: raise ValueError(f"size={size}: the networks take multiples of 4 from 24 up.")
         if "split" not in rows: raise ValueError("The table has no column 'split'; split_patients gives it.")
-        if "synthetic" in rows and rows["synthetic"].eq(True).any():
+        if is_synthetic(rows).any():
             raise ValueError("The table holds synthetic rows; a CycleGAN is trained on real ones.")
         if "file" not in rows: rows = rows.assign(file=[str(Path(path)/str(o)) for o in rows["image"]])
         tfm = RadiographTransform(size)

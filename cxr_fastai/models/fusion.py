@@ -1,5 +1,5 @@
 """The paper's three classifiers as modules (sections 3.2 and 5.3): image alone (DCNN-real), metadata alone (MLP-meta),
-and both trained jointly with merged outputs, in the ways of `FUSIONS`. Each gives logits `[n, n_out]` in fp32."""
+and both trained jointly with merged outputs, in the ways of `arms.FUSIONS`. Each gives logits `[n, n_out]` in fp32."""
 import torch
 import torch.nn.functional as F
 from fastai.layers import LinBnDrop
@@ -7,10 +7,11 @@ from fastai.torch_core import Module
 from fasttransform.transform import Transform
 from torch import nn
 
+from ..arms import FUSIONS
 from ..fit.precision import in_precision
 from .backbone import Backbone, split_backbone
 
-__all__ = ["FUSIONS", "build_model", "MetadataMLP", "ImageModel", "MetadataModel", "FusionModel", "parameter_groups"]
+__all__ = ["build_model", "MetadataMLP", "ImageModel", "MetadataModel", "FusionModel", "parameter_groups"]
 
 class MetadataMLP(Module):
     """Three fully connected layers over encoded metadata (the paper's MLP-meta). In training each value is masked as
@@ -84,8 +85,6 @@ class AttentionFusion(Module):
         places = fmap.flatten(2).transpose(1, 2)[:, None]    # [n, 1 head, h*w, width]
         seen = F.scaled_dot_product_attention(self.query(meta)[:, None, None], self.key(places), places)[:, 0, 0]
         return self.head(torch.cat([_pool(fmap), seen, meta.to(fmap.dtype)], 1))
-
-FUSIONS = dict(concat=ConcatFusion, logits=LogitFusion, gated=GatedFusion, film=FilmFusion, attention=AttentionFusion)
 
 class ImageModel(Module):
     "Logits from the image alone; a metadata input beside it is not read."

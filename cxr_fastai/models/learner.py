@@ -14,6 +14,7 @@ from fastcore.meta import delegates
 from fastcore.xtras import join_path_file
 from torch import nn, Tensor
 
+from ..arms import FUSIONS
 from ..cohort.seen import check_unseen, save_seen, Seen, seen_of
 from ..core.files import check_keywords, few, one_line
 from ..data.batches import RadiographTransform
@@ -24,7 +25,7 @@ from ..fit.callbacks import epoch_table
 from ..fit.precision import fused_adamw, use_bf16
 from ..stats.scoring import called
 from .backbone import Backbone, create_backbone
-from .fusion import build_model, FUSIONS, parameter_groups
+from .fusion import build_model, parameter_groups
 from .metrics import paper_metrics
 from .rivals import for_rows
 

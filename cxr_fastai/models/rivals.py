@@ -1,4 +1,4 @@
-"""What is cheaper than synthesis for a minority class: `arms.RIVALS` as DataLoaders, losses and callbacks.
+"""What is cheaper than synthesis for a minority class: the losses, callbacks and rows that `arms.RIVALS` is made of.
 
 The paper compares its Ensemble with none of them."""
 import torch
@@ -7,16 +7,14 @@ import pandas as pd
 from fastai.callback.core import Callback
 from fastai.callback.mixup import CutMix, MixHandler, MixUp
 from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
+from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import tensor
-from fastai.vision.augment import aug_transforms
 
+from ..arms import RIVALS
 from ..cohort.rows import positive
 
 __all__ = ["LogitAdjusted", "RowCutMix", "RowMixUp", "duplicated", "for_rows", "rival_dls", "rival_learner",
            "train_prior"]
-
-STRONG = dict(do_flip=False, max_rotate=14., max_zoom=1.2, max_lighting=.2, max_warp=.1, pad_mode="zeros")
 
 class LogitAdjusted(CrossEntropyLossFlat):
     """Cross entropy of logits shifted by the log prior of the training rows: what is learnt is a classifier for equally
@@ -88,23 +86,18 @@ def rival_dls(
     rival:str=None, # a key of `RIVALS`, or None
 ) -> dict:          # keyword arguments of `RadiographDataLoaders.from_df`
     "What a rival changes in the DataLoaders."
-    if rival == "oversample": return dict(weighted=True)
-    if rival == "augment": return dict(tfms=aug_transforms(**STRONG))
-    return {}
+    return RIVALS[rival].dls() if rival and RIVALS[rival].dls else {}
 
 def rival_learner(
     learn:Learner,  # a learner of `learner`; changed in place
     rival:str=None, # a key of `RIVALS`, or None
 ):
     "What a rival changes in the learner: its loss, or a callback."
-    rows = learn.dls.train_ds.items
-    prior = positive(rows).mean()
-    if rival == "class-weights":
-        weight = tensor([.5/(1 - prior), .5/prior]).to(learn.dls.device) # mean 1 over the training rows
-        learn.loss_func = CrossEntropyLossFlat(weight=weight)
-    if rival == "focal": learn.loss_func = FocalLossFlat(gamma=2.)
-    if rival == "logit-adjust": learn.loss_func = LogitAdjusted(prior)
-    if rival == "mixup": learn.add_cb(RowMixUp(.4))
+    if not rival: return learn
+    if make := RIVALS[rival].loss:
+        learn.loss_func = make(positive(learn.dls.train_ds.items).mean())
+        learn.loss_func.to(learn.dls.device)
+    if RIVALS[rival].callback: learn.add_cb(RIVALS[rival].callback())
     return learn
 
 def train_prior(
@@ -112,5 +105,5 @@ def train_prior(
     rival:str=None,    # a key of `RIVALS`, or None
 ) -> float:            # 0 to 1
     "The share of positives that the training in effect saw: half, where the loss or the batches weigh classes alike."
-    if rival in ("class-weights", "oversample", "logit-adjust"): return .5
+    if rival and RIVALS[rival].balanced: return .5
     return float(positive(rows[rows["split"] == "train"]).mean())

@@ -24,7 +24,7 @@ from ..fit.tracking import tracked
 from ..gan.pipeline import synthetic_minority
 from ..models.learner import fusion_learner, image_learner, metadata_learner
 from ..models.predictions import predict_rows
-from ..models.rivals import duplicated, rival_dls, rival_learner, train_prior
+from ..models.rivals import rival_dls, rival_learner, train_prior
 from ..stats.scoring import scores
 from ..trained.bundle import save_bundle
 
@@ -68,7 +68,7 @@ def arm_rows(
         synth = synthetic_minority(rows, seed=s["seed"], n=s["n"], metadata=s["policy"], **cell.gan)
         rows = add_synthetic(rows, synth)
     if s["protocol"] == "paper": rows = split_paper(rows, s["split_seed"])
-    if cell.arm.rival == "duplicate": rows = duplicated(rows, s["n"], s["seed"])
+    if cell.arm.again: rows = cell.arm.again(rows, s["n"], s["seed"])
     return rows
 
 def _learner(cell, rows):

@@ -14,7 +14,7 @@ from fastcore.basics import ifnone, store_attr
 from ..arms import FUSION_NAMES, parse_arm
 from ..cohort.folder import data_digest
 from ..cohort.phantom import is_drawn
-from ..cohort.rows import classes, fold_metadata, split_method
+from ..cohort.rows import CAT_NAMES, classes, CONT_NAMES, fold_metadata, split_method
 from ..cohort.sampling import split_paper
 from ..core.files import say
 from ..core.progress import progress
@@ -53,8 +53,8 @@ class Study:
         gan:str="fast",            # a key of `GANS`
         gan_epochs:int=None,       # None: as many as `gan` has
         gan_size:int=None,         # side of its images, pixels; None: `size`
-        cat_names=("sex", "view"), # metadata columns of words
-        cont_names=("age",),       # metadata columns of numbers
+        cat_names=CAT_NAMES,       # metadata columns of words
+        cont_names=CONT_NAMES,     # metadata columns of numbers
         split_seed:int=0,          # of the paper's split
         data:str="",               # what the rows are, for tables
         track:str="",              # trackers, as in `tracked`

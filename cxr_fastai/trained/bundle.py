@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ..cohort.phantom import is_drawn
-from ..cohort.rows import positive
+from ..cohort.rows import is_synthetic, positive
 from ..cohort.seen import Seen
 from ..core.files import atomic, one_line, write_json
 from ..data.batches import RadiographTransform
@@ -81,7 +81,7 @@ def _training(dls, recorder):
     res = dict(rows=len(rows), patients=rows["patient_id"].nunique(), positives=int(positive(rows).sum()),
                valid_rows=len(dls.valid_ds.items), drawn=int(is_drawn(rows)),
                leaky=int(dls.train_ds.protocol == "paper")) # whole numbers, as a card's table of training has
-    if "synthetic" in rows: res["synthetic"] = int(rows["synthetic"].eq(True).sum())
+    if "synthetic" in rows: res["synthetic"] = int(is_synthetic(rows).sum())
     if values := getattr(recorder, "values", None): # none before a fit
         res["last_epoch"] = dict(zip(recorder.metric_names[1:-1], values[-1]))
     return res
@@ -90,7 +90,7 @@ def _typical(dls):
     "What the real training films look like; {} for a learner of metadata alone."
     tfm, rows = dls.transform(RadiographTransform), dls.train_ds.items
     if not tfm: return {}
-    if "synthetic" in rows: rows = rows[~rows["synthetic"].eq(True)]
+    rows = rows[~is_synthetic(rows)]
     rows = rows.sample(min(FILMS, len(rows)), random_state=0)
     return typical_ranges(tfm(rows)[:, 0].numpy())
 

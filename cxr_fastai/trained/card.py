@@ -6,7 +6,7 @@ from pathlib import Path
 import timm
 
 from .. import __version__
-from ..arms import FUSION_NAMES, parse_arm
+from ..arms import FUSIONS, parse_arm
 from ..cohort.seen import seen_fits
 from ..core.files import few
 from .lookalike import SIDE
@@ -79,7 +79,7 @@ IMAGE = dict(
     ps=(lambda o: _number(o, 0, 1), "a number from 0 to 1"),
     white=(lambda o: o is None or _whole(o, 8, 16), "8 to 16 bits, or nothing"))
 FUSION = dict(
-    fusion=(lambda o: isinstance(o, str) and o in FUSION_NAMES, ", ".join(FUSION_NAMES)),
+    fusion=(lambda o: isinstance(o, str) and o in FUSIONS, ", ".join(FUSIONS)),
     n_meta=(lambda o: _whole(o, 1, MAX_WIDTH), f"1 to {MAX_WIDTH}"))
 METADATA = dict(
     metadata=(lambda o: _table(o) and _columns_fit(o), "cat_names and cont_names with the words or range of each"),

@@ -1,9 +1,10 @@
 from itertools import permutations
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
-from cxr_fastai.gan.policies import _costs, match_sources, metadata_probe
+from cxr_fastai.gan.policies import _costs, Columns, match_sources, metadata_probe
 
 NAMES = ["sex", "view", "age"]
+COLUMNS = Columns(NAMES[:2], NAMES[2:], within=5.)
 
 people = st.lists(st.tuples(st.sampled_from(["F", "M", None]), st.sampled_from(["AP", "PA"]),
                             st.one_of(st.none(), st.integers(0, 30))), min_size=2, max_size=5)
@@ -21,21 +22,21 @@ def wrong(a, b, within=5):
 @given(people, people)
 def test_matching_is_the_best_of_all_assignments(donors, sources):
     donors = donors[:len(sources)]
-    cost, match = _costs(table(donors), table(sources), NAMES[:2], NAMES[2:], 5)
+    cost, match = _costs(table(donors), table(sources), COLUMNS)
     each = [[wrong(a, b) for b in sources] for a in donors]
     np.testing.assert_array_equal(match, [[o[:2] == (0, 0) for o in line] for line in each])
     best = min(tuple(map(sum, zip(*(each[i][j] for i, j in enumerate(way)))))
                for way in permutations(range(len(sources)), len(donors)))
     own = table(sources).assign(row=range(len(sources)))
-    found = match_sources(table(donors), own, NAMES[:2], NAMES[2:], 5, np.random.default_rng(0))["row"]
+    found = match_sources(table(donors), own, COLUMNS, np.random.default_rng(0))["row"]
     assert found.is_unique and tuple(map(sum, zip(*(each[i][j] for i, j in enumerate(found))))) == best
 
 def test_what_can_not_be_matched_is_counted_and_a_perfect_match_is_silent(capsys):
     donors = table([("F", "PA", 30.), ("M", "AP", 40.), ("M", "AP", None)])
     rng = np.random.default_rng(0)
-    match_sources(donors, table([("F", "PA", 33.), ("M", "AP", None), ("M", "AP", 44.)]), NAMES[:2], NAMES[2:], 5., rng)
+    match_sources(donors, table([("F", "PA", 33.), ("M", "AP", None), ("M", "AP", 44.)]), COLUMNS, rng)
     assert capsys.readouterr().out == ""
-    match_sources(donors, table([("F", "AP", 33.), ("M", "AP", 3.), ("M", "AP", 47.)]), NAMES[:2], NAMES[2:], 5., rng)
+    match_sources(donors, table([("F", "AP", 33.), ("M", "AP", 3.), ("M", "AP", 47.)]), COLUMNS, rng)
     told = capsys.readouterr().out
     assert "3 of 3 rows have no unused source that matches (the same sex, the same view, age within 5)" in told
 
