@@ -1,4 +1,4 @@
-"""How figures look, in one place."""
+"""How figures look, in one place: their style and colours, a radiograph on its axes, a file of a figure."""
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +13,14 @@ COLOURS = {name: inputs.colour for name, inputs in ARMS.items()}
 MORE = "#009E73", "#CC79A7", "#5B4B9A", "#8C564B", "#17A2B8", "#9A8700", "#2F4F4F"
 N, ENDS = 400, (.025, .975) # resamples behind a band, whose drawn edge needs no more, and its quantiles
 GRID = np.linspace(0, 1, 101)
+
+def show_film(ax, film, title="", **kwargs):
+    """Draw a radiograph `[h, w]`, uint8 or float 0..1. Air is black, as on film; black and white are the format's ends,
+    not the image's own, where no `vmax` is given."""
+    white = 1 if np.issubdtype(film.dtype, np.floating) else 255
+    ax.imshow(film, **dict(cmap="gray", vmin=0, vmax=white) | kwargs)
+    ax.axis("off")
+    if title: ax.set_title(title, fontsize="small")
 
 def save_figure(fig, file, **kwargs):
     "Write a figure, the same bits each time; a png with 256 colours is a third as large, and a page holds many."

@@ -1,21 +1,23 @@
 """The radiograph tensor, and pictures of batches, results and top losses, titled with label and metadata in words."""
 import matplotlib.pyplot as plt
 import pandas as pd
-from fastai.torch_core import display_df, show_image, TensorImageBW
+from fastai.torch_core import display_df, TensorImageBW
 from fastai.vision.data import get_grid
 from fastcore.imports import IN_NOTEBOOK
 from plum import dispatch
 
 from ..core.files import say
+from ..core.style import show_film
 
 __all__ = ["TensorRadiograph", "RadiographInput", "show_batch", "show_results", "plot_top_losses", "show_columns"]
 
 class TensorRadiograph(TensorImageBW):
     "Gray radiographs: uint8 0..255 as read, float 0..1 in a batch; `[1, h, w]` or `[n, 1, h, w]`."
-    def show(self, ctx=None, **kwargs):
-        "Air is black, as on film; black and white are the format's ends, not the image's own."
-        white = 1 if self.is_floating_point() else 255
-        return show_image(self, ctx=ctx, **dict(cmap="gray", vmin=0, vmax=white) | kwargs)
+    def show(self, ctx=None, figsize=(5, 5), **kwargs):
+        "Draw it on the axes `ctx`, or on new ones, which are given back."
+        ax = ctx or plt.subplots(figsize=figsize)[1]
+        show_film(ax, self.detach().cpu().numpy()[0], **kwargs)
+        return ax
 
 class RadiographInput(tuple):
     "The inputs of a decoded batch: the type by which fastai finds the three functions below."
@@ -52,13 +54,13 @@ def show_results(x:RadiographInput, y, samples, outs, ctxs=None, max_n=9, nrows=
 
 @dispatch
 def plot_top_losses(x:RadiographInput, y, samples, outs, raws, losses, nrows=None, ncols=None, figsize=None, **kwargs):
-    texts = [f"{o[0]} / {s[-1]} / {float(l):.2f} / {float(r.max()):.2f}"
-             for s, o, r, l in zip(samples, outs, raws, losses)]
+    texts = [f"{out[0]} / {sample[-1]} / {float(loss):.2f} / {float(raw.max()):.2f}"
+             for sample, out, raw, loss in zip(samples, outs, raws, losses)]
     head = "prediction / actual / loss / probability"
     if not isinstance(samples[0][0], TensorRadiograph):
         return _table(list(zip(samples.itemgot(0), texts)), ["metadata", head])
     axs = get_grid(len(samples), nrows=nrows, ncols=ncols, figsize=figsize, title=head)
-    return [_draw(ax, s[0], [text, *s[1:-1]]) for ax, s, text in zip(axs, samples, texts)]
+    return [_draw(ax, image, [text, *words]) for ax, (image, *words, _), text in zip(axs, samples, texts)]
 
 def show_columns(
     columns:dict,    # title -> images, `[n, 1, h, w]` in 0..1 or uint8; as many in each

@@ -15,6 +15,7 @@ from fastai.imports import noop
 from matplotlib.figure import Figure
 
 from ..core.files import few, say
+from ..core.style import show_film
 
 __all__ = ["SampleFigures", "TRACKERS", "tracked"]
 
@@ -30,9 +31,8 @@ def _classified(learn, n):
     with torch.no_grad(): prob = learn.model.eval()(*batch).softmax(1)[:, 1]
     fig = Figure(figsize=(1.6*n, 2), layout="constrained")
     axs = fig.subplots(1, len(prob), squeeze=False)[0]
-    for ax, x, p, label in zip(axs, batch[0].cpu(), prob, dls.valid_ds.items["label"]):
-        ax.imshow(x[0], cmap="gray", vmin=0, vmax=1)
-        ax.set(xticks=[], yticks=[], title=f"{label}: {p:.2f}")
+    for ax, film, p, label in zip(axs, batch[0].cpu().numpy(), prob, dls.valid_ds.items["label"]):
+        show_film(ax, film[0], f"{label}: {p:.2f}")
     return fig
 
 class SampleFigures(Callback):

@@ -9,7 +9,7 @@ from ..cohort.radiograph import read_radiograph
 from ..cohort.rows import classes, is_synthetic, read_rows
 from ..cohort.synthetic import read_manifest
 from ..core.csvs import read_csv
-from ..core.style import save_figure
+from ..core.style import save_figure, show_film
 
 __all__ = ["plot_memorised", "plot_gan", "plot_synthetic"]
 
@@ -21,10 +21,9 @@ def plot_memorised(
     some = table.nsmallest(n, "distance_features")
     fig, axs = plt.subplots(2, len(some), figsize=(2*len(some), 5), layout="constrained", squeeze=False)
     for (above, below), o in zip(axs.T, some.itertuples()):
-        for ax, file in (above, o.file), (below, o.nearest_file_features):
-            ax.imshow(read_radiograph(file, 128), cmap="gray", vmin=0, vmax=255)
-            ax.axis("off")
-        above.set_title(f"features {o.distance_features:.2f}\npixels {o.distance_pixels:.2f}", fontsize="small")
+        far = f"features {o.distance_features:.2f}\npixels {o.distance_pixels:.2f}"
+        show_film(above, read_radiograph(o.file, 128), far)
+        show_film(below, read_radiograph(o.nearest_file_features, 128))
     fig.supxlabel(f"Above: synthetic. Below: the nearest training image. Two real patients are at least "
                   f"{table['real_features'].iloc[0]:.2f} (features: {table['features'].iloc[0]}) and "
                   f"{table['real_pixels'].iloc[0]:.2f} (pixels) apart.", fontsize="small")
@@ -51,7 +50,7 @@ def plot_synthetic(
 ):                              # a matplotlib figure
     """The paper's Fig. 2: a real image of each class and a synthetic one. Real images stand beside their own
     translation where there is one; the caption says which file was made from which."""
-    rng, (neg, pos) = np.random.default_rng(seed), classes(rows)
+    rng, (neg, pos), size = np.random.default_rng(seed), classes(rows), int(synth_ab["size"].iloc[0])
     some = lambda o: o.iloc[rng.permutation(len(o))[:n]]
     ab, ba = some(synth_ab), None if synth_ba is None else some(synth_ba)
     train = rows[(rows["split"] == "train") & ~is_synthetic(rows) & (rows["label"] == pos)]
@@ -62,11 +61,13 @@ def plot_synthetic(
     fig, axs = plt.subplots(n, len(panels), figsize=(3*len(panels), 3*n + .6), squeeze=False, layout="constrained")
     for column, (title, files) in zip(axs.T, panels.items()):
         for ax in column: ax.axis("off")
-        for ax, file in zip(column, files):
-            ax.imshow(read_radiograph(file, int(ab["size"].iloc[0])), cmap="gray", vmin=0, vmax=255)
+        for ax, file in zip(column, files): show_film(ax, read_radiograph(file, size))
         column[0].set_title(title)
     shown = ab if ba is None else pd.concat([ba, ab])
-    made = [f"synthetic {o.label} {o.image}: made from {o.source_image}{', a little moved'*(o.zoom != 1)}"
-            for o in shown.itertuples()]
-    fig.supxlabel("\n".join(made), fontsize="small")
+    fig.supxlabel("\n".join(map(_origin, shown.itertuples())), fontsize="small")
     return fig
+
+def _origin(synth):
+    "What a synthetic film was made from."
+    moved = ", a little moved" if synth.zoom != 1 else ""
+    return f"synthetic {synth.label} {synth.image}: made from {synth.source_image}{moved}"

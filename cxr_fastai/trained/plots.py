@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from plum import dispatch
 
 from ..cohort.radiograph import read_radiograph
-from ..core.style import COLOURS, ENDS, GRID, MORE, STYLE
+from ..core.style import COLOURS, ENDS, GRID, MORE, show_film, STYLE
 from ..data.batches import RadiographTransform
 from ..data.given import as_rows
 from ..data.metadata import MetadataTransform
@@ -72,10 +72,6 @@ def _film(file, size, white=None):
     "A film for a panel, 0..1."
     return read_radiograph(file, size, white) / 255
 
-def _draw_film(ax, film, white=1):
-    ax.imshow(film, cmap="gray", vmin=0, vmax=white)
-    ax.axis("off")
-
 @dispatch
 def plot_top_losses(
     learn:RadiographLearner, # trained, or of `load_bundle`
@@ -92,7 +88,7 @@ def plot_top_losses(
     axs = fig.subplots(-(-len(worst) // 3), 3, squeeze=False)
     for ax in axs.flat: ax.axis("off")
     for ax, i in zip(axs.flat, worst):
-        if files is not None: _draw_film(ax, _film(files.iloc[i], 256, white))
+        if files is not None: show_film(ax, _film(files.iloc[i], 256, white))
         told = f"{learn.dls.vocab[said['label'][i]]}: {said['probability'][i]:.2f}, loss {loss[i]:.2f}"
         words = [str(tfm.decode(tfm(rows.iloc[i])))] if tfm else []
         ax.set_title("\n".join([told, *words]), fontsize="small")
@@ -124,7 +120,7 @@ def border_heat(
 def _draw_heat(ax, film, heat, share, pos):
     "All the heat over its film, the ring's inner edge, and how much is beyond it."
     side, edge = len(film), round(BORDER * len(film))
-    _draw_film(ax, film, film.max())
+    show_film(ax, film, vmax=film.max())
     if top := np.abs(heat).max(): ax.imshow(heat, cmap="RdBu_r", vmin=-top, vmax=top, alpha=.6 * np.abs(heat) / top)
     ax.add_patch(Rectangle((edge - .5,)*2, side - 2*edge, side - 2*edge, fill=False, ls=":", ec="yellow", lw=.9))
     told = f"{share} beyond the dots ({border_ring(side).mean():.0%} of the film)"
@@ -166,7 +162,7 @@ def plot_patient(
     bars += [(f"{k} {_said(v)}", row[f"knowing_{k}"], BOTH) for k, v in found.words[i].items()]
     film = _film(found.files[i], len(found.film)) if found.heat is not None else None
     heat = _enlarged(found.heat[[i]], len(film))[0].numpy() if film is not None else None
-    fig = _panels(film is not None and (lambda ax: _draw_film(ax, film)),
+    fig = _panels(film is not None and (lambda ax: show_film(ax, film)),
                   film is not None and (lambda ax: _draw_heat(ax, film, heat, _percent(row["border_heat"]), pos)),
                   bars and (lambda ax: _bars(ax, *zip(*bars), f"log-odds of {pos}: what this adds")))
     told = [Path(str(row[o])).name for o in ("image", "label") if o in row]

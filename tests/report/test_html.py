@@ -1,5 +1,4 @@
-import matplotlib.pyplot as plt, numpy as np, pandas as pd
-from cxr_fastai.core.style import save_figure
+import numpy as np, pandas as pd
 from cxr_fastai.report.html import Page
 
 def test_a_table_is_escaped_and_its_intervals_stand_with_their_values(tmp_path):
@@ -21,11 +20,3 @@ def test_warnings_stand_in_every_section_of_scores(tmp_path):
     page = Page(tmp_path, ["Drawn films."])
     for title, scores in dict(Cohort=False, ROC=True, PR=True).items(): page.section(title, scores)
     assert page.html("x").count('<p class="warn">Drawn films.</p>') == 2 and page.html("x").count("<section") == 3
-
-def test_a_saved_figure_has_the_same_bits_each_time_and_is_closed(tmp_path):
-    for name in "ab":
-        fig, ax = plt.subplots(figsize=(1, 1))
-        ax.plot([0, 1])
-        save_figure(fig, tmp_path/f"{name}.png")
-        assert not plt.fignum_exists(fig.number)
-    assert (tmp_path/"a.png").read_bytes() == (tmp_path/"b.png").read_bytes()
