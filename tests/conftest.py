@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items):
     place = {o: i for i, o in enumerate(SLOW)}
     items.sort(key=lambda o: place.get(file(o), len(SLOW)))
 
-SMALL_GAN = "from cxr_fastai.settings import GANS; GANS['fast'] |= dict(ngf=4, ndf=4, n_blocks=1)\n" # for `start_python`
+SMALL_GAN = "from cxr_fastai.settings import GANS; GANS['fast'] |= dict(ngf=4, ndf=4, n_blocks=1)\n" # for a new process
 
 @pytest.fixture(scope="module")
 def small_gan():
@@ -95,8 +95,8 @@ class Process:
 def start_python(code, *args, cwd=None, env=()):
     """As `python -W ignore -c code args`, for a Path `python file args`, in a new process that has imported the package
     already, which else takes seconds: it is forked from one that did this and nothing else."""
-    if isinstance(code, Path): args, code = (code,
-                                             *args), "sys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    if isinstance(code, Path):
+        args, code = (code, *args), "sys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cxr_fastai.all"])
     out, env = tempfile.TemporaryDirectory(), os.environ | dict(env)

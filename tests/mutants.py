@@ -56,10 +56,8 @@ def change_tree(o, rng):
     elif isinstance(holder[key], list): holder[key] = holder[key] * 2
 
 def change_arch(card, rng):
-    if "arch" in card and rng.random() < .7: card["arch"] = rng.choice(rng.choice([ARCHS,
-                                                                                   ["vit_giant_patch14_dinov2",
-                                                                                    "eva02_enormous_patch14_clip_224",
-                                                                                    "vit_7b_patch16_dinov3"]]))
+    huge = ["vit_giant_patch14_dinov2", "eva02_enormous_patch14_clip_224", "vit_7b_patch16_dinov3"]
+    if "arch" in card and rng.random() < .7: card["arch"] = rng.choice(rng.choice([ARCHS, huge]))
     if rng.random() < .6: card["size"] = rng.choice(SIZES)
     if "n_meta" in card and rng.random() < .3: card["n_meta"] = rng.choice([1, 31, 4096])
     if "fusion" in card and rng.random() < .3: card["fusion"] = rng.choice(["logits", "gated", "film", "attention"])
@@ -73,17 +71,17 @@ def change_tensors(state, rng):
     if how == "gone": del state[name]
     elif how == "more": state[rng.choice(["../x", "a", name + ".0", ""])] = torch.ones(rng.choice([0, 1, 3]))
     elif how == "renamed": state[name + "x"] = state.pop(name)
-    elif how == "shape": state[name] = rng.choice([o.flatten()[:1].clone(), o[None].clone(), torch.zeros(0),
-                                                   o.flatten().repeat(2)])
-    elif how == "type": state[name] = o.to(rng.choice([torch.float64, torch.float16, torch.bfloat16, torch.int32,
-                                                       torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn,
-                                                       torch.complex64]))
+    elif how == "shape":
+        state[name] = rng.choice([o.flatten()[:1].clone(), o[None].clone(), torch.zeros(0), o.flatten().repeat(2)])
+    elif how == "type":
+        state[name] = o.to(rng.choice([torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int64,
+                                       torch.uint8, torch.bool, torch.float8_e4m3fn, torch.complex64]))
     elif how == "alike":
         kind = rng.choice([torch.float64, torch.float16, torch.bfloat16, torch.int32])
         for k, v in state.items(): state[k] = v.to(kind) if v.is_floating_point() else v
     elif how == "value":
-        odd = rng.choice([float("nan"), float("inf"), -float("inf")]) if o.is_floating_point() else rng.choice([-1, 7,
-                                                                                                                2**40])
+        floats, whole = [float("nan"), float("inf"), -float("inf")], [-1, 7, 2**40]
+        odd = rng.choice(floats if o.is_floating_point() else whole)
         state[name] = torch.full_like(o, odd) if o.dtype != torch.bool else ~o
     elif how == "sign": state[name] = -o.abs() if o.dtype != torch.bool else o
 
@@ -93,8 +91,9 @@ def change_bytes(data, rng):
     if how == "flip":
         for _ in range(rng.choice([1, 8])): data[rng.randrange(n)] ^= 1 << rng.randrange(8)
     elif how == "cut": del data[rng.randrange(len(data)):]
-    elif how == "grow": data[(i := rng.randrange(n)):i] = rng.choice([b"\0", b" " * 4_000_000, b'"', b"[" * 100_000,
-                                                                      b"\xff\xfe"])
+    elif how == "grow":
+        i = rng.randrange(n)
+        data[i:i] = rng.choice([b"\0", b" " * 4_000_000, b'"', b"[" * 100_000, b"\xff\xfe"])
     elif how == "swap": data[:8] = struct.pack("<Q", rng.choice([0, 1, 2**20, 2**40, 2**64 - 1, len(data)]))
     elif how == "nest": data[:] = b"[" * rng.choice([500, 900_000]) + b"]" * 500
     return bytes(data)

@@ -30,7 +30,8 @@ def test_a_name_says_what_differs(name, arm):
     assert parse_arm(name) == arm
 
 def test_titles_say_it_too():
-    assert arm_title("real-meta+focal") == "Real-Meta + focal" and arm_title("real-synth-meta+1/8+donor") == "Ensemble + dose 1/8 + donor"
+    assert arm_title("real-meta+focal") == "Real-Meta + focal"
+    assert arm_title("real-synth-meta+1/8+donor") == "Ensemble + dose 1/8 + donor"
 
 def test_what_an_arm_reads_and_whether_rows_join_it():
     assert parse_arm("real-meta+film").use == "both" and not parse_arm("real-meta+film").more
@@ -53,8 +54,8 @@ def test_flags_expand_to_arms_each_once():
     arms = expand_arms(["real", "real-meta"], ["focal"], ["0", "1/8", "1"], ["donor"], ["film"])
     assert arms == ["real", "real-meta", "real+focal", "real-meta+focal", "real-synth-meta+1/8", "real-synth-meta+1",
                     "real-synth-meta+donor", "real-meta+film"]
-    assert parse_arm(expand_arms([], rivals=RIVALS)[-1]).rival == "duplicate" and len(expand_arms([],
-                                                                                                  rivals=RIVALS)) == 14
+    assert parse_arm(expand_arms([], rivals=RIVALS)[-1]).rival == "duplicate"
+    assert len(expand_arms([], rivals=RIVALS)) == 14
     with pytest.raises(ValueError, match="'lots' is no rival"): expand_arms([], doses=["lots"])
 
 def test_the_papers_gain_is_compared_first(): assert comparisons_of(ARMS)[0] == ("real-meta", "real-synth-meta")

@@ -33,8 +33,8 @@ def test_a_full_disk_and_memory_fail(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage",
                         lambda path: namedtuple("U", "total used free")(10**6, 10**6 - 1000, 1000))
     found = doctor(out=str(tmp_path), **TINY)
-    assert of(found, "memory").status == of(found, "out").status == "FAIL" and "--bs smaller" in of(found,
-                                                                                                    "memory").todo
+    assert of(found, "memory").status == of(found, "out").status == "FAIL"
+    assert "--bs smaller" in of(found, "memory").todo
 
 def test_a_tracker_that_is_not_there_fails(monkeypatch):
     monkeypatch.setattr(room, "find_spec", lambda name: None)
@@ -47,15 +47,15 @@ def test_kept_bytes_by_hand():
 def test_needs_grow_with_the_batch_the_seeds_and_the_arms(rows):
     body = dict(test_resnet=create_backbone("test_resnet", "none", 32))
     need = lambda **kwargs: needs(rows, body, **TINY | kwargs)
-    assert need(bs=64)["memory"] > need()["memory"] and need(seeds="0,1")["out"] > need()["out"] and need()["cells"] == 1
+    assert need(bs=64)["memory"] > need()["memory"] and need(seeds="0,1")["out"] > need()["out"]
+    assert need()["cells"] == 1
     assert need(arms="real,meta,real-synth-meta", seeds="0,1")["cells"] == 6
     assert need(arms="real-synth-meta")["cache"] > need()["cache"]
 
 def test_packages_are_held_against_their_bounds():
     found = installed(["torch>=1", "numpy>=99", "nowhere>=1", "pytest>=1; extra == 'ray'"])
-    assert found.failed and "numpy>=99 is needed and" in of(found,
-                                                            "packages").found and "nowhere is missing" in of(found,
-                                                                                                             "packages").found
+    assert found.failed and "numpy>=99 is needed and" in of(found, "packages").found
+    assert "nowhere is missing" in of(found, "packages").found
     assert not installed(["torch>=1"]).failed and "ray" in of(installed(["pytest>=1; extra == 'ray'"]), "extras").found
 
 def test_films_that_cannot_be_read_are_all_named(monkeypatch):

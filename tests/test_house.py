@@ -5,8 +5,8 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT/"cxr_fastai"
-FLOW = "core cohort stats report fit data models gan trained study".split() # a folder imports from those before it alone
-FIRST, LAST = ["arms", "settings"], ["doctor", "cli", "all", "phantom"] # files beside the folders; `phantom` is a name of before
+FLOW = "core cohort stats report fit data models gan trained study".split() # a folder imports from those before it
+FIRST, LAST = ["arms", "settings"], ["doctor", "cli", "all", "phantom"] # files; `phantom` is a name of before
 LIGHT = FIRST + "core cohort stats report".split()
 HEAVY = {"torch", "torchvision", "fastai", "timm"}
 APART = {"models.backbone"} # all that `gan` takes of `models`: two ways to train, one kind of body

@@ -17,9 +17,8 @@ def test_the_readmes_python_runs_in_order(tmp_path, monkeypatch, small_gan):
     (tmp_path/"data").symlink_to(ROOT/"data")
     names = {}
     for code in (o for kind, o in BLOCKS if kind == "python"):
-        code = code.replace('"resnet50"', '"test_resnet"').replace('"resnet10t"',
-                                                                   '"test_resnet"').replace("fine_tune(4)",
-                                                                                            "fine_tune(1)").replace("seeds=[0, 1]", "seeds=[0]")
+        code = code.replace('"resnet50"', '"test_resnet"').replace(
+            '"resnet10t"', '"test_resnet"').replace("fine_tune(4)", "fine_tune(1)").replace("seeds=[0, 1]", "seeds=[0]")
         code = code.replace("lr_find()", "lr_find(num_it=20)").replace("ngf=16, ndf=16", "ngf=4, ndf=4")
         exec(code, names)
     assert names["mine"].smoker.eq("unknown").all() and names["again"].card["threshold"] == .4
@@ -54,8 +53,9 @@ def test_every_command_runs_in_small(tmp_path):
     needs_cells = [o for o in COMMANDS if "runs/" in o]
     for o in [o for o in COMMANDS if o not in needs_cells] + needs_cells:
         if o in needs_cells:
-            places |= {"runs/cells/resnet50-real-meta-0-1a2b3c4d": next(tmp_path.glob("runs/cells/test_resnet-real-meta-0-*")),
-                       "runs/study-9c0d1e2f": next(tmp_path.glob("runs/study-*")), "path/to/films": tmp_path/"films"}
+            places |= {
+                "runs/cells/resnet50-real-meta-0-1a2b3c4d": next(tmp_path.glob("runs/cells/test_resnet-real-meta-0-*")),
+                "runs/study-9c0d1e2f": next(tmp_path.glob("runs/study-*")), "path/to/films": tmp_path/"films"}
         done = run_python(*small(o, places), cwd=tmp_path)
         assert done.returncode == 0, f"{o}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert len(pd.read_csv(tmp_path/"predictions.csv")) == 3

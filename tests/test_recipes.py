@@ -30,7 +30,8 @@ def test_resnet50_prints_the_papers_tables_and_where_everything_is(tmp_path, cap
     assert out.count("train_loss  valid_loss  accuracy    precision   recall      rocauc") == 4
     assert "Gain Real-Meta to Ensemble" in out and len(list(tmp_path.glob("cyclegan-*/a2b-12-matched/*.png"))) == 12
     assert "| resnet50 |" in out and "a gain from Real-Meta to Ensemble" in out
-    assert out.rstrip().endswith(f"The report is {folder}/report.html") and (folder/"report.html").stat().st_size > 100_000
+    assert out.rstrip().endswith(f"The report is {folder}/report.html")
+    assert (folder/"report.html").stat().st_size > 100_000
 
 @pytest.mark.parametrize("name", BACKBONES[1:])
 def test_the_other_backbones_run_their_own_name(name, tmp_path):
@@ -48,7 +49,8 @@ def test_calibrate_study_prints_what_was_promised_and_what_is_kept(capsys):
     recipe("calibrate_study", "--sets", 4, "--draws", 20, "--large", "0")
     out = capsys.readouterr().out
     table = out[out.index("| what"):]
-    assert table.count("95% interval of") == 6*18 - 5 and table.count("a false verdict for any of 3 backbones") == 7 and "NOT KEPT" in table
+    assert table.count("95% interval of") == 6*18 - 5 and table.count("a false verdict for any of 3 backbones") == 7
+    assert "NOT KEPT" in table
     for o in "1 seed,", "12 + 40 patients", "1 to 9 films each", "of heavy tails", "4 films each", "difference of recall_at_90": assert o in table
 
 def test_cyclegan_trains_translates_and_judges(tmp_path, capsys):
@@ -67,13 +69,15 @@ def test_bench_prints_a_table(tmp_path, capsys):
            tmp_path,
            "--part", "classifiers")
     out = capsys.readouterr().out
-    assert "| (a) fit, test_resnet 48 px bs 16" in out and "(c) DataLoaders of 112,120 rows" in out and "(d) peak memory" in out
+    assert "| (a) fit, test_resnet 48 px bs 16" in out and "(c) DataLoaders of 112,120 rows" in out
+    assert "(d) peak memory" in out
 
 def test_bench_measures_the_gan(tmp_path, capsys):
     recipe("bench", "--part", "gan", "--size", 48, "--width", 4, "--films", 12, "--runs", 1, "--images", 60, "--folder",
            tmp_path)
     out = capsys.readouterr().out
-    assert out.count("| (e) CycleGAN step") == 8 and out.count("| (f) ") == 5 and "| (g) synthesis of 12 images" in out and out.count("ngf 4,") == 8
+    assert out.count("| (e) CycleGAN step") == 8 and out.count("| (f) ") == 5 and "| (g) synthesis of 12 images" in out
+    assert out.count("ngf 4,") == 8
     assert "x faster than fp32" in out and "upsample=resize" in out and "residual=True" in out
 
 def test_bench_measures_the_study(tmp_path, capsys):
@@ -81,4 +85,5 @@ def test_bench_measures_the_study(tmp_path, capsys):
            "--cells", 10, "--folder", tmp_path)
     out = capsys.readouterr().out
     assert "| (h) a cell of test_resnet" in out and "more than its training" in out and "the throughput of one" in out
-    assert "| (j) resuming a finished grid of 10 cells" in out and len(list(tmp_path.glob("grid/cells/*/scores.json"))) == 10
+    assert "| (j) resuming a finished grid of 10 cells" in out
+    assert len(list(tmp_path.glob("grid/cells/*/scores.json"))) == 10

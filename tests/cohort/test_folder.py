@@ -13,8 +13,8 @@ def test_the_flow_counts_rows_and_patients_at_each_step(capsys):
     flow = flow_table(rows).set_index("step")
     assert list(flow.index) == ["with an image", "Normal or Pneumonia", "at the first visit", "drawn for the cohort",
                                 "train", "valid", "test"]
-    assert (flow.rows.iloc[:4].diff().dropna() <= 0).all() and flow.rows[["train", "valid",
-                                                                          "test"]].sum() == flow.rows["drawn for the cohort"] == len(rows)
+    assert (flow.rows.iloc[:4].diff().dropna() <= 0).all()
+    assert flow.rows[["train", "valid", "test"]].sum() == flow.rows["drawn for the cohort"] == len(rows)
     assert flow.positives["drawn for the cohort"] == (rows.label == "Pneumonia").sum()
     assert flow.patients[["train", "valid", "test"]].sum() == rows.patient_id.nunique()
 

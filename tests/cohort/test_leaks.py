@@ -266,8 +266,8 @@ def planted():
     ids = rows.assign(patient_id=rows["patient_id"].astype(object))
     ids.at[b, "patient_id"] = f"{ids.at[a, 'patient_id']:04}"
     yield "two spellings", ids, None
-    yield "one patient", rows.assign(patient_id=rows["patient_id"].where(rows.index != b,
-                                                                         rows.at[a, "patient_id"])), None
+    both = rows["patient_id"].where(rows.index != b, rows.at[a, "patient_id"])
+    yield "one patient", rows.assign(patient_id=both), None
     yield "each image a patient", rows.assign(patient_id=rows["image"]).drop(columns="follow_up"), None
     yield "synthetic in test", rows.assign(synthetic=rows.index == b), None
 

@@ -226,9 +226,9 @@ def test_colours_of_16_bits_that_hold_12_are_refused(tmp_path):
     def chunk(kind, data): return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind+data))
     def save(top):
         rows = b"".join(b"\0" + np.full((5, 3), v, ">u2").tobytes() for v in (0, top//2, top))
-        (tmp_path/"x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR",
-                                                                    struct.pack(">IIBBBBB", 5, 3, 16, 2, 0, 0, 0))
-                                       + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 3, 16, 2, 0, 0, 0))
+        body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+        (tmp_path/"x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
         return tmp_path/"x.png"
     assert read_radiograph(save(65535)).max() == 255
     with pytest.raises(RadiographError, match="16-bit colours that stay below"): read_radiograph(save(4095))
@@ -313,8 +313,8 @@ def test_pictures_whose_decoding_takes_more_have_fewer_pixels(tmp_path):
 def test_bands_give_the_same_pixels(tmp_path, monkeypatch, mode):
     import cxr_fastai.cohort.radiograph as module
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 2**16, (41, 30), np.uint16) if mode == "I;16" else rng.integers(0, 256, (41, 30, len(mode)),
-                                                                                        np.uint8)
+    if mode == "I;16": x = rng.integers(0, 2**16, (41, 30), np.uint16)
+    else: x = rng.integers(0, 256, (41, 30, len(mode)), np.uint8)
     Image.fromarray(x).save(tmp_path/"x.png")
     whole = read_radiograph(tmp_path/"x.png")
     monkeypatch.setattr(module, "BAND", 64)

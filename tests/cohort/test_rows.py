@@ -28,12 +28,13 @@ def test_what_is_saved_comes_back_as_it_was(tmp_path, column, name):
 def test_any_sign_may_stand_in_a_class(tmp_path, names):
     label = pd.Categorical.from_codes([0, 1, -1, 1], names, ordered=True)
     again = back(rows(label=label), tmp_path)
-    assert classes(again) == tuple(names) and positive(again).tolist() == [False, True, False,
-                                                                           True] and again["label"].isna().sum() == 1
+    assert classes(again) == tuple(names) and positive(again).tolist() == [False, True, False, True]
+    assert again["label"].isna().sum() == 1
     assert json.loads(pd.read_csv(tmp_path/"rows.csv")["classes"][0]) == names
 
 def test_a_csv_of_an_earlier_version_is_read(tmp_path):
-    (tmp_path/"rows.csv").write_text("image,patient_id,label,site,age,classes\n1,1,Normal,1,5,Normal|Pneumonia\n2,2,Pneumonia,2,,Normal|Pneumonia\n")
+    (tmp_path/"rows.csv").write_text(
+        "image,patient_id,label,site,age,classes\n1,1,Normal,1,5,Normal|Pneumonia\n2,2,Pneumonia,2,,Normal|Pneumonia\n")
     old = read_rows(tmp_path/"rows.csv", cat_names=["site"])
     assert classes(old) == ("Normal",
                             "Pneumonia") and old["site"].tolist() == ["1", "2"] and old["image"].tolist() == ["1", "2"]
@@ -41,9 +42,8 @@ def test_a_csv_of_an_earlier_version_is_read(tmp_path):
 
 @pytest.mark.parametrize("old, new, words", [
     ('["Normal", "Pneumonia"]'.replace('"', '""'), "[", "column 'classes' isn't one json list"),
-                                             ("Pneumonia,", "Pneumona,", "labels Pneumona are not of its two"),
-    ("1.png,1,", "1.png,", "line 3"), ("image", "imag", "no column .image."),
-                                             (",x,", ",y,", "its column .x. has gone")])
+    ("Pneumonia,", "Pneumona,", "labels Pneumona are not of its two"), ("1.png,1,", "1.png,", "line 3"),
+    ("image", "imag", "no column .image."), (",x,", ",y,", "its column .x. has gone")])
 def test_a_damaged_csv_is_one_sentence(tmp_path, old, new, words):
     save_rows(rows(x=["1", "2"]), tmp_path/"rows.csv")
     text = (tmp_path/"rows.csv").read_text()
@@ -54,22 +54,20 @@ def test_a_damaged_csv_is_one_sentence(tmp_path, old, new, words):
 def test_columns_that_the_csv_has_itself_are_refused(tmp_path):
     with pytest.raises(ValueError, match="have a column 'words'"): save_rows(rows(words=[1, 2]), tmp_path/"rows.csv")
 
-@pytest.mark.parametrize("name",
-                         "error flag pixels model threshold missing probability decision stamp image label split classes words side".split())
+@pytest.mark.parametrize("name", """error flag pixels model threshold missing probability decision stamp image label
+    split classes words side""".split())
 def test_metadata_is_not_named_as_a_column_of_our_own(name):
     with pytest.raises(ValueError, match=f"'{name}' can't name metadata: .*rename"): check_names([name], [])
     if name in ("image", "label", "split"): return # the leak check says more of them
-    with pytest.raises(ValueError, match=f"'{name}' can't name metadata"): fold_metadata(rows(**{name: [1, 2]}), (),
-                                                                                         [name])
+    with pytest.raises(ValueError, match=f"'{name}' can't name metadata"):
+        fold_metadata(rows(**{name: [1, 2]}), (), [name])
 
 def test_metadata_is_folded_as_a_model_learns_it(capsys):
     table = rows(sex=["Female", " m", "NA", "F"], view=["posteroanterior", "ap", None, "LL"],
                  site=["2.0", "02", " 2 ", "a|b"], age=["058Y", "18M", 414, ""])
     folded = fold_metadata(table, ["sex", "view", "site"], ["age"])
-    assert folded["sex"].fillna("?").tolist() == ["F", "M", "?", "F"] and folded["view"].fillna("?").tolist() == ["PA",
-                                                                                                                  "AP",
-                                                                                                                  "?",
-                                                                                                                  "LL"]
+    assert folded["sex"].fillna("?").tolist() == ["F", "M", "?", "F"]
+    assert folded["view"].fillna("?").tolist() == ["PA", "AP", "?", "LL"]
     assert folded["site"].tolist() == ["2", "2", "2", "a|b"]
     np.testing.assert_array_equal(folded["age"], [58, 1.5, np.nan, np.nan])
     assert "1 of 4 values of 'age' are over 100 years and become missing" in capsys.readouterr().out

@@ -201,6 +201,6 @@ def test_the_papers_split_is_what_its_figures_imply():
 def test_real_rows_keep_their_sides_whatever_synthetic_rows_join_them():
     rows = pd.DataFrame(dict(image=range(100), synthetic=[False]*60 + [True]*40))
     one, two = split_paper(rows, 3), split_paper(rows[:70], 3)
-    assert list(one.split[:60]) == list(two.split[:60]) == list(split_paper(rows[:60].drop(columns="synthetic"),
-                                                                            3).split)
+    three = split_paper(rows[:60].drop(columns="synthetic"), 3)
+    assert list(one.split[:60]) == list(two.split[:60]) == list(three.split)
     assert list(one.split[:60]) != list(split_paper(rows, 4).split[:60])

@@ -18,19 +18,15 @@ def zipped(*names):
     return file.getvalue()
 
 @pytest.mark.parametrize("data", [
-    PLAIN, PLAIN.encode("utf-8-sig"), PLAIN.encode("utf-16"), PLAIN.replace(",", ";"), PLAIN.replace(",", "\t"),
-                                  PLAIN.replace("\n", "\r\n"),
-    PLAIN.replace("\n", "\r"), gzip.compress(PLAIN.encode(), mtime=0), bz2.compress(PLAIN.encode()),
-                                  lzma.compress(PLAIN.encode()), zipped("t.csv"),
-    zipped("t.csv", "__MACOSX/t.csv"), PLAIN.replace(",", " , "), PLAIN.replace("x y", '"x y"'),
-                                  PLAIN.replace("note", "note,"),
-    PLAIN.replace("\n", ",\n"), "\n\n" + PLAIN + "\n \n", PLAIN[:-1],
-                                  PLAIN.replace("note", "Image[Width, Height]").replace("x y",
-                                                                                        "x y,9").replace("2,", "2,,9")],
-    ids=range(19))
+    PLAIN, PLAIN.encode("utf-8-sig"), PLAIN.encode("utf-16"),
+    PLAIN.replace(",", ";"), PLAIN.replace(",", "\t"), PLAIN.replace("\n", "\r\n"), PLAIN.replace("\n", "\r"),
+    gzip.compress(PLAIN.encode(), mtime=0), bz2.compress(PLAIN.encode()), lzma.compress(PLAIN.encode()),
+    zipped("t.csv"), zipped("t.csv", "__MACOSX/t.csv"), PLAIN.replace(",", " , "), PLAIN.replace("x y", '"x y"'),
+    PLAIN.replace("note", "note,"), PLAIN.replace("\n", ",\n"), "\n\n" + PLAIN + "\n \n", PLAIN[:-1],
+    PLAIN.replace("note", "Image[Width, Height]").replace("x y", "x y,9").replace("2,", "2,,9")], ids=range(19))
 def test_every_writing_of_a_table_is_the_same_table(tmp_path, data):
-    if b"Image[" in (data if isinstance(data, bytes) else data.encode()): WANT_ = {"image": WANT["image"],
-                                                                                   "who": WANT["who"]}
+    if b"Image[" in (data if isinstance(data, bytes) else data.encode()):
+        WANT_ = {"image": WANT["image"], "who": WANT["who"]}
     else: WANT_ = WANT
     assert read(tmp_path, data, columns=list(WANT_)).fillna("?").to_dict("list") == WANT_
 
@@ -53,15 +49,15 @@ def test_what_is_no_table_is_one_sentence(tmp_path, data, words):
 def test_rows_of_another_length_are_refused_by_line(tmp_path, quoted):
     "A comma at the end of the first row would shift all columns of all rows."
     body = lambda *o: "image,who,note\n" + "\n".join(o) + ('\n"a",1,2\n' if quoted else "\n")
-    with pytest.raises(ValueError,
-                       match=r"t.csv: 1 of . rows have more or fewer fields than the header, which has 3: line 2 \(4\)"):
+    says = r"t.csv: 1 of . rows have more or fewer fields than the header, which has 3: line 2 \(4\)"
+    with pytest.raises(ValueError, match=says):
         read(tmp_path, body("a,1,x,", "b,2,y"))
-    with pytest.raises(ValueError, match=r"line 3 \(2\), line 5 \(4\)"): read(tmp_path,
-                                                                              body("a,1,x", "b,2", "c,1,2", "d,3,y,z"))
+    with pytest.raises(ValueError, match=r"line 3 \(2\), line 5 \(4\)"):
+        read(tmp_path, body("a,1,x", "b,2", "c,1,2", "d,3,y,z"))
 
 def test_two_columns_of_one_name_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="t.csv has more than one column 'who'"): read(tmp_path,
-                                                                                       "image,who, who\na,1,2\n")
+    with pytest.raises(ValueError, match="t.csv has more than one column 'who'"):
+        read(tmp_path, "image,who, who\na,1,2\n")
 
 def test_lines_are_right_after_quoted_line_breaks_and_blank_lines(tmp_path):
     assert read(tmp_path, 'a,b\n\n"x\ny",1\nz,2\r\n"u\r\n\r\nv",3\nw,4\n').index.tolist() == [3, 5, 6, 9]
@@ -80,8 +76,8 @@ def test_both_parsers_agree(tmp_path, monkeypatch):
         for _ in range(rng.integers(0, 5)):
             lines.append(sep.join("".join(rng.choice(signs, rng.integers(0, 3)))
                                   for _ in range(width + int(rng.random() < .03))))
-        (tmp_path/"t.csv").write_bytes((end * int(rng.random() < .1) + end.join(lines) + end * int(rng.integers(0,
-                                                                                                                3))).encode())
+        text = end * int(rng.random() < .1) + end.join(lines) + end * int(rng.integers(0, 3))
+        (tmp_path/"t.csv").write_bytes(text.encode())
         strip = bool(rng.random() < .7)
         quick = found(tmp_path/"t.csv", strip)
         with monkeypatch.context() as m:
@@ -112,12 +108,13 @@ def test_ordinary_tables_are_written_as_pandas_writes_them(tmp_path):
     table = pd.DataFrame(dict(image=["a.png", None], p=[.25, np.nan], n=[1, -2], hit=[True, False],
                               c=pd.Categorical(["x", None])))
     write_csv(table, tmp_path/"t.csv.gz", float_format="%.6f")
-    assert gzip.decompress((tmp_path/"t.csv.gz").read_bytes()).decode() == table.to_csv(index=False,
-                                                                                        float_format="%.6f")
+    written = gzip.decompress((tmp_path/"t.csv.gz").read_bytes()).decode()
+    assert written == table.to_csv(index=False, float_format="%.6f")
 
 def test_a_damaged_table_of_results_says_what_to_do(tmp_path):
     (tmp_path/"t.csv").write_text('a,b\n1,2\n3,"')
     with pytest.raises(ValueError,
-                       match="t.csv is damaged .*: delete it, and the command that wrote it makes it again"): read_csv(tmp_path/"t.csv")
+                       match="t.csv is damaged .*: delete it, and the command that wrote it makes it again"):
+        read_csv(tmp_path/"t.csv")
     (tmp_path/"t.csv").write_text("\n")
     assert read_csv(tmp_path/"t.csv").empty

@@ -124,10 +124,10 @@ def test_whatever_is_written_as_text_names_its_encoding_and_whatever_is_said_is_
             name, told = ast.unparse(o.func), {k.arg for k in o.keywords}
             mode = [a.value for a in o.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
             if "'/proc/" in ast.unparse(o) or "utf-8" in ast.unparse(o): continue
-            text = name.endswith(".write_text") or name == "open" and not any("b" in m and len(m) < 4
-                                                                              for m in mode) and "'r+b'" not in ast.unparse(o)
-            if text and "encoding" not in told or name == "print" and file.stem not in ("files",
-                                                                                        "cli"): found.append(f"{file.name}:{o.lineno} {name}")
+            binary = any("b" in m and len(m) < 4 for m in mode) or "'r+b'" in ast.unparse(o)
+            text = name.endswith(".write_text") or name == "open" and not binary
+            if text and "encoding" not in told or name == "print" and file.stem not in ("files", "cli"):
+                found.append(f"{file.name}:{o.lineno} {name}")
     assert not found
 
 # a full disk, by a limit of this process: the same errors from the same writers

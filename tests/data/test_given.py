@@ -13,10 +13,10 @@ from cxr_fastai.gan.unpaired import UnpairedDataLoaders
 from cxr_fastai.models.learner import fusion_learner, image_learner, metadata_learner
 from conftest import SIDE
 
-def loaders(rows, path, **kwargs): return RadiographDataLoaders.from_df(rows, path,
-                                                                        **dict(size=SIDE, bs=8, tfms=[]) | kwargs)
-def fused(dls, **kwargs): return fusion_learner(dls,
-                                                **dict(arch="test_resnet", weights="none", precision="fp32") | kwargs)
+def loaders(rows, path, **kwargs):
+    return RadiographDataLoaders.from_df(rows, path, **dict(size=SIDE, bs=8, tfms=[]) | kwargs)
+def fused(dls, **kwargs):
+    return fusion_learner(dls, **dict(arch="test_resnet", weights="none", precision="fp32") | kwargs)
 
 @pytest.fixture(scope="module")
 def dls(rows, tmp_path_factory): return loaders(rows, tmp_path_factory.mktemp("given"))
@@ -31,16 +31,16 @@ def preds(learn, given):
 def test_a_film_may_be_named_opened_or_held_in_memory(learn, rows):
     file = rows["file"][0]
     want, pixels = learn.predict(dict(image=file))[2], read_radiograph(file)
-    for o in file, Image.open(file), pixels, pixels[None], torch.from_numpy(pixels), np.stack([pixels] * 3,
-                                                                                              2), rows[["file"]].iloc[0]:
+    arrays = pixels, pixels[None], torch.from_numpy(pixels), np.stack([pixels] * 3, 2)
+    for o in file, Image.open(file), *arrays, rows[["file"]].iloc[0]:
         assert torch.equal(learn.predict(o)[2], want)
     assert torch.equal(learn.predict(pixels, age=50)[2], learn.predict(image=file, age=50)[2])
 
 def test_a_list_of_files_pictures_and_rows_is_a_test_set(learn, rows):
     files = rows["file"][:3].tolist()
     want = preds(learn, [dict(image=o) for o in files])
-    for given in files, tuple(files), np.array(files), pd.Series(files), [files[0], Image.open(files[1]),
-                                                                          dict(file=files[2])], map(str, files):
+    mixed = [files[0], Image.open(files[1]), dict(file=files[2])]
+    for given in files, tuple(files), np.array(files), pd.Series(files), mixed, map(str, files):
         assert torch.equal(preds(learn, given), want)
     assert torch.equal(preds(learn, files[0]), preds(learn, files[:1]))
 
@@ -64,8 +64,8 @@ def test_what_is_no_row_is_refused_in_a_sentence(learn, rows):
                        (rows.iloc[:2], "predict takes one row")):
         with pytest.raises(ValueError, match=why): learn.predict(given)
     with pytest.raises(ValueError, match="name no image"): learn.dls.test_dl(rows[["age", "sex"]])
-    with pytest.raises(ValueError, match="no column 'label'"): learn.dls.test_dl(rows.drop(columns="label"),
-                                                                                 with_labels=True)
+    with pytest.raises(ValueError, match="no column 'label'"):
+        learn.dls.test_dl(rows.drop(columns="label"), with_labels=True)
     assert as_rows(rows) is rows
 
 def test_images_may_be_named_by_numbers(rows, tmp_path):
@@ -105,8 +105,8 @@ def test_an_architecture_is_a_name(dls):
 def test_the_cyclegan_takes_no_keyword_for_nothing(rows, tmp_path):
     dls = UnpairedDataLoaders.from_df(rows, tmp_path, size=24)
     for given in dict(loss_func=len), dict(pretrained=True), dict(wd_bn_bias=True), dict(moms=(1, 1, 1)):
-        with pytest.raises(ValueError, match="cyclegan_learner doesn't take"): cyclegan_learner(dls, ngf=2, ndf=2,
-                                                                                                n_blocks=1, **given)
+        with pytest.raises(ValueError, match="cyclegan_learner doesn't take"):
+            cyclegan_learner(dls, ngf=2, ndf=2, n_blocks=1, **given)
 
 def test_precision_is_not_changed_behind_the_models_back(learn):
     for o in learn.to_fp16, learn.to_bf16:
@@ -132,9 +132,8 @@ def test_a_loss_of_something_else_is_refused_before_training(dls, tmp_path):
         with pytest.raises(ValueError, match="no mean loss of logits"): fused(dls, loss_func=wrong)
     class Sigmoid(FocalLossFlat):
         def activation(self, x): return x.sigmoid()
-    with pytest.raises(BundleError,
-                       match="other probabilities than softmax"): save_bundle(fused(dls, loss_func=Sigmoid()),
-                                                                              tmp_path/"b")
+    with pytest.raises(BundleError, match="other probabilities than softmax"):
+        save_bundle(fused(dls, loss_func=Sigmoid()), tmp_path/"b")
 
 # mixing
 

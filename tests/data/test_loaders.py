@@ -53,8 +53,8 @@ def numbers(dls, batch, negative=False):
     number = 255 - corner if negative else corner
     lo, hi = dls.transform(MetadataTransform).stats["age"]
     assert torch.equal((meta[:, -2] * (hi - lo) + lo).round().long(), number), "image and metadata of two patients"
-    assert torch.equal(meta[:, 1].long(), number % 4 // 2) and torch.equal(label,
-                                                                           drawn(number)), "another patient's label"
+    assert torch.equal(meta[:, 1].long(), number % 4 // 2), "another patient's sex"
+    assert torch.equal(label, drawn(number)), "another patient's label"
     return number.tolist()
 
 @pytest.mark.parametrize("cache", [True, False])

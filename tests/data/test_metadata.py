@@ -55,8 +55,8 @@ def test_image_only_rows_are_nan_whatever_they_hold_and_read_as_unknown():
     assert str(tfm.decode(encoded[0])) == "?, ?, ?" and str(tfm.decode(encoded[1])) == "M, PA, 60"
 
 def test_columns_that_are_not_there_are_missing_and_others_are_not_read():
-    equal(fitted()(pd.DataFrame(dict(other=[1, 2], sex=["M", "F"]))), [[0, 1, 0, 0,  0, 0, 0, 1,  0, 1],
-                                                                       [1, 0, 0, 0,  0, 0, 0, 1,  0, 1]])
+    equal(fitted()(pd.DataFrame(dict(other=[1, 2], sex=["M", "F"]))),
+          [[0, 1, 0, 0,  0, 0, 0, 1,  0, 1], [1, 0, 0, 0,  0, 0, 0, 1,  0, 1]])
 
 def test_row_and_table_agree():
     table, tfm = pd.DataFrame(dict(sex=["F", None, "M"], view=["PA", "AP", None], age=[np.nan, 31, 47.5])), fitted()
@@ -141,8 +141,8 @@ def test_words_for_missing_and_ages_over_100_are_missing():
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 1e39, "inf", -1])
 def test_numbers_that_no_model_can_take_are_refused_with_their_rows(rows, value):
-    with pytest.raises(ValueError,
-                       match="1 of 3 values of metadata column 'age', one of numbers, are .*: .* .1."): fitted(TABLE.assign(age=[1, value, 3]))
+    with pytest.raises(ValueError, match="1 of 3 values of metadata column 'age', one of numbers, are .*: .* .1."):
+        fitted(TABLE.assign(age=[1, value, 3]))
     with pytest.raises(ValueError,
                        match="1 of 3 values of metadata column 'age'"): fitted()(TABLE.assign(age=[1, value, 3]))
     with pytest.raises(ValueError, match=rows["image"][0]):

@@ -51,7 +51,8 @@ def test_accelerate_launch_trains_each_cell_on_two_processes(launched):
 def test_one_process_writes_and_predictions_are_whole(launched, rows):
     for o in launched[0].glob("cells/*/predictions.csv"):
         table = pd.read_csv(o)
-        for side in "valid", "test": assert list(table.image[table.side == side]) == list(rows.image[rows.split == side])
+        for side in "valid", "test":
+            assert list(table.image[table.side == side]) == list(rows.image[rows.split == side])
         label = rows.set_index("image").label.eq("Pneumonia")[table.image].to_numpy()
         assert (table.label == label).all() and table.probability.nunique() > len(table) // 2
         assert (o.parent/"log.txt").read_text().count("train_loss") == 1

@@ -20,8 +20,8 @@ def offline(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 def learner(rows, path, kind):
-    if kind == "gan": return cyclegan_learner(UnpairedDataLoaders.from_df(rows, path, size=32, bs=4), n_blocks=1, ngf=4,
-                                              ndf=4)
+    if kind == "gan":
+        return cyclegan_learner(UnpairedDataLoaders.from_df(rows, path, size=32, bs=4), n_blocks=1, ngf=4, ndf=4)
     dls = RadiographDataLoaders.from_df(rows, path, size=32, bs=8, use=kind)
     return MAKE[kind](dls, **({} if kind == "metadata" else dict(arch="test_resnet", weights="none")))
 
@@ -39,12 +39,12 @@ def test_every_learner_is_tracked_offline_and_gives_the_same_bits(rows, tmp_path
     class Drawn(Callback):
         "Random states at every epoch's end."
         def before_fit(self): self.states = []
-        def after_epoch(self): self.states.append((torch.get_rng_state().sum().item(), random.getstate()[1][:3],
-                                                   np.random.get_state()[1][:3].tolist()))
+        def after_epoch(self):
+            self.states.append(
+                (torch.get_rng_state().sum().item(), random.getstate()[1][:3], np.random.get_state()[1][:3].tolist()))
     with plain.no_bar(), plain.no_logging(): plain.fit(2, cbs=(a := Drawn()))
-    with tracked(name, tmp_path/"run", "a run",
-                 dict(seed=0)) as cbs, watched.no_bar(), watched.no_logging(): watched.fit(2,
-                                                                                           cbs=[*cbs, (b := Drawn())])
+    with tracked(name, tmp_path/"run", "a run", dict(seed=0)) as cbs, watched.no_bar(), watched.no_logging():
+        watched.fit(2, cbs=[*cbs, (b := Drawn())])
     assert a.states == b.states
     for p, q in zip(plain.model.parameters(), watched.model.parameters()): assert torch.equal(p, q)
     files = [o for o in (tmp_path/"run").rglob("*") if o.is_file()]
@@ -78,7 +78,8 @@ def test_tracking_is_no_part_of_a_cell_or_of_a_cyclegan(rows, tmp_path):
                       t in (("a", ""), ("b", "tensorboard")))
     cells = [next(iter(o.cells.values())) for o in (plain, watched)]
     assert [run_cell(o) for o in cells] == [dict(status="done")] * 2 and cells[0].folder.name == cells[1].folder.name
-    for o in "predictions.csv", "history.csv": assert (cells[0].folder/o).read_bytes() == (cells[1].folder/o).read_bytes()
+    for o in "predictions.csv", "history.csv":
+        assert (cells[0].folder/o).read_bytes() == (cells[1].folder/o).read_bytes()
     assert list((cells[1].folder/"tensorboard").rglob("*tfevents*")) and not (cells[0].folder/"tensorboard").exists()
 
 def test_a_cyclegan_of_a_study_is_tracked_in_its_folder(rows, tmp_path):

@@ -159,8 +159,8 @@ def test_depth_follows_the_size(rows):
     assert count(cyclegan_learner(dls, ngf=2, ndf=2)) == 9
     assert count(cyclegan_learner(dls, n_blocks=0, ngf=2, ndf=2)) == 0
 
-@pytest.mark.parametrize("precision, has, bf16", [("bf16", False, True), ("fp32", True, False), ("auto", True, True),
-                                                  ("auto", False, False)])
+@pytest.mark.parametrize("precision, has, bf16",
+                         [("bf16", False, True), ("fp32", True, False), ("auto", True, True), ("auto", False, False)])
 def test_precision_is_for_the_device_and_fp32_by_name(rows, monkeypatch, precision, has, bf16):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
     learn, seen = learner(rows, precision=precision), set()

@@ -36,8 +36,8 @@ def test_the_eight_losses_are_the_references(n):
     g_a, g_b = (generator_state(1, 4, o) for o in (0, 1))
     d_a, d_b = (discriminator_state(4, o) for o in (2, 3))
     m, a, b = cyclegan(), image(n, 64), image(n, 64, 1)
-    for net, state in (m.g_ab, g_a), (m.g_ba, g_b), (m.d_b, d_a), (m.d_a,
-                                                                   d_b): net.load_state_dict(from_reference(state))
+    for net, state in (m.g_ab, g_a), (m.g_ba, g_b), (m.d_b, d_a), (m.d_a, d_b):
+        net.load_state_dict(from_reference(state))
     total, found = parts(CycleGANLoss(m), a, b)
     expected = reference_losses(g_a, g_b, d_a, d_b, a, b)
     for theirs, ours in OURS.items():
@@ -121,15 +121,16 @@ def test_bce_by_hand():
     logits = m.d_b(m.g_ab(a))
     assert float(found["adv_ab"]) == pytest.approx(float(-logits.sigmoid().log().mean()), rel=1e-4)
     real = m.d_b(b)
-    assert float(found["d_b"]) == pytest.approx(float(-real.sigmoid().log().mean() - (1 - logits.sigmoid()).log().mean())/2, rel=1e-4)
+    assert float(found["d_b"]) == pytest.approx(
+        float(-real.sigmoid().log().mean() - (1 - logits.sigmoid()).log().mean())/2, rel=1e-4)
 
 class Says(torch.nn.Module):
     "A discriminator of one opinion on a bright image and another on a dark one."
     def __init__(self, bright, dark):
         super().__init__()
         self.weight, self.bright, self.dark = torch.nn.Parameter(torch.ones(())), bright, dark
-    def forward(self, x): return torch.where(x.mean((1, 2, 3)) > 0, self.bright, self.dark)[:, None, None,
-                                                                                            None] * self.weight
+    def forward(self, x):
+        return torch.where(x.mean((1, 2, 3)) > 0, self.bright, self.dark)[:, None, None, None] * self.weight
 
 @pytest.mark.parametrize("bright, dark, loss, acc",
                          [(1., 0., 0., 1.), (0., 1., 1., 0.), (.5, .5, .25, .5), (.9, .8, .325, .5)])
@@ -138,8 +139,8 @@ def test_a_discriminators_loss_and_accuracy_by_hand(bright, dark, loss, acc):
     assert float(found) == pytest.approx(loss) and float(right) == acc # .25: where nothing can be told, the equilibrium
 
 def test_unknown_words_are_named():
-    with pytest.raises(ValueError, match="gan='wgan' is not known; use lsgan or bce"): CycleGANLoss(cyclegan(),
-                                                                                                    gan="wgan")
+    with pytest.raises(ValueError, match="gan='wgan' is not known; use lsgan or bce"):
+        CycleGANLoss(cyclegan(), gan="wgan")
     with pytest.raises(ValueError, match="diffaug: flip is not known; there are brightness, contrast"):
         CycleGANLoss(cyclegan(), diffaug="cutout,flip")
 

@@ -3,8 +3,8 @@ import pytest, torch, torch.nn.functional as F
 from cxr_fastai.gan.networks import CycleGAN, Discriminator, Generator, from_reference
 
 def count(net): return sum(p.numel() for p in net.parameters())
-def image(n=1, size=32, seed=0): return torch.rand(n, 1, size, size,
-                                                   generator=torch.Generator().manual_seed(seed)) * 2 - 1
+def image(n=1, size=32, seed=0):
+    return torch.rand(n, 1, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 @pytest.mark.parametrize("n_blocks, ngf, n", [(9, 64, 11_365_633), (6, 64, 7_825_153), (6, 32, 1_958_785)])
 def test_generators_are_as_large_as_the_references(n_blocks, ngf, n): assert count(Generator(n_blocks, ngf)) == n
@@ -49,8 +49,8 @@ def test_layers_of_a_discriminator(n_layers, patches, widths):
     assert net(image(1, size)).shape[2:] == (patches, patches)
 
 def test_unknown_upsampling_is_named():
-    with pytest.raises(ValueError,
-                       match="upsample='bilinear' is not known; use transpose or resize"): Generator(upsample="bilinear")
+    with pytest.raises(ValueError, match="upsample='bilinear' is not known; use transpose or resize"):
+        Generator(upsample="bilinear")
 
 # the reference's state dicts: its key names, run by an oracle of plain functions
 

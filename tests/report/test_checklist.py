@@ -53,8 +53,10 @@ def test_answers_are_of_the_settings_and_tables(rows):
     assert "test: 3 rows, 1 positive" in claim(21) and "'film'" in claim(22)
     assert claim(23) == "cxr_fastai 0.1, torch 2.15."
     assert "none, imagenet" in claim(24) and "0, 1, 2" in claim(24) and "3 epochs" in claim(25)
-    assert claim(25).startswith("After 1 epoch of the head alone with the body frozen where the body's weights are pretrained")
-    assert "10% of the values are masked" in claim(25) and "CycleGAN: 30 epochs" in claim(25) and "3 models" in claim(25)
+    head = "After 1 epoch of the head alone with the body frozen where the body's weights are pretrained"
+    assert claim(25).startswith(head)
+    assert "10% of the values are masked" in claim(25) and "CycleGAN: 30 epochs" in claim(25)
+    assert "3 models" in claim(25)
     imbalance = found["TRIPOD+AI", "13"]
     assert "real-meta+focal" in claim(30) and "33% positive" in imbalance and "focal" in imbalance
     assert "1/8" not in imbalance.split("variants")[1]
@@ -74,8 +76,7 @@ def test_a_leaky_split_is_told_as_one(rows):
 
 def test_drawn_films_are_no_data_source_and_no_plan_is_no_hypothesis(rows):
     source = lambda **o: answers(rows, **o)["CLAIM 2024", "7"]
-    assert source(drawn=True, data="data/phantom").startswith("No patients") == source(drawn=True,
-                                                                                       data="").startswith("No patients") == True
+    assert all(source(drawn=True, data=o).startswith("No patients") for o in ("data/phantom", ""))
     assert source(data="phantom").startswith("Read from phantom;") and source(data="").startswith("Read from a table;")
     aim = answers(rows)["CLAIM 2024", "4"]
     assert answers(rows, arms=["real"])["CLAIM 2024",
@@ -105,11 +106,10 @@ def test_an_arm_that_was_not_run_is_in_no_answer(rows):
     assert not any(o in words for o in ("Films: one", "timm on", "merged", "Weights of the backbones", "no flip"))
     assert "a perceptron on the metadata." in words and "beside metadata alone" in words
     assert "some warp in the arms '+augment'" in answers(rows, arms=["real+augment"])["CLAIM 2024", "9"]
-    assert "real rows of the other label are masked" in answers(rows, arms=["real-synth-meta+missing"])["CLAIM 2024",
-                                                                                                        "12"]
-    assert "'film'" in answers(rows)["CLAIM 2024", "22"] and "'gated', 'film'" in answers(rows,
-                                                                                          arms=["real-meta+gated",
-                                                                                                "real-meta"])["CLAIM 2024", "22"]
+    masked = answers(rows, arms=["real-synth-meta+missing"])
+    assert "real rows of the other label are masked" in masked["CLAIM 2024", "12"]
+    assert "'film'" in answers(rows)["CLAIM 2024", "22"]
+    assert "'gated', 'film'" in answers(rows, arms=["real-meta+gated", "real-meta"])["CLAIM 2024", "22"]
 
 def test_of_a_weights_file_it_is_not_known_what_it_was_fitted_on(rows):
     found = answers(rows, weights_of=dict(resnet50="mine.pth", vgg16="imagenet"))

@@ -93,8 +93,8 @@ def test_the_band_holds_the_line_and_narrows_with_patients():
     assert 0 < areas[1] < areas[0]/2
 
 def test_synthetic_test_rows_are_not_scored(predictions):
-    more = predictions[predictions["side"] == "test"].assign(synthetic=True, label=1, probability=.01,
-                                                             image=lambda o: "a2b_" + o.image)
+    more = predictions[predictions["side"] == "test"].assign(
+        synthetic=True, label=1, probability=.01, image=lambda o: "a2b_" + o.image)
     both = pd.concat([predictions, more])
     assert legend(plot_roc(both)) == legend(plot_roc(predictions))
 
@@ -125,8 +125,8 @@ def test_calibration_of_predictions_that_are_all_alike_is_a_point(predictions, c
     alike = predictions.assign(probability=.3031 + predictions.index % 9 / 1e4)
     for ax in plot_calibration(alike[alike.arm == "real"], cells).axes:
         point = next(o for o in ax.lines if o.get_label() == "Real")
-        assert point.get_xdata() == pytest.approx([.3035],
-                                                  abs=1e-4) and point.get_ydata() == pytest.approx([test_of(predictions)[0].mean()])
+        assert point.get_xdata() == pytest.approx([.3035], abs=1e-4)
+        assert point.get_ydata() == pytest.approx([test_of(predictions)[0].mean()])
 
 def test_confusion_matrices_count_at_one_half(predictions):
     fig = plot_confusion(predictions, ("Normal", "Pneumonia"))

@@ -16,14 +16,15 @@ def test_one_positive_patient_is_no_evidence():
 def test_where_nothing_varies_classes_are_shuffled_among_patients():
     label, same, perfect = np.array([1, 1, 0, 0]), np.full(4, .5), np.array([.9, .8, .2, .1])
     found = delong(label, same, perfect)
-    assert found["p"] == pytest.approx(2/6) and np.isnan(found["low"]) and found["difference"] == .5 # of 6, two are as far from .5
+    # of 6, two are as far from .5
+    assert found["p"] == pytest.approx(2/6) and np.isnan(found["low"]) and found["difference"] == .5
     assert delong(label, perfect)["p"] == pytest.approx(2/6) and np.isnan(delong(label, perfect)["low"])
     twelve = np.repeat([1, 0], 12), np.full(24, .3), np.repeat([.9, .1], 12)
-    assert delong(*twelve)["p"] == pytest.approx(1/5001) == delong(*twelve,
-                                                                   seed=1)["p"] # 2 of 2,704,156: none was drawn
+    # 2 of 2,704,156: none was drawn
+    assert delong(*twelve)["p"] == pytest.approx(1/5001) == delong(*twelve, seed=1)["p"]
     assert delong(label, perfect, perfect**2)["p"] == 1 and delong(label, perfect, perfect[[1, 0, 3, 2]])["p"] == 1
-    assert delong(label, perfect, perfect**2)["p"] == delong(label,
-                                                             same)["p"] == 1 and np.isnan(delong(label, same)["low"])
+    assert delong(label, perfect, perfect**2)["p"] == delong(label, same)["p"] == 1
+    assert np.isnan(delong(label, same)["low"])
 
 def test_films_of_a_patient_are_shuffled_together():
     "Two ill patients and two well ones, five films each: 6 assignments, not 184,756."

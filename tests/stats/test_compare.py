@@ -13,8 +13,8 @@ OVARY = np.array("""
 4.0 6.6 6 0 3.5 5.8 6 1 3.8 6.8 7 1 3.0 4.7 8 0 4.5 7.4 5 1 3.7 7.4 5 1 3.1 6.6 6 1 4.1 8.2 6 1 4.3 7.0 5 1
 4.3 6.5 4 1 3.2 5.1 5 1 2.6 4.7 6 1 3.3 6.8 6 0 1.7 4.0 7 0 3.7 6.1 5 1 3.3 6.3 7 1 4.2 7.7 6 1 3.5 6.2 5 1
 2.9 5.7 9 0 2.1 4.8 7 1 2.8 6.2 8 0 4.0 7.0 7 1 3.3 5.7 6 1 3.7 6.9 5 1 3.6 6.6 5 1""".split(), float).reshape(-1, 4)
-ALBUMIN, PROTEIN, KG, HELPED = OVARY[:, 0]/10, OVARY[:, 1]/10, 1 - OVARY[:, 2]/10, OVARY[:,
-                                                                                         3].astype(int) # only their order counts
+ALBUMIN, PROTEIN, KG = OVARY[:, 0]/10, OVARY[:, 1]/10, 1 - OVARY[:, 2]/10 # only their order counts
+HELPED = OVARY[:, 3].astype(int)
 
 # area, its standard error and 95% interval, by pROC 1.18 for R: roc(), var() and ci.auc() with method="delong"
 @pytest.mark.parametrize("test, area, se, low, high", [
@@ -32,8 +32,7 @@ def test_areas_are_those_of_the_worked_example(test, area, se, low, high):
     (PROTEIN, -.0780, .1046, .4561, 0.456139707507474, -0.282988015572399, 0.127074037077776)])
 def test_differences_are_those_of_the_worked_example(test, difference, printed_se, printed_p, p, low, high):
     found = delong(HELPED, KG, test)
-    assert (round(found["difference"], 4), round(found["se"], 4), round(found["p"], 4)) == (difference, printed_se,
-                                                                                            printed_p)
+    assert [round(found[k], 4) for k in ("difference", "se", "p")] == [difference, printed_se, printed_p]
     assert (found["p"], found["low"], found["high"]) == pytest.approx((p, low, high), abs=1e-9)
 
 def drawn(n=120, seeds=1, seed=0, gap=0.):
@@ -45,8 +44,8 @@ def drawn(n=120, seeds=1, seed=0, gap=0.):
 def test_patients_with_several_images_are_one_patient_each():
     "Every image twice: as if each patient had one; taken for strangers, they would halve the variance."
     label, a, b = drawn()
-    once, twice = delong(label, a, b), delong(np.repeat(label, 2), np.repeat(a, 2, 1), np.repeat(b, 2, 1),
-                                              np.repeat(np.arange(120), 2))
+    once, patients = delong(label, a, b), np.repeat(np.arange(120), 2)
+    twice = delong(np.repeat(label, 2), np.repeat(a, 2, 1), np.repeat(b, 2, 1), patients)
     assert twice["se"] == pytest.approx(once["se"],
                                         rel=.01) and twice["difference"] == pytest.approx(once["difference"])
     strangers = delong(np.repeat(label, 2), np.repeat(a, 2, 1), np.repeat(b, 2, 1))
@@ -118,13 +117,13 @@ def test_holm_is_over_the_backbones_and_counts_those_that_are_missing():
     assert len(holm([])) == 0
     other = lines(.001).assign(before="real", after="real-meta")
     table = correct(pd.concat([lines(*p), other], ignore_index=True))
-    assert table.holm_verdict.tolist() == pytest.approx([*holm(p), np.nan],
-                                                        nan_ok=True) # another pair isn't in the family
+    # another pair isn't in the family
+    assert table.holm_verdict.tolist() == pytest.approx([*holm(p), np.nan], nan_ok=True)
     assert table.family.tolist()[:3] == [3, 3, 3]
     planned = correct(lines(*p).assign(primary="yes", exploratory=["no", "no", "backbone net2 added"],
                                        planned_backbones=2))
-    assert planned.holm_verdict.tolist() == pytest.approx([.04, .3,
-                                                           .033]) # what is added later costs the planned ones nothing
+    # what is added later costs the planned ones nothing
+    assert planned.holm_verdict.tolist() == pytest.approx([.04, .3,.033])
 
 def test_one_backbone_of_three_is_no_gain_by_luck():
     assert "net0: the data support a gain" in verdict(lines(.03)) and "Holm" not in verdict(lines(.03))
@@ -144,8 +143,8 @@ def test_only_seeds_and_real_rows_that_both_arms_have_are_compared():
     label, a, b = drawn(seeds=3, gap=1.)
     table = long(label, {"real": a, "real-synth": b})
     table = table[~((table.arm == "real-synth") & (table.seed == 1))]
-    made = table[(table.arm == "real-synth") & (table.side == "test")].head(9).assign(synthetic=True, probability=1.,
-                                                                                      image=lambda o: "a2b_" + o.image)
+    made = table[(table.arm == "real-synth") & (table.side == "test")].head(9)
+    made = made.assign(synthetic=True, probability=1., image="a2b_" + made.image)
     pair = [("real", "real-synth")]
     found, plain = compare_arms(pd.concat([table, made]), pair, n=20), compare_arms(table, pair, n=20)
     pd.testing.assert_frame_equal(found, plain)
@@ -164,7 +163,8 @@ def test_the_verdict_is_about_ranking_and_says_what_the_threshold_did(gap, says)
     label, a, b = drawn(n=300, seeds=3, gap=gap)
     table = compare_arms(long(label, {"real-meta": a, "real-synth-meta": b}), [("real-meta", "real-synth-meta")], n=100)
     said = verdict(table)
-    assert said.startswith(f"net: the data {says} from Real-Meta to Ensemble: AUC ") and "with specificity" in said and said.count("\n") == 0
+    assert said.startswith(f"net: the data {says} from Real-Meta to Ensemble: AUC ") and "with specificity" in said
+    assert said.count("\n") == 0
 
 def test_a_threshold_that_moves_is_no_gain():
     label, a, _ = drawn(n=300, seeds=3)
@@ -177,8 +177,8 @@ def test_without_the_comparison_the_verdict_says_so():
     assert verdict(pd.DataFrame(columns=["before",
                                          "after"])) == "No verdict: there is no comparison of the primary pair."
     plan = dict(primary=None, arms=["real", "real-meta"], backbones=["net"])
-    assert "needs real-synth-meta, which isn't among the arms" in verdict(pd.DataFrame(columns=["before", "after"]),
-                                                                          plan=plan)
+    empty = pd.DataFrame(columns=["before", "after"])
+    assert "needs real-synth-meta, which isn't among the arms" in verdict(empty, plan=plan)
     planned = verdict(lines(.03), plan=dict(primary=["real-meta", "real-synth-meta"], backbones=["net0", "vgg16"]))
     assert planned.endswith("vgg16: no verdict, as Real-Meta and Ensemble have no finished seed in common.")
 

@@ -12,8 +12,8 @@ def drawn(m=40, n=60, seeds=3, films=1, gap=.4, seed=0):
     arm = lambda d: 1/(1 + np.exp(-(d*label + hard + .7*rng.normal(size=(seeds, len(label))) - 1)))
     return label, np.repeat(np.arange(m + n), films), arm(1.), arm(1. + gap)
 
-def of(label, patients, a, b, **kwargs): return differences(label, patients, a, b, (label, patients, a, b), n=200,
-                                                            **kwargs)
+def of(label, patients, a, b, **kwargs):
+    return differences(label, patients, a, b, (label, patients, a, b), n=200, **kwargs)
 
 @pytest.mark.parametrize("decimals", [1, 6])
 def test_slopes_of_average_precision_are_its_derivatives(decimals):
@@ -52,7 +52,8 @@ def test_the_luck_of_training_widens_what_three_seeds_say():
 def test_no_interval_is_a_point_and_what_is_not_known_is_nan():
     label, who, a, _ = drawn()
     same = of(label, who, a, a)
-    for k in "recall", "specificity", "recall_at_90": assert same[k]["value"] == 0 and same[k]["low"] < -.01 and same[k]["high"] > .01
+    for k in "recall", "specificity", "recall_at_90":
+        assert same[k]["value"] == 0 and same[k]["low"] < -.01 and same[k]["high"] > .01
     for k in "pr_auc", "brier": assert np.isnan(same[k]["low"]) and np.isnan(same[k]["p"])
     assert same["gain"]["low"] < 0 < same["gain"]["high"]
     none = of(label, who, np.minimum(a, .4), a)["gain"]

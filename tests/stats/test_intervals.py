@@ -39,21 +39,22 @@ def test_weighted_they_are_sklearns(drawn):
 
 def test_what_is_undefined_is_nan_and_no_nought():
     found = weighted_metrics([0, 1, 0], [.1, .2, .3], [[1, 1, 1], [1, 0, 1], [0, 1, 0]], calibration=False)
-    assert np.isnan(found["precision"]).all() and found["recall"][0] == found["f1"][0] == 0 and found["specificity"][0] == 1
+    assert np.isnan(found["precision"]).all() and found["recall"][0] == found["f1"][0] == 0
+    assert found["specificity"][0] == 1
     assert np.isnan([found[o][1] for o in ("recall", "rocauc", "pr_auc", "balanced_accuracy",
                                            "f1")]).all() and np.isnan(found["specificity"][2])
     label, prob = np.repeat([1, 0], (12, 30)), np.random.default_rng(0).random((2, 42))
     mean = spread(label, np.stack([prob[0], prob[1]*.4]), resample(range(42), label, 50), calibration=False)["mean"]
-    assert mean["precision"] == weighted_metrics(label, prob[0],
-                                                 calibration=False)["precision"] # of the seed that has one
+    # of the seed that has one
+    assert mean["precision"] == weighted_metrics(label, prob[0], calibration=False)["precision"]
 
 def test_blocks_change_nothing(drawn, monkeypatch):
     label, prob, patients = drawn
     weights = resample(patients, label, 50)
     whole = weighted_metrics(label, prob, weights)
     monkeypatch.setattr("cxr_fastai.stats.draws.BLOCK", 7*200)
-    for k, v in weighted_metrics(label, prob, weights).items(): assert v == pytest.approx(whole[k], abs=1e-9,
-                                                                                          nan_ok=True)
+    for k, v in weighted_metrics(label, prob, weights).items():
+        assert v == pytest.approx(whole[k], abs=1e-9, nan_ok=True)
 
 def test_resamples_draw_patients_within_strata(drawn):
     label, _, patients = drawn
@@ -62,8 +63,8 @@ def test_resamples_draw_patients_within_strata(drawn):
     ill = np.repeat(np.maximum(label[::2], label[1::2]), 2).astype(bool)
     assert (weights[:, ill].sum(1) == ill.sum()).all() and (weights[:, ~ill].sum(1) == (~ill).sum()).all()
     assert weights[:, ::2].mean(0) == pytest.approx(1, abs=.3) and weights.max() > 3
-    assert (resample(patients, label, 300, seed=1) == weights).all() and (resample(patients, label, 300,
-                                                                                   seed=2) != weights).any()
+    assert (resample(patients, label, 300, seed=1) == weights).all()
+    assert (resample(patients, label, 300, seed=2) != weights).any()
 
 def test_one_cells_interval_is_that_of_a_plain_bootstrap(drawn):
     label, prob, patients = drawn
@@ -84,8 +85,8 @@ def test_seeds_give_the_mean_the_sd_and_one_interval_for_the_mean(drawn):
     assert found["mean"]["rocauc"] == pytest.approx(np.mean([o["mean"]["rocauc"] for o in each]))
     assert found["sd"]["rocauc"] == pytest.approx(np.std([o["mean"]["rocauc"] for o in each], ddof=1))
     assert found["low"]["rocauc"] < found["mean"]["rocauc"] < found["high"]["rocauc"]
-    assert found["high"]["rocauc"] - found["low"]["rocauc"] < max(o["high"]["rocauc"] - o["low"]["rocauc"]
-                                                                  for o in each)
+    width = lambda o: o["high"]["rocauc"] - o["low"]["rocauc"]
+    assert width(found) < max(map(width, each))
 
 def test_each_seed_may_have_a_threshold_of_its_own(drawn):
     label, prob, patients = drawn
@@ -144,7 +145,8 @@ def test_no_interval_is_a_point():
     for prob in np.full(108, .1), np.full(108,
                                           .9), label*.8 + .1, .9 - label*.8, np.random.default_rng(0).random((2, 108)):
         found = spread(label, prob, resample(range(108), label, 100))
-        assert ((found.high - found.low > 1e-6) | found.low.isna()).all() and (found.low.isna() == found.high.isna()).all()
+        assert ((found.high - found.low > 1e-6) | found.low.isna()).all()
+        assert (found.low.isna() == found.high.isna()).all()
         assert ((found.low <= found["mean"] + 1e-9) & (found["mean"] <= found.high + 1e-9) | found.low.isna()).all()
     none = spans(label, np.full(108, .1))
     assert .6 < none.low["accuracy"] < .723 < none.high["accuracy"] < .8 # what no resample of 30 + 78 changes
@@ -153,8 +155,8 @@ def test_seeds_that_contradict_one_another_have_no_interval_of_these_models():
     label = np.repeat([1, 0], 20)
     found = spread(label, np.stack([np.full(40, .9), np.full(40, .1)]), resample(range(40), label, 100),
                    calibration=False)
-    assert found["mean"]["recall"] == .5 and np.isnan(found.low["recall"]) and (found.proc_low["recall"],
-                                                                                found.proc_high["recall"]) == pytest.approx((0, 1), abs=.01)
+    assert found["mean"]["recall"] == .5 and np.isnan(found.low["recall"])
+    assert (found.proc_low["recall"], found.proc_high["recall"]) == pytest.approx((0, 1), abs=.01)
 
 def test_the_interval_of_the_procedure_is_satterthwaites():
     each, variance = np.array([.6, .7, .75]), .0009

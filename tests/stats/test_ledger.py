@@ -42,7 +42,7 @@ def test_what_is_as_planned_is_marked_no(tmp_path, test_rows):
 
 @pytest.mark.parametrize("line, about, kwargs, says", [
     (dict(of_seeds="0, 1, 2, 3, 4"), {}, {}, "seed 3, 4 added"),
-                                                       (dict(backbone="vgg16"), {}, {}, "backbone vgg16 added"),
+    (dict(backbone="vgg16"), {}, {}, "backbone vgg16 added"),
     (dict(before="real"), {}, dict(primary=("real", "real-synth-meta")),
      "arm real added, the primary comparison wasn't planned"),
     ({}, dict(epochs=9), {}, "epochs 9, planned 3"), ({}, dict(data_digest="e"), {}, "data_digest e, planned d"),
@@ -80,11 +80,12 @@ def test_a_look_is_a_line_and_the_same_results_are_no_new_look(tmp_path, test_ro
     assert list(ledger) == ["time", "test_rows", "test_images", "study", "settings", "results"] and len(ledger) == 3
 
 def test_rows_are_known_in_any_order_and_type(test_rows):
-    assert rows_digest(test_rows) == rows_digest(test_rows[::-1].astype(str)) != rows_digest(test_rows.assign(image=["a", "c"]))
+    digest, other = rows_digest(test_rows), rows_digest(test_rows.assign(image=["a", "c"]))
+    assert digest == rows_digest(test_rows[::-1].astype(str)) != other
 
-@pytest.mark.parametrize("primary, alpha, says", [
-    (("real", "real"), None, "must be before,after: two of the arms"),
-                                                  (("real", "meta"), None, "two of the arms real, real-meta"),
-    (("real",), None, "before,after"), (None, 1.5, "alpha=1.5 must be above 0")])
+@pytest.mark.parametrize("primary, alpha, says",
+                         [(("real", "real"), None, "must be before,after: two of the arms"),
+                          (("real", "meta"), None, "two of the arms real, real-meta"),
+                          (("real",), None, "before,after"), (None, 1.5, "alpha=1.5 must be above 0")])
 def test_a_primary_comparison_is_of_two_arms(primary, alpha, says):
     with pytest.raises(ValueError, match=says): check_primary(primary, alpha, ["real", "real-meta"])

@@ -22,15 +22,13 @@ def test_scores_that_pair_come_back_as_they_are():
     assert check_scores(np.array([0, 1]), np.array([.25, .5], np.float32))[1].dtype == np.float32
 
 @pytest.mark.parametrize("label, prob, patients, says", [
-    ([0, 1], [.1, .2, .3], None, "label has 2 rows and prob 3"),
-                                                         ([0, 1], [.1, .2], [1], "label has 2 rows and patients 1"),
-    ([0, 2, 1], [.1, .2, .3], None, "label must be 0 or 1; it is 2.0 in row 1"),
+    ([0, 1], [.1, .2, .3], None, "label has 2 rows and prob 3"), ([0, 1], [.1, .2], [
+    1], "label has 2 rows and patients 1"), ([0, 2, 1], [.1, .2, .3], None, "label must be 0 or 1; it is 2.0 in row 1"),
     ([0, np.nan], [.1, .2], None, "label must be 0 or 1; it is nan in row 1"),
     ([0, 1, 1], [.1, np.nan, .2], None, "prob must be from 0 to 1; it is nan in row 1"),
     ([0, 1, 1], [[.1, .2, .3], [.1, np.inf, 1.5]], None, "it is inf, 1.5 in row 1 of seed 1, 2 of seed 1"),
-    ([0, 1], [-.1, .2], None, "it is -0.1 in row 0"), ([], [], None, "There are no rows"),
-                                                         ([0, 1], ["a", "b"], None, "prob must hold numbers"),
-    ([0, 1], [.1, .2], ["a", None], "patients is missing in row 1")])
+    ([0, 1], [-.1, .2], None, "it is -0.1 in row 0"), ([], [], None, "There are no rows"), ([0, 1], [
+    "a", "b"], None, "prob must hold numbers"), ([0, 1], [.1, .2], ["a", None], "patients is missing in row 1")])
 def test_scores_that_do_not_are_refused_by_row(label, prob, patients, says):
     with pytest.raises(ValueError, match=says): check_scores(label, prob, patients)
     with pytest.raises(ValueError, match=says): delong(label, prob, patients=patients)
@@ -54,15 +52,15 @@ def test_a_table_that_does_not_pair_is_refused_by_name(table, values, says):
     with pytest.raises(ValueError, match=says): compare_arms(change(table, 3, **values), [("real", "real-synth")], n=4)
 
 def test_columns_that_lack_are_named(table):
-    with pytest.raises(ValueError,
-                       match="have no column image, label; they need backbone, arm"): check_predictions(table.drop(columns=["image", "label"]))
+    with pytest.raises(ValueError, match="have no column image, label; they need backbone, arm"):
+        check_predictions(table.drop(columns=["image", "label"]))
     with pytest.raises(ValueError, match="no line"): check_predictions(table.head(0))
     with pytest.raises(ValueError,
                        match="synthetic must be True or False"): check_predictions(table.assign(synthetic="no"))
 
 def test_synthetic_films_may_share_a_name(table):
-    made = table[table.side == "test"].groupby(["arm", "seed"]).head(1).assign(image="a2b.png", synthetic=True,
-                                                                               patient_id=[1, 2, 3, 4])
+    made = table[table.side == "test"].groupby(["arm", "seed"]).head(1)
+    made = made.assign(image="a2b.png", synthetic=True, patient_id=[1, 2, 3, 4])
     assert len(check_predictions(pd.concat([table, made]))) == len(table) + 4
 
 def test_arms_are_joined_by_image_in_whatever_order_the_lines_are(table):
@@ -71,8 +69,8 @@ def test_arms_are_joined_by_image_in_whatever_order_the_lines_are(table):
     for arm, o in plain.items():
         for a, b in zip(o, mixed[arm]): assert np.array_equal(a, b)
         own = table[(table.arm == arm) & (table.side == "test") & (table.seed == 1)].sort_values("image")
-        assert o.seeds == [0,
-                           1] and (o.prob[1] == own.probability).all() and (o.image == own.image).all() and o.label.sum() == 10
+        assert o.seeds == [0, 1] and (o.prob[1] == own.probability).all() and (o.image == own.image).all()
+        assert o.label.sum() == 10
     pair = [("real", "real-synth")]
     pd.testing.assert_frame_equal(compare_arms(table, pair, n=20),
                                   compare_arms(table.sample(frac=1, random_state=1), pair, n=20))

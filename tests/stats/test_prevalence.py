@@ -45,8 +45,8 @@ def test_a_line_a_rule_at_the_stated_prevalence(study, drawn):
     label, prob = drawn
     rates = [((p > .5)[label == 1].mean(), (p <= .5)[label == 0].mean()) for p in (prob, prob + .01)]
     line = table.loc[("real", "above .5 as trained")]
-    assert line.ppv == pytest.approx(np.mean([predictive_values(*o, .02)[0]
-                                              for o in rates])) and line.ppv_low < line.ppv < line.ppv_high
+    assert line.ppv == pytest.approx(np.mean([predictive_values(*o, .02)[0] for o in rates]))
+    assert line.ppv_low < line.ppv < line.ppv_high
     above = table.loc[("real", "probability there above 0.04")]
     odds = lambda p: p/(1 - p)
     moved = [odds(p)*odds(.02)/odds(.4) for p in (prob, prob + .01)]

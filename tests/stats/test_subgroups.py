@@ -29,9 +29,10 @@ def test_a_groups_figures_and_their_difference_are_those_of_its_rows(study):
     inside, outside = own[own.sex == "M"], own[own.sex == "F"]
     for k in "recall", "specificity", "rocauc":
         line = found.loc[("real", "sex", "M", k)]
-        assert line.value == pytest.approx(of(inside, k)) and line["rest"] == pytest.approx(of(inside, k) - of(outside,
-                                                                                                               k))
-        assert line.low < line.value < line.high and line.rest_low < line["rest"] < line.rest_high and line.holm >= line.p
+        assert line.value == pytest.approx(of(inside, k))
+        assert line["rest"] == pytest.approx(of(inside, k) - of(outside, k))
+        assert line.low < line.value < line.high and line.rest_low < line["rest"] < line.rest_high
+        assert line.holm >= line.p
         assert np.isnan(found.loc[("real", "view", "PA", k), "rest"]) # there is no rest
 
 def test_a_difference_has_the_spread_of_a_bootstrap_of_patients():

@@ -168,8 +168,8 @@ def test_intervals_hold_their_values_and_a_seed_gives_its_bits(learn, test, foun
 def test_tables_and_figures_are_saved_and_those_of_before_go(learn, test, found, tmp_path):
     found.save(tmp_path, 5)
     files = sorted(o.name for o in (tmp_path/"patients").iterdir())
-    assert {o.name for o in tmp_path.iterdir()} == {"explanations.csv", "importance.csv", "limits.txt", "patients",
-                                                    "summary.png"}
+    assert {o.name for o in tmp_path.iterdir()} == {
+        "explanations.csv", "importance.csv", "limits.txt", "patients", "summary.png"}
     assert len(files) == 5
     shown = found.table["probability"].iloc[[int(o[:5]) for o in files]]
     assert {found.table["probability"].min(), found.table["probability"].max()} <= set(shown)

@@ -36,14 +36,15 @@ class Hub(BaseHTTPRequestHandler):
         sent, at = self.body(), self.path
         self.server.asked.append(at)
         if self.server.refuse: return self.answer(dict(error="no"), self.server.refuse)
-        if at.endswith("/repos/create"): return self.answer(dict(url=f"{self.server.url}/me/it", id="me/it",
-                                                                 name="me/it"))
+        if at.endswith("/repos/create"):
+            return self.answer(dict(url=f"{self.server.url}/me/it", id="me/it", name="me/it"))
         if "preupload" in at:
             files = [dict(path=o["path"], uploadMode="regular", shouldIgnore=False) for o in json.loads(sent)["files"]]
             return self.answer(dict(files=files))
         if "/commit/" in at:
             for line in map(json.loads, sent.splitlines()):
-                if line["key"] == "file": self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                if line["key"] == "file":
+                    self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
             return self.answer(dict(success=True, commitOid="a"*40,
                                     commitUrl=f"{self.server.url}/me/it/commit/{'a'*40}"))
         self.answer(dict(errors=[], warnings=[])) # validate-yaml
@@ -55,8 +56,8 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer(dict(id="me/it", modelId="me/it", sha="a"*40, siblings=names, private=True, downloads=0,
                                     likes=0, tags=[]))
         name = self.path.split("/resolve/")[1].split("/", 1)[1]
-        if name not in self.server.files: return self.answer(dict(error="no"), 404, X_Error_Code="EntryNotFound",
-                                                             X_Repo_Commit="a"*40)
+        if name not in self.server.files:
+            return self.answer(dict(error="no"), 404, X_Error_Code="EntryNotFound", X_Repo_Commit="a"*40)
         self.server.fetched.add(name)
         body = self.server.files[name]
         self.answer(body, ETag=f'"{hashlib.sha256(body).hexdigest()}"', X_Repo_Commit="a"*40, X_Linked_Size=len(body))
@@ -65,7 +66,8 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.url, server.files, server.asked, server.fetched, server.refuse = f"http://127.0.0.1:{server.server_port}", {}, [], set(), 0
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    server.files, server.asked, server.fetched, server.refuse = {}, [], set(), 0
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -80,8 +82,8 @@ def learn(rows, tmp_path_factory):
     return fusion_learner(dls, "test_resnet", weights="none", precision="fp32")
 
 @pytest.fixture
-def bundle(learn, tmp_path): return save_bundle(learn, tmp_path/"b",
-                                                summary=dict(settings=SETTINGS, test=TEST, cell=CELL), licence="CC0")
+def bundle(learn, tmp_path):
+    return save_bundle(learn, tmp_path/"b", summary=dict(settings=SETTINGS, test=TEST, cell=CELL), licence="CC0")
 
 def said(learn, rows):
     with learn.no_bar(): return learn.get_preds(dl=learn.dls.test_dl(rows))[0]
@@ -112,9 +114,8 @@ def test_a_pickle_under_a_bundles_name_and_a_repository_without_one_are_refused(
 @pytest.mark.parametrize("status, match", [(401, "log in"), (403, "log in"), (404, "check the name")])
 def test_a_hub_that_refuses_is_one_sentence(bundle, hub, tmp_path, status, match):
     hub.refuse = status
-    with pytest.raises(ConnectionError, match=f"me/it .status {status}.: .*{match}"): push_to_hub(bundle, "me/it",
-                                                                                                  token="hf_x",
-                                                                                                  endpoint=hub.url)
+    with pytest.raises(ConnectionError, match=f"me/it .status {status}.: .*{match}"):
+        push_to_hub(bundle, "me/it", token="hf_x", endpoint=hub.url)
 
 def test_a_hub_that_is_not_there_is_one_sentence(bundle, tmp_path):
     with pytest.raises(ConnectionError, match="The hub can't be reached for me/it"):
@@ -131,8 +132,8 @@ def test_no_word_is_html_a_link_or_a_cell_of_the_model_card(bundle, monkeypatch)
     card |= dict(classes=[odd, "b|c"], licence=odd, metadata=dict(cat_names=[odd], cont_names=[], stats={odd: [odd]}))
     monkeypatch.setattr(publish, "read_card", lambda _: card)
     text = model_card(bundle)
-    assert "<img" not in text and "](javascript" not in text.replace(without_html(odd),
-                                                                     "") and "\n# head|" not in text and "b\\|c or" in text
+    assert "<img" not in text and "](javascript" not in text.replace(without_html(odd), "") and "\n# head|" not in text
+    assert "b\\|c or" in text
 
 def test_the_model_card_tells_what_is_known_and_what_is_not(learn, bundle, tmp_path):
     text = model_card(bundle)
@@ -144,8 +145,8 @@ def test_the_model_card_tells_what_is_known_and_what_is_not(learn, bundle, tmp_p
     assert "None were stored" in model_card(save_bundle(learn, tmp_path/"c"))
 
 def test_a_studys_intervals_are_quoted_and_another_study_is_refused(learn, bundle, tmp_path):
-    with pytest.raises(ValueError, match="doesn't say which cell"): model_card(save_bundle(learn, tmp_path/"c"),
-                                                                               tmp_path)
+    with pytest.raises(ValueError, match="doesn't say which cell"):
+        model_card(save_bundle(learn, tmp_path/"c"), tmp_path)
     line = dict(backbone="test_resnet", arm="real-meta", metric="rocauc", mean=.8123, low=.7, high=.9, n=90,
                 positives=22, seeds=3, protocol="clean")
     cell = dict(backbone="test_resnet", arm="real-meta", seed=0, folder="cells/a-0-1")
@@ -155,8 +156,8 @@ def test_a_studys_intervals_are_quoted_and_another_study_is_refused(learn, bundl
     assert "| area under the ROC curve | 0.812 | 0.700 to 0.900 |" in (text := model_card(bundle, tmp_path))
     assert "90 real test rows, 22 positive, mean over 3 seeds" in text and "over 3 seeds" not in model_card(bundle)
     scores(line | dict(seeds=1, low=float("nan")))
-    assert "| 0.812 | - |" in (text := model_card(bundle,
-                                                  tmp_path)) and "one seed: an anecdote" in text and "mean" not in text
+    assert "| 0.812 | - |" in (text := model_card(bundle, tmp_path)) and "one seed: an anecdote" in text
+    assert "mean" not in text
     scores(line | dict(backbone="vgg16"))
     with pytest.raises(ValueError, match="no scores of test_resnet"): model_card(bundle, tmp_path)
     pd.DataFrame([cell | dict(folder="cells/b")]).to_csv(tmp_path/"cells.csv", index=False)

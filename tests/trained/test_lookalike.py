@@ -27,8 +27,8 @@ def text():
 def test_other_films_pass_and_what_is_none_is_flagged(drawn, ranges):
     others = drawn[100:]
     assert share(others, ranges) < .06
-    for turned in (255 - others, np.rot90(others, 1, (1, 2)), np.rot90(others, 2, (1, 2))): assert share(turned,
-                                                                                                         ranges) > .9
+    for turned in (255 - others, np.rot90(others, 1, (1, 2)), np.rot90(others, 2, (1, 2))):
+        assert share(turned, ranges) > .9
     noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
     assert "unlike the training films (distance" in atypical(255 - others[0], ranges)
     assert atypical(noise, ranges) and atypical(text(), ranges)

@@ -37,8 +37,8 @@ def test_a_file_says_what_the_trained_learner_says(rows, tmp_path, use):
     assert export_onnx(learn, tmp_path/"n.onnx",
                        threshold=at) == tmp_path/"n.onnx" and learn.model.training # its mode isn't changed
     net = OnnxModel(tmp_path/"n.onnx")
-    assert net.card["threshold"] == at and net.decide(*held) == ["Normal Pneumonia".split()[int(p > at)]
-                                                                 for p in net(*held)[:, 1].astype(float)]
+    assert net.card["threshold"] == at
+    assert net.decide(*held) == ["Normal Pneumonia".split()[int(p > at)] for p in net(*held)[:, 1].astype(float)]
     one = [o[:1].numpy() for o in room._inputs(learn, held_out(rows))] # any number of rows
     assert OnnxModel(file)(*one).shape == (1, 2)
 
@@ -60,8 +60,8 @@ def test_a_file_that_differs_is_not_kept(rows, tmp_path, monkeypatch):
         write(model, *args)
         with torch.no_grad(): model.model.head.head[1].bias[0] -= .1
     monkeypatch.setattr(room, "_write", spoilt)
-    with pytest.raises(ValueError, match="probabilities are up to 0.0.*was not kept"): export_onnx(make(rows, tmp_path),
-                                                                                                   tmp_path/"o"/"m.onnx")
+    with pytest.raises(ValueError, match="probabilities are up to 0.0.*was not kept"):
+        export_onnx(make(rows, tmp_path), tmp_path/"o"/"m.onnx")
     assert not list((tmp_path/"o").iterdir())
 
 def test_a_file_without_a_card_is_refused(rows, tmp_path):

@@ -9,7 +9,8 @@ def dicom(file, **words):
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPInstanceUID = ExplicitVRLittleEndian, generate_uid()
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     ds = FileDataset(str(file), {}, file_meta=meta, preamble=b"\0" * 128)
     ds.SOPClassUID, ds.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     ds.Rows = ds.Columns = 48
@@ -28,8 +29,8 @@ def one(source, card=CARD, **kwargs): return next(new_patients(source, card, **k
     (dict(PatientBirthDate="19700101", StudyDate="20200101"), 50), (dict(PatientBirthDate="19700101"), None),
                                         ({}, None)])
 def test_ages_of_headers_are_years(tmp_path, words, age):
-    assert one(dicom(tmp_path/"a.dcm", **words))["age"] == pytest.approx(age,
-                                                                         rel=1e-3) if age else one(dicom(tmp_path/"a.dcm", **words))["age"] is None
+    found = one(dicom(tmp_path/"a.dcm", **words))["age"]
+    assert found == pytest.approx(age, rel=1e-3) if age else found is None
 
 def test_a_header_gives_view_and_sex_and_no_name(tmp_path):
     row = one(dicom(tmp_path/"a.dcm", PatientSex="F", ViewPosition="AP", Modality="DX", PatientAge="060Y"))
@@ -83,7 +84,8 @@ def test_a_header_that_pydicom_cannot_convert_is_its_own_rows_error(tmp_path):
     file.write_bytes(data)
     bad, good = new_patients(tmp_path, CARD)
     assert bad["age"] is None and bad["image"] == "a.dcm"
-    assert bad["error"].startswith(f"{file} has a header that lacks or contradicts") and "error" not in good and good["age"] == 60
+    assert bad["error"].startswith(f"{file} has a header that lacks or contradicts") and "error" not in good
+    assert good["age"] == 60
 
 def test_a_csv_wins_over_the_header_which_fills_in(tmp_path):
     dicom(tmp_path/"a.dcm", PatientSex="F", ViewPosition="AP", PatientAge="060Y")
@@ -109,10 +111,10 @@ def test_words_are_known_in_any_case_and_others_are_flagged(tmp_path):
                for o in ("sex 'diverse' is none of F, M", "view 'LATERAL' is none of", "age '-3' is no age"))
     assert z["view"] is None and z["age"] is None and z["flag"] == ""
 
-@pytest.mark.parametrize("sex, age, known", [(" Female ", "058Y", ("F", 58)), ("woman", " 58 ", ("F", 58)),
-                                             ("m", "18M", ("M", 1.5)), ("NA", "N/A", (None, None)),
-                                             ("M", "1e39", ("M", None)), ("M", "inf", ("M", None)),
-                                             ("M", "414", ("M", None)), ("M", "+5.8e1", ("M", 58))])
+@pytest.mark.parametrize("sex, age, known", [
+    (" Female ", "058Y", ("F", 58)), ("woman", " 58 ", ("F", 58)), ("m", "18M", ("M", 1.5)),
+    ("NA", "N/A", (None, None)), ("M", "1e39", ("M", None)), ("M", "inf", ("M", None)), ("M", "414", ("M", None)),
+    ("M", "+5.8e1", ("M", 58))])
 def test_a_csv_and_a_header_say_the_same(tmp_path, sex, age, known):
     (tmp_path/"n.csv").write_text(f"image,Patient Gender,Patient Age\nx.png,{sex},{age}\n")
     row = one(tmp_path/"n.csv")
@@ -121,8 +123,8 @@ def test_a_csv_and_a_header_say_the_same(tmp_path, sex, age, known):
 def test_a_category_is_one_number_in_every_writing(tmp_path):
     card = dict(cat_names=["site"], cont_names=[], stats=dict(site=["1", "2"]))
     old = card | dict(stats=dict(site=["1.0", "2.0"])) # of a bundle whose training table had gaps
-    (tmp_path/"n.csv").write_text("image,site\n" + "".join(f"{i}.png,{o}\n" for i,
-                                                           o in enumerate(["2", "2.0", "02", " 2 "])))
+    (tmp_path/"n.csv").write_text(
+        "image,site\n" + "".join(f"{i}.png,{o}\n" for i, o in enumerate(["2", "2.0", "02", " 2 "])))
     assert [o["site"] for o in new_patients(tmp_path/"n.csv", card)] == ["2"] * 4
     assert [o["site"] for o in new_patients(tmp_path/"n.csv", old)] == ["2.0"] * 4
 
@@ -141,7 +143,8 @@ def test_a_csv_that_cannot_be_read_is_one_sentence(tmp_path, text):
     with pytest.raises(ValueError, match="n.csv can't be read as a table: "): count_patients(tmp_path/"n.csv")
     (tmp_path/"n.csv").write_text("file,sex\nx.png,M,\n")
     with pytest.raises(ValueError,
-                       match="n.csv: 1 of 1 rows have more or fewer fields than the header, which has 2: line 2"): count_patients(tmp_path/"n.csv")
+                       match="n.csv: 1 of 1 rows have more or fewer fields than the header, which has 2: line 2"):
+        count_patients(tmp_path/"n.csv")
 
 def test_a_name_that_no_file_can_have_is_a_row_with_its_words(tmp_path):
     (tmp_path/"n.csv").write_text(f"file,sex\n{'x' * 5000}.png,M\n")

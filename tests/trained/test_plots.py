@@ -39,8 +39,8 @@ def test_the_figures_of_a_study_are_those_of_a_learner(learn, test):
     want = confusion_matrix(table["label"], table["probability"].astype(float) > at, labels=[0, 1])
     shown = {o.get_text().split("\n")[0] for ax in plot_confusion(table.assign(threshold=at)).axes for o in ax.texts}
     assert shown == set(map(str, want.ravel())) and set(table["threshold"]) == {.5}
-    with pytest.raises(ValueError,
-                       match="thresholds 0.1, 0.2"): plot_confusion(table.assign(threshold=[.1] + [.2]*(len(table) - 1)))
+    with pytest.raises(ValueError, match="thresholds 0.1, 0.2"):
+        plot_confusion(table.assign(threshold=[.1] + [.2]*(len(table) - 1)))
 
 def test_synthetic_rows_are_not_scored(learn, test):
     with pytest.raises(LeakError): predictions_of(learn, test.assign(synthetic=True))

@@ -45,16 +45,16 @@ def test_every_door_decides_at_the_bundles_threshold(rows, tmp_path, listed):
     dls = RadiographDataLoaders.from_df(rows, tmp_path, size=SIDE, bs=8)
     learn = fusion_learner(dls, arch="test_resnet", weights="none", precision="fp32")
     with learn.no_bar(): prob = learn.get_preds(dl=learn.dls.test_dl(some))[0][:, 1].double()
-    at = float(prob.sort().values[5]) # a threshold that is one patient's probability to the bit, and far from .5 for most
+    # a threshold that is one patient's probability to the bit, and far from .5 for most
+    at = float(prob.sort().values[5])
     learn = load_bundle(save_bundle(learn, tmp_path/"b", threshold=at))
     said = read(predict_patients(tmp_path/"b", listed, tmp_path/"out.csv")).decision.tolist()
     assert said == ["Pneumonia" if p > at else "Normal" for p in prob] and said.count("Pneumonia") == 15
     with learn.no_bar():
         one = [learn.predict(o)[:2] for o in some.to_dict("records")]
         decoded = learn.get_preds(dl=learn.dls.test_dl(some), with_decoded=True)[2]
-        matrix = ClassificationInterpretation.from_learner(learn,
-                                                           dl=learn.dls.test_dl(some,
-                                                                                with_labels=True)).confusion_matrix()
+        matrix = ClassificationInterpretation.from_learner(
+            learn, dl=learn.dls.test_dl(some, with_labels=True)).confusion_matrix()
     assert [o for o, _ in one] == said and [learn.dls.vocab[o] for o in decoded] == said
     assert [learn.dls.vocab[int(o)] for _, o in one] == said and matrix[:, 1].sum() == 15
     assert learn.threshold == at and load_bundle(save_bundle(learn, tmp_path/"again")).threshold == at
@@ -79,8 +79,8 @@ def test_one_damaged_header_is_one_row_and_what_is_no_image_is_named(rows, tmp_p
     folder = tmp_path/"new"
     folder.mkdir()
     film = np.asarray(Image.open(rows.file[0])).astype(np.uint16)
-    for name in "1.2.3", "b.dcm", "c.dcm": dicom(folder/name, film, bits=8, PatientAge="050Y", RescaleSlope=2,
-                                                 RescaleIntercept=0)
+    for name in "1.2.3", "b.dcm", "c.dcm":
+        dicom(folder/name, film, bits=8, PatientAge="050Y", RescaleSlope=2, RescaleIntercept=0)
     for name, tag in ("b.dcm", b"\x28\0\x53\x10DS"), ("c.dcm", b"\x10\0\x10\x10AS"):
         data = bytearray((folder/name).read_bytes())
         at = data.index(tag)
@@ -126,7 +126,8 @@ def test_pictures_and_values_unlike_the_training_rows_are_flagged(rows, tmp_path
     found = read(predict_patients(bundle, tmp_path/"n.csv", tmp_path/"out.csv"))
     assert "of one gray" in found.flag[0] and "age '400' is over 100 years" in found.flag[0]
     assert found.sex[0] == "F" and found.view[0] == "PA" and pd.isna(found.age[0]) and found.missing[0] == "age"
-    assert "in colour" in found.flag[1] and "age 'old' is no number" in found.flag[1] and "sex 'X' is none of F, M" in found.flag[1]
+    assert "in colour" in found.flag[1] and "age 'old' is no number" in found.flag[1]
+    assert "sex 'X' is none of F, M" in found.flag[1]
     assert pd.isna(found.flag[2]) and found.missing[2] == "sex view age" and found.probability.notna().all()
 
 def test_a_finished_table_is_left_and_a_longer_list_goes_on(rows, tmp_path, bundle, listed, capsys, monkeypatch):
@@ -174,22 +175,22 @@ predict.predict_patients({str(bundle)!r}, {str(new)!r}, {str(tmp_path/"out.csv")
 def test_a_table_of_another_model_threshold_or_list_is_refused(rows, tmp_path, bundle, listed):
     out = predict_patients(bundle, listed, tmp_path/"out.csv")
     before = out.read_bytes()
-    with pytest.raises(ValueError,
-                       match="out.csv has in row 1 threshold '0.4', not '0.7': it is of another model"): predict_patients(bundle, listed, out, threshold=.7)
+    with pytest.raises(ValueError, match="out.csv has in row 1 threshold '0.4', not '0.7': it is of another model"):
+        predict_patients(bundle, listed, out, threshold=.7)
     other = saved(rows, tmp_path, use="image")
     with pytest.raises(ValueError, match="no table of this model's predictions"): predict_patients(other, listed, out)
     table = pd.read_csv(listed)
     table[::-1].to_csv(listed, index=False)
-    with pytest.raises(ValueError, match="out.csv has in row 1 image '.*', not '.*'; "): predict_patients(bundle,
-                                                                                                          listed, out)
+    with pytest.raises(ValueError, match="out.csv has in row 1 image '.*', not '.*'; "):
+        predict_patients(bundle, listed, out)
     assert out.read_bytes() == before and not list(tmp_path.glob("*.part"))
 
 def test_a_table_of_a_longer_list_is_refused_and_left(tmp_path, bundle, listed):
     out = predict_patients(bundle, listed, tmp_path/"out.csv")
     before, table = out.read_bytes(), pd.read_csv(listed)
     table.head(10).to_csv(listed, index=False)
-    with pytest.raises(ValueError, match="out.csv has more rows than the 10 images"): predict_patients(bundle, listed,
-                                                                                                       out)
+    with pytest.raises(ValueError, match="out.csv has more rows than the 10 images"):
+        predict_patients(bundle, listed, out)
     assert out.read_bytes() == before
 
 def test_a_table_shorter_than_a_batch_is_not_overwritten_by_another_list(rows, tmp_path, bundle, listed):
@@ -219,8 +220,8 @@ def test_odd_names_and_words_neither_end_the_run_nor_break_the_table(rows, tmp_p
     film, new = rows.file[0], tmp_path/"new.csv"
     new.write_text(f'file,sex\n{"x" * 5000}.png,M\n"two\nlines.png",M\n,F\n{film},"F\rx"\n{film},F\n')
     text = predict_patients(bundle, new, out := tmp_path/"out.csv").read_text()
-    assert list(read(out).image[1:3].fillna("")) == ["two\nlines.png",
-                                                     ""] and list(read(out).error.isna()) == [False] * 3 + [True] * 2
+    assert list(read(out).image[1:3].fillna("")) == ["two\nlines.png", ""]
+    assert list(read(out).error.isna()) == [False] * 3 + [True] * 2
     (tmp_path/"out.csv").rename(tmp_path/"out.csv.part") # the table can be gone on with
     assert predict_patients(bundle, new, out).read_text() == text
 
@@ -264,8 +265,8 @@ def test_a_bundle_that_knows_no_films_says_that_it_checks_none(rows, tmp_path, l
 
 @pytest.mark.slow
 def test_what_is_no_source_is_one_sentence(tmp_path, bundle):
-    with pytest.raises(FileNotFoundError, match="no file or folder .*nowhere"): predict_patients(bundle,
-                                                                                                 tmp_path/"nowhere")
+    with pytest.raises(FileNotFoundError, match="no file or folder .*nowhere"):
+        predict_patients(bundle, tmp_path/"nowhere")
     (tmp_path/"void").mkdir()
     with pytest.raises(FileNotFoundError,
                        match="void' holds no png, jpeg, tiff or DICOM"): predict_patients(bundle, tmp_path/"void")
