@@ -146,7 +146,8 @@ def counts(s, t):
     parts = {o: t.rows[t.rows["split"] == o] for o in SIDES}
     return "; ".join(f"{k}: {len(o):,} rows, {positives(o).sum():,} positive" for k, o in parts.items()) + "."
 
-def size(s, t): return f"{counts(s, t)} Whether a size was calculated is for the author; the intervals show what this one allows."
+def size(s, t):
+    return f"{counts(s, t)} Whether a size was calculated is for the author; the intervals show what this one allows."
 
 def model(s, t):
     arms = [parse_arm(o) for o in s["arms"]]

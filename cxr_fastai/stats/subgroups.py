@@ -53,8 +53,8 @@ def _sureness(name, part, label, prob, who, at):
     return (max(value - low, high - value)/student.ppf(.975, np.inf))**2
 
 def _tested(values, added, sure=0., most=1):
-    """A difference, of `most` at most, with its interval and p-value: patients (`sure` is some of theirs), and, from two
-    seeds on, training."""
+    """A difference, of `most` at most, with its interval and p-value: patients (`sure` is some of theirs), and, from
+    two seeds on, training."""
     n = (added != 0).sum()
     patients = (n/(n - 1)*(added @ added) if n > 1 else 0.) + sure
     luck = values.var(ddof=1)/len(values) if len(values) > 1 else 0.

@@ -314,7 +314,8 @@ def test_a_set_has_one_white_and_says_which(files, tmp_path, decoded, capsys):
     assert cache.white == 12 and decoded.count(dark) == 2 and decoded.count(bright) == 1
     for f in dark, bright: np.testing.assert_array_equal(cache[f], read_radiograph(f, 16, 12))
     np.testing.assert_array_equal(cache[files[0]], read_radiograph(files[0], 16))
-    assert "2 of 3 radiographs have 16 bits and don't say what white is: 4,095 (12 bits) was taken" in capsys.readouterr().out
+    says = "2 of 3 radiographs have 16 bits and don't say what white is: 4,095 (12 bits) was taken"
+    assert says in capsys.readouterr().out
     alone = open_cache([dark], tmp_path) # another set, of which it is the brightest
     assert alone.white == 10 and len(decoded) == 4
     np.testing.assert_array_equal(alone[dark], read_radiograph(dark, 16))

@@ -183,7 +183,7 @@ def test_a_data_set_without_a_preamble_is_read(tmp_path, syntax):
     (dict(WindowCenter=9000, WindowWidth=10), "one gray"), (dict(HighBit=15), "HighBit is 15"),
     (dict(BitsStored=17), "BitsStored is 17"), (dict(Rows=20), "2,400 bytes of pixels, and 4,800 follow"),
     (dict(WindowCenter="1e400", WindowWidth=5), "WindowCenter|window"),
-                                         (dict(BitsAllocated=""), "lacks BitsAllocated")])
+    (dict(BitsAllocated=""), "lacks BitsAllocated")])
 def test_a_header_that_lacks_or_contradicts_something_is_called_that(tmp_path, tags, match):
     import pydicom
     file = dicom(tmp_path/"x.dcm", ramp(dtype=np.uint16, top=4095))

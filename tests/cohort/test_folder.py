@@ -44,8 +44,8 @@ def test_the_newest_table_is_read_packed_or_not_and_no_half_one(tmp_path):
     text = (here/"Data_Entry_2017_v2020.csv").read_bytes()
     (tmp_path/"images_001").symlink_to(here/"images_001")
     for name, data in (("Data_Entry_2017.csv", b"old"), ("Data_Entry_2017_v2020.csv.xz", lzma.compress(text)),
-                       ("Data_Entry_2017_v2020.csv.xz.part", b"half"),
-                       ("Data_Entry_2017_v2020.csv~", b"bak")): (tmp_path/name).write_bytes(data)
+                       ("Data_Entry_2017_v2020.csv.xz.part", b"half"), ("Data_Entry_2017_v2020.csv~", b"bak")):
+        (tmp_path/name).write_bytes(data)
     pd.testing.assert_frame_equal(load_cohort(str(tmp_path)).drop(columns="file"), load_cohort().drop(columns="file"))
 
 def test_the_digest_is_of_the_table_and_the_pixels_wherever_they_lie(rows, tmp_path):

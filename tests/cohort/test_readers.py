@@ -163,9 +163,9 @@ def test_any_pair_but_0_and_1_must_be_named(tmp_path, words):
     with pytest.raises(ValueError, match="t.csv: positive=None doesn't say which label of column 'label'"):
         read_table(write(tmp_path/"t.csv", ["image,patient_id,label", *lines]))
 
-@pytest.mark.parametrize("names, want",
-                         [("12 7", [12, 7]), ("012 7", [12, 7]), ("13.0 7", [13, 7]), ("p1 007", ["p1", "7"]),
-                                         ("1.2.840.10 7", ["1.2.840.10", "7"]), ("A-1|x 7", ["A-1|x", "7"])])
+@pytest.mark.parametrize("names, want", [
+    ("12 7", [12, 7]), ("012 7", [12, 7]), ("13.0 7", [13, 7]), ("p1 007", ["p1", "7"]),
+    ("1.2.840.10 7", ["1.2.840.10", "7"]), ("A-1|x 7", ["A-1|x", "7"])])
 def test_ids_have_one_writing(tmp_path, names, want):
     lines = [f"{i}.png,{o},{i}" for i, o in enumerate(names.split())]
     assert read_table(write(tmp_path/"t.csv", ["image,patient_id,label", *lines]))["patient_id"].tolist() == want

@@ -5,11 +5,10 @@ from films import ramp
 
 @pytest.mark.parametrize("head, kind", [
     (b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff\xe0", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"),
-                                        (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"), (b"\0"*128 + b"DICM", "DICOM"), (b"II*\0" + b"\0"*124 + b"DICM", "DICOM"),
+    (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"), (b"\0"*128 + b"DICM", "DICOM"), (b"II*\0" + b"\0"*124 + b"DICM", "DICOM"),
     (b"\x08\0\x05\0CS\x0a\0ISO_IR 100".ljust(132, b"\0"), "DICOM"),
-                                        (b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100".ljust(132, b"\0"), "DICOM"),
-    (b"", ""), (b"BM", ""), (b"GIF89a", ""), (b"\x08\0 or not".ljust(132), ""), (b"image,age\n", "")])
+    (b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100".ljust(132, b"\0"), "DICOM"), (b"", ""), (b"BM", ""), (b"GIF89a", ""),
+    (b"\x08\0 or not".ljust(132), ""), (b"image,age\n", "")])
 def test_a_file_is_what_it_begins_as(head, kind): assert kind_of(head) == kind
 
 def test_what_cannot_be_opened_is_nothing(tmp_path):

@@ -32,15 +32,13 @@ def test_every_writing_of_a_table_is_the_same_table(tmp_path, data):
 
 @pytest.mark.parametrize("data, words", [
     (PLAIN.replace("x y", "caf\xe9").encode("cp1252"), "line 2 is not in UTF-8 .*save it as CSV UTF-8"),
-                                         (b"", "it is empty"), (b"\n\n", "it is empty"),
-    (PLAIN.encode("utf-16-le"), "zero bytes"), (gzip.compress(PLAIN.encode(), mtime=0)[:-9], "end-of-stream"),
-                                         (bz2.compress(PLAIN.encode())[:-9], "end-of-stream"),
-    (lzma.compress(PLAIN.encode())[:-9], "end-of-stream"), (zipped("t.csv")[:60], "zip"),
-                                         (zipped("a.csv", "b.csv"), "the zip holds 2 files .a.csv, b.csv."),
+    (b"", "it is empty"), (b"\n\n", "it is empty"), (PLAIN.encode("utf-16-le"), "zero bytes"),
+    (gzip.compress(PLAIN.encode(), mtime=0)[:-9], "end-of-stream"),
+    (bz2.compress(PLAIN.encode())[:-9], "end-of-stream"), (lzma.compress(PLAIN.encode())[:-9], "end-of-stream"),
+    (zipped("t.csv")[:60], "zip"), (zipped("a.csv", "b.csv"), "the zip holds 2 files .a.csv, b.csv."),
     (zipped("[Content_Types].xml"), "spreadsheet; save it as csv"),
-                                         ("a,b\n\"x,1\n", "unexpected end of data .*begins in line 2"),
-    ('a,b\n"x\ny",1\n"x"z,1\n', "begins in line 4"), ("a,b\nx," + "y"*200_000, "field larger than field limit")],
-                         ids=range(13))
+    ("a,b\n\"x,1\n", "unexpected end of data .*begins in line 2"), ('a,b\n"x\ny",1\n"x"z,1\n', "begins in line 4"),
+    ("a,b\nx," + "y"*200_000, "field larger than field limit")], ids=range(13))
 def test_what_is_no_table_is_one_sentence(tmp_path, data, words):
     with pytest.raises(ValueError, match=f"t.csv can't be read as a table: [^\n]*{words}"): read(tmp_path, data)
     with pytest.raises(FileNotFoundError, match="There is no file '.*none.csv'"): read_text(tmp_path/"none.csv")
@@ -65,8 +63,8 @@ def test_lines_are_right_after_quoted_line_breaks_and_blank_lines(tmp_path):
 
 def test_both_parsers_agree(tmp_path, monkeypatch):
     "Tables of odd signs, without quotes: pandas' parser and Python's."
-    rng, signs = np.random.default_rng(0), ["a", "b1", " ", " x", "é", "\u00a0", "|", "'", "'=1", "-", "", "", "7",
-                                            "\x0b", "=x", "\t"]
+    rng = np.random.default_rng(0)
+    signs = ["a", "b1", " ", " x", "é", "\u00a0", "|", "'", "'=1", "-", "", "", "7", "\x0b", "=x", "\t"]
     def found(file, strip):
         try: return read_text(file, strip=strip)
         except ValueError as e: return str(e)

@@ -104,8 +104,9 @@ class Terminal(io.TextIOWrapper):
         self.flush()
         return self.buffer.getvalue().decode(self.encoding)
 
-@pytest.mark.parametrize("encoding, text", [("ascii", r"L\xe4sion \u2265 3, \u65e5\u672c"),
-                                            ("cp1252", r"Läsion \u2265 3, \u65e5\u672c"), ("utf-8", "Läsion ≥ 3, 日本")])
+@pytest.mark.parametrize("encoding, text", [
+    ("ascii", r"L\xe4sion \u2265 3, \u65e5\u672c"), ("cp1252", r"Läsion \u2265 3, \u65e5\u672c"),
+    ("utf-8", "Läsion ≥ 3, 日本")])
 def test_no_terminal_is_too_poor_to_be_told(monkeypatch, encoding, text):
     monkeypatch.setattr(sys, "stdout", out := Terminal(encoding))
     say("Läsion", "≥ 3,", "日本", end="!\n")
@@ -145,8 +146,9 @@ def described(folder): write_json(folder/"a.json", list(range(60_000)))
 def phantom(folder): make_phantom(folder/"set", 1, size=900)
 def noise(): return Image.fromarray(np.random.default_rng(0).integers(0, 255, (450, 450), dtype=np.uint8))
 
-@pytest.mark.parametrize("write, name", [(cached, "pixels.u8"), (torched, "a.pt"), (listed, "a.csv"), (zipped, "a.npz"),
-                                         (drawn, "a.png"), (described, "a.json"), (phantom, ".png")])
+@pytest.mark.parametrize("write, name", [
+    (cached, "pixels.u8"), (torched, "a.pt"), (listed, "a.csv"), (zipped, "a.npz"), (drawn, "a.png"),
+    (described, "a.json"), (phantom, ".png")])
 def test_a_full_disk_names_the_file_and_leaves_no_half_of_it(tmp_path, write, name):
     resource = pytest.importorskip("resource")
     noise().save(tmp_path/"film.png")

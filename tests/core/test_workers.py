@@ -51,8 +51,8 @@ def computing(folder, job):
     (folder/f"{job}-{os.getpid()}").touch()
     while True: sum(range(10**6))
 
-def living(pids): return [o for o in pids if os.path.exists(f"/proc/{o}")
-                          and " Z " not in open(f"/proc/{o}/stat").read()]
+def living(pids):
+    return [o for o in pids if os.path.exists(f"/proc/{o}") and " Z " not in open(f"/proc/{o}/stat").read()]
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="asks /proc")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

@@ -78,22 +78,23 @@ def test_images_may_be_named_by_numbers(rows, tmp_path):
 
 # keywords
 
-@pytest.mark.parametrize("given, hint", [(dict(batch_tfms=[]), "tfms="), (dict(item_tfms=[]), "squashed to size="),
-                                         (dict(valid_pct=.2), "column 'split'"), (dict(sizee=3), "it takes")])
+@pytest.mark.parametrize("given, hint", [
+    (dict(batch_tfms=[]), "tfms="), (dict(item_tfms=[]), "squashed to size="), (dict(valid_pct=.2), "column 'split'"),
+    (dict(sizee=3), "it takes")])
 def test_no_keyword_of_dataloaders_is_ignored(rows, tmp_path, dls, given, hint):
     with pytest.raises(ValueError, match=f"doesn't take {list(given)[0]!r}.*{hint}"): loaders(rows, tmp_path, **given)
-    with pytest.raises(TypeError,
-                       match=f"doesn't take {list(given)[0]!r}"): radiograph_block(size=SIDE).dataloaders(rows, **given)
+    with pytest.raises(TypeError, match=f"doesn't take {list(given)[0]!r}"):
+        radiograph_block(size=SIDE).dataloaders(rows, **given)
     with pytest.raises(ValueError, match=f"doesn't take {list(given)[0]!r}"): dls.test_dl(rows, **given)
 
 def test_those_of_fastai_that_are_taken_are_obeyed(rows, tmp_path):
     dls = loaders(rows, tmp_path, val_bs=3, drop_last=False)
     assert dls.valid.bs == 3 and len(dls.train) == -(-len(dls.train_ds) // 8) and dls.test_dl(rows, bs=5).bs == 5
 
-@pytest.mark.parametrize("given, hint", [(dict(pretrained=True), "weights='imagenet'"),
-                                         (dict(splitter=len), "model's own"), (dict(normalize=False), "normalised"),
-    (dict(n_out=3), "classes"), (dict(custom_head=None), "ps="), (dict(surprise=1), "it takes"),
-                                         (dict(wd_bn_bias=False), "opt_func=Adam")])
+@pytest.mark.parametrize("given, hint", [
+    (dict(pretrained=True), "weights='imagenet'"), (dict(splitter=len), "model's own"),
+    (dict(normalize=False), "normalised"), (dict(n_out=3), "classes"), (dict(custom_head=None), "ps="),
+    (dict(surprise=1), "it takes"), (dict(wd_bn_bias=False), "opt_func=Adam")])
 def test_no_keyword_of_a_learner_is_ignored(dls, given, hint):
     for make in image_learner, metadata_learner, fusion_learner:
         with pytest.raises(ValueError, match=hint): make(dls, **given)

@@ -75,8 +75,8 @@ def test_one_row_feeds_image_metadata_and_label(numbered, tmp_path, cache, worke
 
 # inputs and sides
 
-@pytest.mark.parametrize("use,types", [("both", [TensorRadiograph, TensorMetadata]), ("image", [TensorRadiograph]),
-                                       ("metadata", [TensorMetadata])])
+@pytest.mark.parametrize("use,types", [
+    ("both", [TensorRadiograph, TensorMetadata]), ("image", [TensorRadiograph]), ("metadata", [TensorMetadata])])
 def test_use_names_the_inputs(rows, tmp_path, use, types):
     dls = make(rows, tmp_path, use=use)
     *inputs, label = dls.one_batch()

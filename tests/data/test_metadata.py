@@ -118,8 +118,8 @@ def test_absent_empty_and_unfitted_are_refused():
         fitted(TABLE.assign(age=np.nan))
     with pytest.raises(ValueError, match="not fitted"): MetadataTransform()(TABLE)
 
-@pytest.mark.parametrize("sex, view, age", [("Female", "PA", 60), (" f ", "pa", "060Y"),
-                                            ("woman", "posteroanterior", "60.0"), ("F", "Pa ", " 60 ")])
+@pytest.mark.parametrize("sex, view, age", [
+    ("Female", "PA", 60), (" f ", "pa", "060Y"), ("woman", "posteroanterior", "60.0"), ("F", "Pa ", " 60 ")])
 def test_a_patient_is_encoded_alike_in_every_writing(sex, view, age):
     equal(fitted()(dict_row(sex=sex, view=view, age=age)), fitted()(dict_row(sex="F", view="PA", age=60)))
 
@@ -143,8 +143,8 @@ def test_words_for_missing_and_ages_over_100_are_missing():
 def test_numbers_that_no_model_can_take_are_refused_with_their_rows(rows, value):
     with pytest.raises(ValueError, match="1 of 3 values of metadata column 'age', one of numbers, are .*: .* .1."):
         fitted(TABLE.assign(age=[1, value, 3]))
-    with pytest.raises(ValueError,
-                       match="1 of 3 values of metadata column 'age'"): fitted()(TABLE.assign(age=[1, value, 3]))
+    with pytest.raises(ValueError, match="1 of 3 values of metadata column 'age'"):
+        fitted()(TABLE.assign(age=[1, value, 3]))
     with pytest.raises(ValueError, match=rows["image"][0]):
         RadiographDataLoaders.from_df(rows.assign(age=rows["age"].astype(object).mask(rows.index == 0, value)), size=48,
                                       bs=8, use="metadata")

@@ -15,8 +15,8 @@ MAKE = dict(image=image_learner, metadata=metadata_learner, both=fusion_learner)
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-    for k, v in dict(WANDB_MODE="offline", WANDB_SILENT="true",
-                     MLFLOW_ALLOW_FILE_STORE="true").items(): monkeypatch.setenv(k, v)
+    for k, v in dict(WANDB_MODE="offline", WANDB_SILENT="true", MLFLOW_ALLOW_FILE_STORE="true").items():
+        monkeypatch.setenv(k, v)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 def learner(rows, path, kind):
@@ -74,8 +74,8 @@ def test_fastais_own_callbacks_work_as_they_are(rows, tmp_path, kind):
 def test_tracking_is_no_part_of_a_cell_or_of_a_cyclegan(rows, tmp_path):
     pytest.importorskip("tensorboard")
     small = dict(size=32, epochs=1, bs=16, weights="none", gan_epochs=1)
-    plain, watched = (Study(rows, ["test_resnet"], ["real-meta"], [0], out=tmp_path/o, track=t, **small) for o,
-                      t in (("a", ""), ("b", "tensorboard")))
+    plain, watched = (Study(rows, ["test_resnet"], ["real-meta"], [0], out=tmp_path/o, track=t, **small)
+                      for o, t in (("a", ""), ("b", "tensorboard")))
     cells = [next(iter(o.cells.values())) for o in (plain, watched)]
     assert [run_cell(o) for o in cells] == [dict(status="done")] * 2 and cells[0].folder.name == cells[1].folder.name
     for o in "predictions.csv", "history.csv":

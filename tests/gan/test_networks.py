@@ -145,8 +145,8 @@ def test_gradients_agree_with_float64(name, n, bf16):
 
 def test_channels_last_is_refused_for_its_gradients_would_be_wrong():
     for net in Generator(1, 4), Discriminator(4):
-        with pytest.raises(ValueError,
-                           match="never channels-last"): net.to(memory_format=torch.channels_last)(image(1, 64))
+        with pytest.raises(ValueError, match="never channels-last"):
+            net.to(memory_format=torch.channels_last)(image(1, 64))
 
 def test_a_discriminators_gradients_agree_with_float64():
     torch.manual_seed(0)

@@ -102,8 +102,10 @@ def test_too_few_to_judge_by_are_said_and_kept(rows, made, capsys):
     assert "are too few to judge by" in capsys.readouterr().out
 
 def test_a_gan_killed_goes_on_and_gives_the_same_bits(nih, tmp_path):
-    code = f"from cxr_fastai.gan.pipeline import run_gan; run_gan({str(nih)!r}, size=32, epochs=8, normals=60, weights='none', out={{!r}})"
-    begin = lambda out: start_python(SMALL_GAN + code.format(str(out)))
+    code = """
+from cxr_fastai.gan.pipeline import run_gan
+run_gan({!r}, size=32, epochs=8, normals=60, weights="none", out={!r})"""
+    begin = lambda out: start_python(SMALL_GAN + code.format(str(nih), str(out)))
     process = begin(tmp_path/"killed")
     while process.poll() is None and not list(tmp_path.glob("killed/*/checkpoints/checkpoint-00000[2-7].pt")):
         time.sleep(.02)

@@ -142,8 +142,9 @@ def test_metrics_are_the_papers_unless_others_are_named(loaders):
 
 # precision
 
-@pytest.mark.parametrize("precision,has,dtype", [("bf16", False, torch.bfloat16), ("fp32", True, torch.float32),
-                                                 ("auto", True, torch.bfloat16), ("auto", False, torch.float32)])
+@pytest.mark.parametrize("precision,has,dtype", [
+    ("bf16", False, torch.bfloat16), ("fp32", True, torch.float32), ("auto", True, torch.bfloat16),
+    ("auto", False, torch.float32)])
 @pytest.mark.parametrize("use", ["both", "image"])
 def test_it_computes_in_the_precision_that_was_asked_for(loaders, monkeypatch, use, precision, has, dtype):
     "In training and in prediction; bf16 in the layout in which it is fast."

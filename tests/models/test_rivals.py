@@ -65,8 +65,8 @@ class Caught:
 def test_mixup_mixes_image_metadata_and_label_of_one_partner_by_one_weight():
     torch.manual_seed(0)
     n = 64
-    image, metadata = torch.arange(n).float()[:, None, None,
-                                              None].expand(n, 1, 2, 2), torch.arange(n).float()[:, None].expand(n, 3)
+    number = torch.arange(n).float()
+    image, metadata = number.view(n, 1, 1, 1).expand(n, 1, 2, 2), number.view(n, 1).expand(n, 3)
     mix = RowMixUp(.4)
     mix.learn = Caught((image, metadata), (torch.arange(n),))
     mix.learn.y = mix.learn.yb[0]

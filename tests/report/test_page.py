@@ -81,9 +81,9 @@ def make_study(out, rows, backbones=("resnet50",), arms=("real", "real-meta"), s
     cells.to_csv(folder/"cells.csv", index=False)
     compared = compare_arms(predictions, comparisons_of(arms), n=50)
     scored = score_table(predictions, cells, protocol=settings["protocol"], n=50)
-    for name, table in dict(table1=table1(scored, compared), metrics=metrics_table(scored), comparisons=compared,
-                            subgroups=subgroups(predictions, rows),
-                            interactions=interactions(predictions, rows)).items(): save_table(table, folder/name)
+    tables = dict(table1=table1(scored, compared), metrics=metrics_table(scored), comparisons=compared,
+                  subgroups=subgroups(predictions, rows), interactions=interactions(predictions, rows))
+    for name, table in tables.items(): save_table(table, folder/name)
     return folder
 
 class Reader(HTMLParser):

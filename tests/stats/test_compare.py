@@ -46,8 +46,8 @@ def test_patients_with_several_images_are_one_patient_each():
     label, a, b = drawn()
     once, patients = delong(label, a, b), np.repeat(np.arange(120), 2)
     twice = delong(np.repeat(label, 2), np.repeat(a, 2, 1), np.repeat(b, 2, 1), patients)
-    assert twice["se"] == pytest.approx(once["se"],
-                                        rel=.01) and twice["difference"] == pytest.approx(once["difference"])
+    assert twice["se"] == pytest.approx(once["se"], rel=.01)
+    assert twice["difference"] == pytest.approx(once["difference"])
     strangers = delong(np.repeat(label, 2), np.repeat(a, 2, 1), np.repeat(b, 2, 1))
     assert strangers["se"] == pytest.approx(once["se"]/2**.5, rel=.01)
 
@@ -106,8 +106,8 @@ def lines(*p, **columns):
     change = {f"{k}{end}": .1 for k in ("rocauc", "recall", "specificity") for end in ("", "_low", "_high")}
     about = dict(before="real-meta", after="real-synth-meta", positive_patients=50, negative_patients=90,
                  seeds=3) | change
-    return pd.DataFrame([dict(backbone=f"net{i}", p_delong=o, p_verdict=o, p_recall=.5) | about | columns for i,
-                         o in enumerate(p)])
+    return pd.DataFrame(
+        [dict(backbone=f"net{i}", p_delong=o, p_verdict=o, p_recall=.5) | about | columns for i, o in enumerate(p)])
 
 @pytest.mark.slow
 def test_holm_is_over_the_backbones_and_counts_those_that_are_missing():
@@ -134,7 +134,7 @@ def test_one_backbone_of_three_is_no_gain_by_luck():
     (dict(seeds=1), "1 of the 3 seeds that are needed"), (dict(seeds=2), "2 of the 3 seeds that are needed"),
     (dict(positive_patients=9), "9 of the 10 positive test patients that are needed"),
     (dict(negative_patients=4), "4 of the 10 negative test patients that are needed"),
-                                       (dict(p_verdict=np.nan), "the AUC can't be tested")])
+    (dict(p_verdict=np.nan), "the AUC can't be tested")])
 def test_too_little_is_no_verdict(few, says):
     said = verdict(lines(1e-9).assign(**few))
     assert f"can't be said: " in said and says in said and ": the data" not in said
@@ -186,7 +186,8 @@ def test_a_verdict_says_what_it_rests_on():
     marked = lines(.001).assign(primary="yes", exploratory="seed 4 added", interim="seed 2 missing", protocol="paper",
                                 alpha=.01)
     said = verdict(marked)
-    assert said.startswith("net0, protocol 'paper', which is leaky, interim (seed 2 missing), exploratory (seed 4 added): the data support")
+    assert said.startswith("net0, protocol 'paper', which is leaky, interim (seed 2 missing), "
+                           "exploratory (seed 4 added): the data support")
     assert "two-sided at 1%" in said and "do not" in verdict(marked.assign(p_verdict=.02)) and "p = 0.5." in said
 
 def test_ordinary_differences_are_what_they_were():

@@ -41,8 +41,8 @@ def test_what_is_undefined_is_nan_and_no_nought():
     found = weighted_metrics([0, 1, 0], [.1, .2, .3], [[1, 1, 1], [1, 0, 1], [0, 1, 0]], calibration=False)
     assert np.isnan(found["precision"]).all() and found["recall"][0] == found["f1"][0] == 0
     assert found["specificity"][0] == 1
-    assert np.isnan([found[o][1] for o in ("recall", "rocauc", "pr_auc", "balanced_accuracy",
-                                           "f1")]).all() and np.isnan(found["specificity"][2])
+    assert np.isnan([found[o][1] for o in ("recall", "rocauc", "pr_auc", "balanced_accuracy", "f1")]).all()
+    assert np.isnan(found["specificity"][2])
     label, prob = np.repeat([1, 0], (12, 30)), np.random.default_rng(0).random((2, 42))
     mean = spread(label, np.stack([prob[0], prob[1]*.4]), resample(range(42), label, 50), calibration=False)["mean"]
     # of the seed that has one
@@ -95,8 +95,8 @@ def test_each_seed_may_have_a_threshold_of_its_own(drawn):
     assert found["mean"]["recall"] == pytest.approx(np.mean(expected)) and found["sd"]["recall"] > 0
 
 def test_percentiles_leave_out_what_is_undefined():
-    assert percentiles(np.r_[np.nan, np.arange(1, 101)],
-                       .9) == (5, 95) and percentiles(np.r_[0., np.inf, np.inf]) == (0, np.inf)
+    assert percentiles(np.r_[np.nan, np.arange(1, 101)],.9) == (5, 95)
+    assert percentiles(np.r_[0., np.inf, np.inf]) == (0, np.inf)
     assert np.isnan(percentiles(np.array([np.nan]))).all()
 
 def test_a_test_set_as_large_as_nihs_fits_in_memory():

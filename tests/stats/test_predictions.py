@@ -22,13 +22,15 @@ def test_scores_that_pair_come_back_as_they_are():
     assert check_scores(np.array([0, 1]), np.array([.25, .5], np.float32))[1].dtype == np.float32
 
 @pytest.mark.parametrize("label, prob, patients, says", [
-    ([0, 1], [.1, .2, .3], None, "label has 2 rows and prob 3"), ([0, 1], [.1, .2], [
-    1], "label has 2 rows and patients 1"), ([0, 2, 1], [.1, .2, .3], None, "label must be 0 or 1; it is 2.0 in row 1"),
+    ([0, 1], [.1, .2, .3], None, "label has 2 rows and prob 3"),
+    ([0, 1], [.1, .2], [1], "label has 2 rows and patients 1"),
+    ([0, 2, 1], [.1, .2, .3], None, "label must be 0 or 1; it is 2.0 in row 1"),
     ([0, np.nan], [.1, .2], None, "label must be 0 or 1; it is nan in row 1"),
     ([0, 1, 1], [.1, np.nan, .2], None, "prob must be from 0 to 1; it is nan in row 1"),
     ([0, 1, 1], [[.1, .2, .3], [.1, np.inf, 1.5]], None, "it is inf, 1.5 in row 1 of seed 1, 2 of seed 1"),
-    ([0, 1], [-.1, .2], None, "it is -0.1 in row 0"), ([], [], None, "There are no rows"), ([0, 1], [
-    "a", "b"], None, "prob must hold numbers"), ([0, 1], [.1, .2], ["a", None], "patients is missing in row 1")])
+    ([0, 1], [-.1, .2], None, "it is -0.1 in row 0"), ([], [], None, "There are no rows"),
+    ([0, 1], ["a", "b"], None, "prob must hold numbers"),
+    ([0, 1], [.1, .2], ["a", None], "patients is missing in row 1")])
 def test_scores_that_do_not_are_refused_by_row(label, prob, patients, says):
     with pytest.raises(ValueError, match=says): check_scores(label, prob, patients)
     with pytest.raises(ValueError, match=says): delong(label, prob, patients=patients)
@@ -41,12 +43,11 @@ def change(table, at, **values):
 
 @pytest.mark.parametrize("values, says", [
     (dict(probability=np.nan), r"from 0 to 1: test03.png \(net, real-synth, seed 0, test\)\."),
-                                          (dict(probability=1.2), "from 0 to 1: test03.png"),
-    (dict(label=7), "label must be 0 or 1: test03.png"),
-                                          (dict(image="test04.png"), "an image stands twice: test04.png"),
+    (dict(probability=1.2), "from 0 to 1: test03.png"), (dict(label=7), "label must be 0 or 1: test03.png"),
+    (dict(image="test04.png"), "an image stands twice: test04.png"),
     (dict(patient_id=99), r"test03.png has more than one patient_id: 99 for real-synth of net, 2 for real"),
     (dict(label=0), "test03.png has more than one label"), (dict(seed=np.nan), "seed is missing"),
-                                          (dict(patient_id=np.nan), "patient_id is missing")])
+    (dict(patient_id=np.nan), "patient_id is missing")])
 def test_a_table_that_does_not_pair_is_refused_by_name(table, values, says):
     with pytest.raises(ValueError, match=says): check_predictions(change(table, 3, **values))
     with pytest.raises(ValueError, match=says): compare_arms(change(table, 3, **values), [("real", "real-synth")], n=4)
@@ -55,8 +56,8 @@ def test_columns_that_lack_are_named(table):
     with pytest.raises(ValueError, match="have no column image, label; they need backbone, arm"):
         check_predictions(table.drop(columns=["image", "label"]))
     with pytest.raises(ValueError, match="no line"): check_predictions(table.head(0))
-    with pytest.raises(ValueError,
-                       match="synthetic must be True or False"): check_predictions(table.assign(synthetic="no"))
+    with pytest.raises(ValueError, match="synthetic must be True or False"):
+        check_predictions(table.assign(synthetic="no"))
 
 def test_synthetic_films_may_share_a_name(table):
     made = table[table.side == "test"].groupby(["arm", "seed"]).head(1)
@@ -77,8 +78,8 @@ def test_arms_are_joined_by_image_in_whatever_order_the_lines_are(table):
 
 def test_arms_with_other_images_are_refused_by_name(table):
     lost = table.drop(index=table[(table.arm == "real") & (table.image == "test07.png")].index[:1])
-    with pytest.raises(ValueError,
-                       match=r"real \(seed 1\) of net and real \(seed 0\) of net were not asked about the same images: test07.png is in one"): joined(lost)
+    says = r"real \(seed 1\) of net and real \(seed 0\) of net were not asked about the same images: test07.png is in"
+    with pytest.raises(ValueError, match=says): joined(lost)
     with pytest.raises(ValueError, match="test07.png"): compare_arms(lost, [("real", "real-synth")], n=4)
 
 def test_one_backbone_at_a_time(table):

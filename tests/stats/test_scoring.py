@@ -28,9 +28,9 @@ def test_scores_of_one_class_say_nan_where_undefined(recwarn):
     assert (s["recall_low"], s["recall_high"]) == (0, 1) and not recwarn.list
 
 # the paper's Table 1 and its intervals; Real and Real-Meta are k/30, Ensemble k/84
-@pytest.mark.parametrize("k,n,low,high", [(17, 30, .39, .73), (22, 30, .56, .86), (69, 84, .73, .89),
-                                          (12, 30, .25, .58), (19, 30, .46, .78), (66, 84, .69, .86),
-                                          (18, 30, .42, .75), (26, 30, .70, .95)])
+@pytest.mark.parametrize("k,n,low,high", [
+    (17, 30, .39, .73), (22, 30, .56, .86), (69, 84, .73, .89), (12, 30, .25, .58), (19, 30, .46, .78),
+    (66, 84, .69, .86), (18, 30, .42, .75), (26, 30, .70, .95)])
 def test_wilson_gives_the_intervals_of_the_papers_recalls(k, n, low, high):
     assert tuple(round(o, 2) for o in wilson(k, n)) == (low, high)
 

@@ -24,8 +24,8 @@ def test_a_groups_figures_and_their_difference_are_those_of_its_rows(study):
     predictions, rows = study
     found = group_scores(predictions, rows).set_index(["arm", "column", "group", "metric"])
     own = predictions[predictions.arm == "real"].merge(rows)
-    of = lambda part, k: np.mean([weighted_metrics(o.label, o.probability, calibration=False)[k][0] for _,
-                                  o in part.groupby("seed")])
+    of = lambda part, k: np.mean(
+        [weighted_metrics(o.label, o.probability, calibration=False)[k][0] for _, o in part.groupby("seed")])
     inside, outside = own[own.sex == "M"], own[own.sex == "F"]
     for k in "recall", "specificity", "rocauc":
         line = found.loc[("real", "sex", "M", k)]

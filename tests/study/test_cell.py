@@ -94,8 +94,8 @@ def test_radiographs_that_change_while_a_cell_trains_fail_it(own, tmp_path, monk
     assert "\n" not in found["error"] and not (cell.folder/"scores.json").exists()
     assert one(own, tmp_path/"runs", "real").folder != cell.folder # the changed data's own cell
 
-@pytest.mark.parametrize("change", [dict(age=lambda o: o.age.where(o.index != 3, 21.)),
-                                    dict(split=lambda o: o.split.replace("valid", "test"))])
+@pytest.mark.parametrize("change", [
+    dict(age=lambda o: o.age.where(o.index != 3, 21.)), dict(split=lambda o: o.split.replace("valid", "test"))])
 def test_another_table_is_another_cell(rows, tmp_path, change):
     same, changed = one(rows, tmp_path).folder, one(rows.assign(**change), tmp_path).folder
     assert changed != same == one(rows.copy(), tmp_path).folder
@@ -108,7 +108,8 @@ from cxr_fastai.study.grid import Study
 rows = pd.read_pickle({rows!r})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-cell, = Study(rows, ["test_resnet"], ["real-meta"], [0], out={out!r}, size=32, epochs={epochs}, bs=16, weights="none").cells.values()
+cell, = Study(rows, ["test_resnet"], ["real-meta"], [0], out={out!r},
+              size=32, epochs={epochs}, bs=16, weights="none").cells.values()
 print(run_cell(cell))
 """
 

@@ -18,8 +18,8 @@ def grid(rows, out, backbones=("test_resnet",), arms=PAPER_ARMS, seeds=(0, 1), *
     return Study(rows, list(backbones), list(arms), list(seeds), out=out, **TINY | kwargs)
 
 def finished(study): return {c.folder for c in study.cells.values() if (c.folder/"scores.json").exists()}
-def stamps(study): return {o: o.stat().st_mtime_ns for o in study.out.rglob("*") if o.is_file()
-                           and "lock" not in o.name}
+def stamps(study):
+    return {o: o.stat().st_mtime_ns for o in study.out.rglob("*") if o.is_file() and "lock" not in o.name}
 
 @pytest.fixture(scope="module")
 def done(rows, tmp_path_factory): return grid(rows, tmp_path_factory.mktemp("runs")).run()
@@ -57,8 +57,9 @@ def test_more_seeds_arms_and_backbones_add_cells_and_run_only_those(done, rows):
     assert len(finished(more)) == 2*2 + 2
     assert more.cells["test_resnet", "meta", 2].folder == more.cells["resnet10t", "meta", 2].folder
 
-@pytest.mark.parametrize("change", [dict(epochs=2), dict(lr=1e-4), dict(bs=8), dict(size=40), dict(epoch_rule="best"),
-                                    dict(fusion="film"), dict(protocol="paper"), dict(precision="fp32")])
+@pytest.mark.parametrize("change", [
+    dict(epochs=2), dict(lr=1e-4), dict(bs=8), dict(size=40), dict(epoch_rule="best"), dict(fusion="film"),
+    dict(protocol="paper"), dict(precision="fp32")])
 def test_a_changed_setting_is_a_new_cell(done, rows, change):
     own = lambda s: s.cells["test_resnet", "real-meta", 0].folder
     assert own(grid(rows, done.out, **change)) != own(done) == own(grid(rows, done.out))
@@ -177,8 +178,8 @@ import resource, signal, sys, pandas as pd
 from cxr_fastai.study.grid import Study
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-Study(pd.read_pickle({rows!r}), ["test_resnet"], {arms!r}, [0, 1], out={out!r}, size=32, epochs=3, bs=16, weights="none",
-      gan_epochs=3).run({run})
+Study(pd.read_pickle({rows!r}), ["test_resnet"], {arms!r}, [0, 1], out={out!r},
+      size=32, epochs=3, bs=16, weights="none", gan_epochs=3).run({run})
 print("over")
 """
 

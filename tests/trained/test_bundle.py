@@ -133,30 +133,27 @@ METADATA = dict(cat_names=["sex"], cont_names=["age"], stats=dict(sex=["F", "M"]
 @pytest.mark.parametrize("fields, match", [
     (dict(kind="../../x"), "kind is '../../x'"), (dict(kind=["image"]), "kind is"), (dict(kind=...), "kind is None"),
     (dict(arch="../../etc/passwd"), "arch is"), (dict(arch="hf-hub:some/model"), "arch is"),
-                                           (dict(arch="local-dir:/tmp"), "arch is"),
-    (dict(arch=7), "arch is 7"), (dict(arch="x" * 100_000), "arch is"), (dict(size=10**9), "size is"),
-                                           (dict(size=True), "size is"), (dict(size="64"), "size is"),
+    (dict(arch="local-dir:/tmp"), "arch is"), (dict(arch=7), "arch is 7"), (dict(arch="x" * 100_000), "arch is"),
+    (dict(size=10**9), "size is"), (dict(size=True), "size is"), (dict(size="64"), "size is"),
     (dict(n_meta=10**9), "n_meta is"), (dict(fusion="os.system"), "fusion is"),
-                                           (dict(format=2), "format is 2 and should be 1"),
-    (dict(threshold=7), "threshold is 7"), (dict(threshold=None), "threshold is None"),
-                                           (dict(classes=["a", "a"]), "classes is"), (dict(classes="ab"), "classes is"),
-    (dict(training=[]), "training is"), (dict(surprise=1), "unknown surprise"), (dict(ps=...), "lacks 'ps'"),
-                                           (dict(precision=[]), "precision is"),
-    (dict(metadata=METADATA | dict(stats=dict(sex=["F"]))),
-     "metadata is"), (dict(metadata=METADATA | dict(stats=dict(sex=["F"], age=[90, 0]))), "metadata is"),
+    (dict(format=2), "format is 2 and should be 1"), (dict(threshold=7), "threshold is 7"),
+    (dict(threshold=None), "threshold is None"), (dict(classes=["a", "a"]), "classes is"),
+    (dict(classes="ab"), "classes is"), (dict(training=[]), "training is"), (dict(surprise=1), "unknown surprise"),
+    (dict(ps=...), "lacks 'ps'"), (dict(precision=[]), "precision is"),
+    (dict(metadata=METADATA | dict(stats=dict(sex=["F"]))), "metadata is"),
+    (dict(metadata=METADATA | dict(stats=dict(sex=["F"], age=[90, 0]))), "metadata is"),
     (dict(metadata=METADATA | dict(cat_names=["sex", "sex"])), "metadata is"),
-                                           (dict(metadata=METADATA | dict(cat_names=[{}])), "metadata is"),
-    (dict(metadata=[]), "metadata is"), (dict(typical=dict(far=1)), "typical is"), (dict(typical=[1]), "typical is")])
+    (dict(metadata=METADATA | dict(cat_names=[{}])), "metadata is"), (dict(metadata=[]), "metadata is"),
+    (dict(typical=dict(far=1)), "typical is"), (dict(typical=[1]), "typical is")])
 def test_a_card_of_another_shape_is_refused(saved, fields, match):
     change(saved, honest=True, **fields)
     refused(saved, match)
 
 @pytest.mark.parametrize("text, match", [
     (b"", "a card has"), (b"[]", "no table"), (b"{", "json can't be read"), (b"[" * 200_000, "json can't be read"),
-                                         (b'{"threshold": NaN}', "holds NaN"),
-    (b" " * 3_000_001, "a card has"), (pickle.dumps(dict(a=1)), "json can't be read"),
-                                         (b'"' + b"\xff" * 9, "json can't be read"),
-                                         (b'{"kind": 1e999}', "kind is inf")])
+    (b'{"threshold": NaN}', "holds NaN"), (b" " * 3_000_001, "a card has"),
+    (pickle.dumps(dict(a=1)), "json can't be read"), (b'"' + b"\xff" * 9, "json can't be read"),
+    (b'{"kind": 1e999}', "kind is inf")])
 def test_a_card_that_is_no_card_is_refused(saved, text, match):
     (saved/"bundle.json").write_bytes(text)
     refused(saved, match)
@@ -211,8 +208,8 @@ def test_nan_weights_are_refused(saved):
     refused(saved, "mlp.token is not a number")
 
 def like(s, name, value): return s | {name: torch.full_like(s[name], value)}
-def cast(s, kind, *names): return {k: v.to(kind) if v.is_floating_point() and (k in names or not names) else v for k,
-                                   v in s.items()}
+def cast(s, kind, *names):
+    return {k: v.to(kind) if v.is_floating_point() and (k in names or not names) else v for k, v in s.items()}
 VAR = "backbone.body.bn1.running_var"
 
 @pytest.mark.parametrize("f, match", [
@@ -221,13 +218,13 @@ VAR = "backbone.body.bn1.running_var"
     (lambda s: s | {"mlp.token": torch.ones(99)}, r"mlp.token is \[99\], not \[32\]"),
     (lambda s: cast(s, torch.float64, "mlp.token"), "mlp.token is of type F64; weights are fp32, bf16 or fp16"),
     (lambda s: cast(s, torch.int32, "mlp.token"), "of type I32"),
-                                      (lambda s: cast(s, torch.float8_e4m3fn), "of type F8"),
+    (lambda s: cast(s, torch.float8_e4m3fn), "of type F8"),
     (lambda s: cast(s, torch.float16, "mlp.token"), "of the types F16, F32, and must be of one"),
     (lambda s: s | {"mlp.missing": s["mlp.missing"].byte()}, "mlp.missing is of type U8, not torch.bool"),
     (lambda s: like(s, VAR, -1), "running_var is not positive"),
-                                      (lambda s: like(s, VAR, 0), "running_var is not positive"),
+    (lambda s: like(s, VAR, 0), "running_var is not positive"),
     (lambda s: like(s, "backbone.std", 0), "backbone.std is not positive"),
-                                      (lambda s: like(s, VAR, torch.inf), "infinite"),
+    (lambda s: like(s, VAR, torch.inf), "infinite"),
     (lambda s: like(s, VAR.replace("running_var", "num_batches_tracked"), -1), "is a number of batches"),
     (lambda s: like(s, "mlp.column", 10**9), "mlp.column isn't what the card's settings give")])
 def test_weights_that_do_not_fit_are_named(saved, f, match):
@@ -248,10 +245,10 @@ def test_a_variance_of_zero_is_saved_as_the_least_that_changes_nothing(rows, tmp
 
 @pytest.mark.parametrize("fields, match", [
     (dict(arch="vit_7b_patch16_dinov3"), r"has 6,\d{3},\d{3},\d{3} weights, more than"),
-                                           (dict(arch="vit_giant_patch14_dinov2"), "weights, more than"),
-    (dict(arch="resnet152"), "lacks"), (dict(arch="efficientvim_m1"), "can't be built at 48 pixels"),
+    (dict(arch="vit_giant_patch14_dinov2"), "weights, more than"), (dict(arch="resnet152"), "lacks"),
+    (dict(arch="efficientvim_m1"), "can't be built at 48 pixels"),
     (dict(size=2048, bs=513), "a batch of 513 at size 2048 is more"), (dict(arch="test_vit"), "lacks"),
-                                           (dict(n_meta=4096), r"is \[")])
+    (dict(n_meta=4096), r"is \[")])
 def test_what_a_card_names_is_refused_before_a_byte_of_it_is_built(saved, fields, match, monkeypatch):
     change(saved, honest=True, **fields)
     for o in FACTORIES: monkeypatch.setitem(FACTORIES, o, None)
@@ -263,11 +260,11 @@ SETTINGS = dict(arm="real-meta", epochs=1)
 @pytest.mark.parametrize("fields, match", [
     (dict(summary=dict(settings=[])), "summary is"), (dict(summary=dict(settings=dict(arm="x"))), "summary is"),
     (dict(summary=dict(settings=SETTINGS | dict(lr=[]))), "summary is"),
-                                           (dict(summary=dict(test=dict(recall="high"))), "summary is"),
+    (dict(summary=dict(test=dict(recall="high"))), "summary is"),
     (dict(summary=dict(test=dict(recall_low=.1))), "summary is"),
-                                           (dict(summary=dict(a=float("inf"))), "holds Infinity"),
-    (dict(training=dict(rows=-1)), "training is"), (dict(training=dict(last_epoch=dict(recall=[]))), "training is"),
-    (dict(versions=dict(torch=2)), "versions is"), (dict(licence="\ud800"), "what json can't"),
+    (dict(summary=dict(a=float("inf"))), "holds Infinity"), (dict(training=dict(rows=-1)), "training is"),
+    (dict(training=dict(last_epoch=dict(recall=[]))), "training is"), (dict(versions=dict(torch=2)), "versions is"),
+    (dict(licence="\ud800"), "what json can't"),
     (dict(metadata=METADATA | dict(stats=dict(sex=["F", "F"], age=[0, 90]))), "metadata is"),
     (dict(metadata=METADATA | dict(stats=dict(sex=list(map(str, range(5000))), age=[0, 90]))), "metadata is"),
     (dict(summary=json.loads('{"a":' * 30 + "1" + "}" * 30)), "nested too deep")])

@@ -138,9 +138,9 @@ def test_no_word_is_html_a_link_or_a_cell_of_the_model_card(bundle, monkeypatch)
 def test_the_model_card_tells_what_is_known_and_what_is_not(learn, bundle, tmp_path):
     text = model_card(bundle)
     for o in ("Not a medical device", "| recall (sensitivity) at .5 | 0.600 | 0.400 to 0.800 (Wilson) |",
-              "24 test rows, 8 positive, one seed: an anecdote",
-              "training rows: ", "Real-Meta (real-meta)", "architecture: test_resnet", "CC0", "sex: one of F, M",
-              "age: number, ", "license: other"): assert o in text, o
+              "24 test rows, 8 positive, one seed: an anecdote", "training rows: ", "Real-Meta (real-meta)",
+              "architecture: test_resnet", "CC0", "sex: one of F, M", "age: number, ", "license: other"):
+        assert o in text, o
     assert text.startswith("---\n") and "        " not in text
     assert "None were stored" in model_card(save_bundle(learn, tmp_path/"c"))
 

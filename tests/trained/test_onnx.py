@@ -34,8 +34,8 @@ def test_a_file_says_what_the_trained_learner_says(rows, tmp_path, use):
     held = [o.numpy() for o in room._inputs(learn, held_out(rows))]
     at = float(OnnxModel(file)(*held)[3, 1])
     learn.model.train()
-    assert export_onnx(learn, tmp_path/"n.onnx",
-                       threshold=at) == tmp_path/"n.onnx" and learn.model.training # its mode isn't changed
+    # its mode isn't changed
+    assert export_onnx(learn, tmp_path/"n.onnx", threshold=at) == tmp_path/"n.onnx" and learn.model.training
     net = OnnxModel(tmp_path/"n.onnx")
     assert net.card["threshold"] == at
     assert net.decide(*held) == ["Normal Pneumonia".split()[int(p > at)] for p in net(*held)[:, 1].astype(float)]

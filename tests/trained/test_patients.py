@@ -25,9 +25,8 @@ def one(source, card=CARD, **kwargs): return next(new_patients(source, card, **k
 
 @pytest.mark.parametrize("words, age", [
     (dict(PatientAge="054Y"), 54), (dict(PatientAge="018M"), 1.5), (dict(PatientAge="052W"), 52*7/365.25),
-                                        (dict(PatientAge="400D"), 400/365.25),
-    (dict(PatientBirthDate="19700101", StudyDate="20200101"), 50), (dict(PatientBirthDate="19700101"), None),
-                                        ({}, None)])
+    (dict(PatientAge="400D"), 400/365.25), (dict(PatientBirthDate="19700101", StudyDate="20200101"), 50),
+    (dict(PatientBirthDate="19700101"), None), ({}, None)])
 def test_ages_of_headers_are_years(tmp_path, words, age):
     found = one(dicom(tmp_path/"a.dcm", **words))["age"]
     assert found == pytest.approx(age, rel=1e-3) if age else found is None
@@ -41,8 +40,7 @@ def test_a_header_gives_view_and_sex_and_no_name(tmp_path):
 @pytest.mark.parametrize("words, flag", [
     (dict(ViewPosition="LL"), "view LL: not frontal"), (dict(Modality="CT"), "modality CT: no radiograph"),
     (dict(PatientAge="095Y"), "age 95 is outside of 1 to 90"),
-                                         (dict(PatientAge="120Y"), "age '120Y' is over 100 years"),
-                                         (dict(ViewPosition="AP", Modality="CR"), "")])
+    (dict(PatientAge="120Y"), "age '120Y' is over 100 years"), (dict(ViewPosition="AP", Modality="CR"), "")])
 def test_what_is_no_frontal_radiograph_is_flagged(tmp_path, words, flag):
     found = one(dicom(tmp_path/"a.dcm", **words))["flag"]
     assert flag in found and bool(found) == bool(flag)
@@ -96,12 +94,12 @@ def test_a_csv_wins_over_the_header_which_fills_in(tmp_path):
 def test_nihs_own_table_is_read_with_its_folders(tmp_path):
     (tmp_path/"images_001"/"images").mkdir(parents=True)
     Image.new("L", (48, 48)).save(tmp_path/"images_001"/"images"/"00000001_000.png")
-    (tmp_path/"e.csv").write_text("Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
-                                  "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n"
+    (tmp_path/"e.csv").write_text("Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
+                                  "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n"
                                   "00000001_000.png,Cardiomegaly,0,1,058Y,M,PA,2682,2749,0.143,0.143,\n")
     row = one(tmp_path/"e.csv")
-    assert (row["age"], row["sex"],
-            row["view"]) == (58, "M", "PA") and row["file"].endswith("images_001/images/00000001_000.png")
+    assert (row["age"], row["sex"], row["view"]) == (58, "M", "PA")
+    assert row["file"].endswith("images_001/images/00000001_000.png")
 
 def test_words_are_known_in_any_case_and_others_are_flagged(tmp_path):
     (tmp_path/"n.csv").write_text("file,sex,view,age\nx.png,male,pa,50\ny.png,diverse,LATERAL,-3\nz.png,F,,nan\n")

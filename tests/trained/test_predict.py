@@ -251,9 +251,9 @@ def test_a_name_that_is_no_utf8_is_a_row(rows, tmp_path, bundle):
     for _ in range(2): found = read(predict_patients(bundle, tmp_path/"new", tmp_path/"out.csv"))
     assert list(found.image) == ["caf\\udce9.png"] and found.probability.notna().all()
 
-@pytest.mark.parametrize("kwargs, match",
-                         [(dict(threshold=7), "threshold is 7 and must be from 0 to 1"), (dict(bs=0), "bs is 0"),
-                                           (dict(threshold=float("nan")), "threshold is nan")])
+@pytest.mark.parametrize("kwargs, match", [
+    (dict(threshold=7), "threshold is 7 and must be from 0 to 1"), (dict(bs=0), "bs is 0"),
+    (dict(threshold=float("nan")), "threshold is nan")])
 def test_settings_that_make_no_sense_are_refused(tmp_path, bundle, listed, kwargs, match):
     with pytest.raises(ValueError, match=match): predict_patients(bundle, listed, tmp_path/"out.csv", **kwargs)
     assert not list(tmp_path.glob("out*"))
@@ -268,8 +268,8 @@ def test_what_is_no_source_is_one_sentence(tmp_path, bundle):
     with pytest.raises(FileNotFoundError, match="no file or folder .*nowhere"):
         predict_patients(bundle, tmp_path/"nowhere")
     (tmp_path/"void").mkdir()
-    with pytest.raises(FileNotFoundError,
-                       match="void' holds no png, jpeg, tiff or DICOM"): predict_patients(bundle, tmp_path/"void")
+    with pytest.raises(FileNotFoundError, match="void' holds no png, jpeg, tiff or DICOM"):
+        predict_patients(bundle, tmp_path/"void")
     (tmp_path/"a.csv").write_text("name,age\nx,1\n")
     with pytest.raises(ValueError, match="a.csv has no column of images"): predict_patients(bundle, tmp_path/"a.csv")
     done = run_python(ROOT/"recipes"/"predict.py", bundle, tmp_path/"a.csv")
