@@ -41,10 +41,10 @@ from .stats.prevalence import *
 from .stats.scoring import *
 from .stats.subgroups import *
 from .stats.tables import *
-from .report.answers import *
 from .report.checklist import *
 from .report.figures import *
 from .report.films import *
+from .report.notes import *
 from .report.page import *
 from .fit.callbacks import *
 from .fit.checkpoint import *

@@ -8,10 +8,17 @@ from types import SimpleNamespace
 
 import pandas as pd
 
+from ..cohort.rows import classes, positive
 from . import answers
 from .answers import SIDES
 
 __all__ = ["CLAIM", "TRIPOD_AI", "characteristics", "checklist"]
+
+def _share(hit): return f"{hit.sum():,} ({hit.mean():.0%})" if len(hit) else "0"
+
+def _quartiles(numbers):
+    low, median, high = numbers.quantile([.25, .5, .75])
+    return f"{median:.0f} [{low:.0f}, {high:.0f}]"
 
 def characteristics(
     rows:pd.DataFrame,             # after the split; `label` is categorical, negative first
@@ -19,18 +26,16 @@ def characteristics(
 ) -> pd.DataFrame:                 # a line a characteristic, columns `all train valid test`
     "Who is on which side (CLAIM's item 36): counts and shares of words, median and quartiles of numbers."
     sides = [rows] + [rows[rows["split"] == o] for o in SIDES]
-    share = lambda hit: f"{hit.sum():,} ({hit.mean():.0%})" if len(hit) else "0"
     lines = {"images": [f"{len(o):,}" for o in sides], "patients": [f"{o['patient_id'].nunique():,}" for o in sides],
-             rows["label"].cat.categories[1]: [share(answers.positives(o)) for o in sides]}
+             classes(rows)[1]: [_share(positive(o)) for o in sides]}
     for name in (o for o in names if o in rows):
         if pd.api.types.is_numeric_dtype(rows[name]):
-            quartiles = [o[name].quantile([.5, .25, .75]) for o in sides]
-            lines[f"{name}, median [quartiles]"] = ["{:.0f} [{:.0f}, {:.0f}]".format(*o) for o in quartiles]
+            lines[f"{name}, median [quartiles]"] = [_quartiles(o[name]) for o in sides]
         else:
             words = sorted(rows[name].dropna().unique())
-            lines |= {f"{name} {word}": [share(o[name] == word) for o in sides] for word in words}
-        if rows[name].isna().any(): lines[f"{name} missing"] = [share(o[name].isna()) for o in sides]
-    return pd.DataFrame([[k, *o] for k, o in lines.items()], columns=["of", "all", *SIDES])
+            lines |= {f"{name} {word}": [_share(o[name] == word) for o in sides] for word in words}
+        if rows[name].isna().any(): lines[f"{name} missing"] = [_share(o[name].isna()) for o in sides]
+    return pd.DataFrame([[of, *words] for of, words in lines.items()], columns=["of", "all", *SIDES])
 
 CLAIM = ( # number, what it asks, who answers
     ("1", "AI, and which kind, named in the title or abstract", None),
@@ -132,6 +137,10 @@ TRIPOD_AI = (
     ("27b", "what users must do and know", None),
     ("27c", "next steps", None))
 
+def _answered(answer, settings, tables):
+    said = answer(settings, tables) if answer else None
+    return "the author's to fill" if said is None else said
+
 def checklist(
     settings:dict,     # of a study's settings.json
     rows:pd.DataFrame, # of its rows.csv
@@ -141,7 +150,6 @@ def checklist(
 ) -> pd.DataFrame:     # a line an item, `checklist item asks answer`; where nothing answers, the author is asked to
     "What the files of a study can say to each item of `CLAIM` and `TRIPOD_AI`."
     tables = SimpleNamespace(rows=rows, flow=flow, cells=cells, plan=plan)
-    lines = [(name, number, asks, answer and answer(settings, tables)) for name, items in
-             (("CLAIM 2024", CLAIM), ("TRIPOD+AI", TRIPOD_AI)) for number, asks, answer in items]
-    table = pd.DataFrame(lines, columns=["checklist", "item", "asks", "answer"])
-    return table.assign(answer=table["answer"].fillna("the author's to fill"))
+    lines = [(name, number, asks, _answered(answer, settings, tables))
+             for name, items in {"CLAIM 2024": CLAIM, "TRIPOD+AI": TRIPOD_AI}.items() for number, asks, answer in items]
+    return pd.DataFrame(lines, columns=["checklist", "item", "asks", "answer"])

@@ -1,4 +1,4 @@
-"""A page as it grows: sections with their texts, tables and figures, as the words that `templates/page.html.j2` shows."""
+"""A page as it grows: sections with the words of their texts, tables and figures, for `templates/page.html.j2`."""
 import base64, re
 from pathlib import Path
 

@@ -16,12 +16,12 @@ from ..core.files import atomic, few, read_json
 from ..stats.compare import verdict
 from ..stats.ledger import looks, PRIMARY, read_plan
 from ..stats.prevalence import sampling_note
-from .answers import drawn_note, leaky_note, shortcut_note, split_note
 from .checklist import characteristics, checklist
 from .figures import (doses_of, plot_calibration, plot_confusion, plot_curves, plot_decision, plot_dose, plot_groups,
     plot_pr, plot_roc)
 from .films import plot_memorised, plot_synthetic
 from .html import Page
+from .notes import drawn_note, leaky_note, shortcut_note, split_note
 
 __all__ = ["report"]
 

@@ -10,7 +10,7 @@ from ..cohort.rows import read_rows, save_rows
 from ..core.csvs import read_csv, write_csv
 from ..core.files import atomic, few, read_json, say, write_json
 from ..fit.distributed import agreed, is_first
-from ..report.answers import drawn_note, leaky_note
+from ..report.notes import drawn_note, leaky_note
 from ..settings import _listed, _numbers, settings_digest
 from ..stats.compare import compare_arms, correct, verdict
 from ..stats.formats import save_table, to_markdown

@@ -1,5 +1,4 @@
 import numpy as np, pandas as pd, pytest
-from cxr_fastai.report.answers import leaky_note, shortcut_note
 from cxr_fastai.report.checklist import CLAIM, TRIPOD_AI, characteristics, checklist
 
 FILL = "the author's to fill"
@@ -116,24 +115,6 @@ def test_of_a_weights_file_it_is_not_known_what_it_was_fitted_on(rows):
     assert "what the weights that resnet50 began with were fitted on isn't known" in found["CLAIM 2024", "19"]
     assert "What the weights of resnet50 were fitted on isn't known here" in found["CLAIM 2024", "24"]
     assert "isn't known" not in answers(rows, arms=["meta"], weights_of=dict(resnet50="mine.pth"))["CLAIM 2024", "19"]
-
-def test_a_note_of_leaks_is_of_what_is_there(rows):
-    paper = dict(SETTINGS, protocol="paper")
-    assert leaky_note(SETTINGS, rows) == "" and "CycleGAN saw every row" in leaky_note(paper, rows)
-    assert "patients" not in leaky_note(paper, rows) # here none has two films
-    twice = leaky_note(dict(paper, arms=["real"]), rows.assign(patient_id=["1"]*12))
-    assert "1 of 1 patients are on several sides" in twice and "CycleGAN" not in twice
-    assert "no patient is on two sides" in leaky_note(dict(paper, arms=["real"]), rows)
-
-def test_which_group_is_iller_is_counted(rows):
-    many = pd.concat([rows.assign(image=rows.image + str(i), split="test") for i in range(9)], ignore_index=True)
-    ill = many["label"] == "Pneumonia"
-    for more, less in (("AP", "PA"), ("PA", "AP")):
-        note = shortcut_note(SETTINGS, many.assign(view=np.where(ill & (many.index % 4 > 0), more, less)))
-        assert f"Pneumonia is commoner where view is {more}" in note and "Meta" not in note
-    plain = shortcut_note(dict(SETTINGS, arms=["meta"]),
-                          many.assign(view=np.where(many.index % 2, "AP", "PA"), sex="F"))
-    assert "commoner" not in plain and "Meta, which sees no film" in plain
 
 def test_characteristics_of_the_sides(rows):
     table = characteristics(rows).set_index("of")

@@ -1,0 +1,84 @@
+"""What a study's settings and rows say of its scores, in sentences that stand beside them: films that are drawn, leaks
+by protocol, how rows came to their sides, groups that stand for the illness. No torch."""
+from itertools import combinations
+
+import pandas as pd
+from scipy.stats import fisher_exact
+
+from ..arms import parse_arm
+from ..cohort.rows import positive
+
+__all__ = ["drawn_note", "leaky_note", "shortcut_note", "split_note"]
+
+def uses(settings, what):
+    "Whether an arm reads 'image' or 'metadata'."
+    return any(parse_arm(o).use in (what, "both") for o in settings["arms"])
+
+def has_synth(settings): return any(parse_arm(o).synth for o in settings["arms"])
+def column_names(settings): return [*settings.get("cat_names", ()), *settings.get("cont_names", ())]
+def on_several_sides(rows): return (rows.groupby("patient_id")["split"].nunique() > 1).sum()
+
+def is_drawn_study(settings):
+    if "drawn" in settings: return settings["drawn"]
+    return settings["data"].split(" ")[0] == "phantom" # of a version before
+
+def drawn_note(
+    settings:dict, # of a study
+) -> str:          # '' for real films
+    "What stands by every score of drawn films."
+    if not is_drawn_study(settings): return ""
+    return "These films are drawn: the absolute scores of this study say nothing about pneumonia."
+
+def leaky_note(
+    settings:dict,     # of a study
+    rows:pd.DataFrame, # as they were split
+) -> str:              # '' by the protocol 'clean'
+    "What is wrong on purpose with a study by the protocol 'paper', as far as it is so in these rows."
+    if settings["protocol"] != "paper": return ""
+    found, twice = [], on_several_sides(rows)
+    if twice: found.append(f"{twice:,} of {rows['patient_id'].nunique():,} patients are on several sides of its split")
+    if has_synth(settings): found.append("its CycleGAN saw every row, and synthetic films are on every side")
+    if not found: return ("Protocol 'paper' splits by image and allows leaks: in these rows no patient is on two "
+                          "sides, and no arm has synthetic films.")
+    return (f"Protocol 'paper' is leaky on purpose: {'; '.join(found)}, as the paper's figures imply, so that its "
+            "scores flatter.")
+
+def split_note(
+    settings:dict, # of a study
+):
+    "How rows came to their sides; None where it isn't known."
+    how = settings.get("split")
+    if how is None: return
+    if not how: return "The table came with its split; how that was made is for the author to say"
+    stratified = ", stratified by label" if how.get("stratified") else ""
+    share = f"{how['test']:.0%} to test" if "test" in how else f"fold {how['fold']} of {how['folds']} to test"
+    rest = "of all" if how["method"] == "by image" else "of the rest"
+    return (f"At random {how['method']}{stratified}, {share} and {how['valid']:.0%} {rest} to valid "
+            f"(seed {how['seed']})")
+
+def _contrasts(rows, name):
+    "(p of Fisher's exact test, column, rows of the iller group, rows of the other) of each pair of a column's groups."
+    groups = [rows[rows[name] == word] for word in sorted(rows[name].dropna().unique())]
+    for pair in combinations(groups, 2):
+        more, less = sorted(pair, key=lambda o: -positive(o).mean())
+        counts = [[positive(o).sum(), (~positive(o)).sum()] for o in (more, less)]
+        yield fisher_exact(counts).pvalue, name, more, less
+
+def _share(rows): return f"{positive(rows).sum():,} of {len(rows):,}"
+
+def shortcut_note(
+    settings:dict,     # of a study
+    rows:pd.DataFrame, # as they were split
+) -> str:
+    """What subgroups are there for, with the pair of groups whose shares of positives among the test rows are furthest
+    apart, where that is beyond chance (Fisher's exact test, 5% over all pairs)."""
+    test = rows[rows["split"] == "test"]
+    of_words = [o for o in column_names(settings) if o in test and not pd.api.types.is_numeric_dtype(test[o])]
+    found = [pair for name in of_words for pair in _contrasts(test, name)]
+    said = "An arm that takes a group for the illness calls more of its negatives positive, too."
+    p, name, more, less = min(found, key=lambda o: o[0], default=(1, None, None, None))
+    if p * len(found) < .05 and found:
+        said += (f" Here {settings['positive']} is commoner where {name} is {more[name].iloc[0]} ({_share(more)} test "
+                 f"rows) than where it is {less[name].iloc[0]} ({_share(less)}).")
+    if "meta" in settings["arms"]: said += " Meta, which sees no film, shows how far such a shortcut goes."
+    return said
