@@ -39,6 +39,7 @@ from .stats.ledger import *
 from .stats.predictions import *
 from .stats.prevalence import *
 from .stats.scoring import *
+from .stats.slopes import *
 from .stats.subgroups import *
 from .stats.tables import *
 from .report.checklist import *

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ..cohort.cache import RadiographCache
 from ..core.files import few
-from ..stats.draws import weighted_metrics
+from ..stats.scoring import weighted_metrics
 from .features import both_features, INCEPTION, inception, radiograph_features, standardised
 
 __all__ = ["FEWEST", "frechet_distance", "kernel_distance", "memorisation", "quality", "told_apart"]

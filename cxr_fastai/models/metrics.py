@@ -1,16 +1,17 @@
-"""The metrics of `tables`, as fastai metrics under the paper's names: `metrics=[accuracy, precision, recall, rocauc]`.
+"""The metrics of `stats.scoring`, as fastai metrics by their names: `metrics=[accuracy, precision, recall, rocauc]`.
 
 All but fastai's own `accuracy` are classes, of which fastai makes an instance a learner, so that two learners never
 share counts. A tie is negative for all of them, as for fastai's argmax (bf16 logits tie often)."""
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from fastai.learner import Metric
 from fastai.metrics import accuracy
 
-from ..stats.scoring import METRICS
+from ..stats.scoring import METRICS, PAPER_METRICS
 
-__all__ = ["precision", "recall", "rocauc", "specificity", "pr_auc", "balanced_accuracy", "f1", "brier",
-           "paper_metrics", "all_metrics"]
+__all__ = [*(o for o in METRICS if o != "accuracy"), "paper_metrics", "all_metrics"]
 
 class EpochMetric(Metric):
     "A metric of a whole epoch: keeps each batch's positive-class probability and label, and scores them together."
@@ -21,18 +22,16 @@ class EpochMetric(Metric):
     @property
     def value(self):
         if not self.label: return # unlabelled rows
-        return float(METRICS[self.name](torch.cat(self.label).numpy(), torch.cat(self.prob).numpy()))
+        return METRICS[self.name](torch.cat(self.label).numpy(), torch.cat(self.prob).numpy())
     @property
     def name(self): return type(self).__name__
 
-class precision(EpochMetric):         "TP/(TP+FP) at .5; nan where nothing is called positive."
-class recall(EpochMetric):            "TP/(TP+FN) at .5 (paper eq. 3), also called sensitivity; nan without positives."
-class rocauc(EpochMetric):            "Area under the ROC curve; nan where only one class is present."
-class specificity(EpochMetric):       "TN/(TN+FP) at .5."
-class pr_auc(EpochMetric):            "Average precision; nan where only one class is present."
-class balanced_accuracy(EpochMetric): "Mean of recall and specificity at .5."
-class f1(EpochMetric):                "2TP/(2TP+FP+FN) at .5: 0 where nothing is called positive, nan where nothing is."
-class brier(EpochMetric):             "Mean squared error of the positive class's probability; 0 is best."
+@cache # one class a name, which a pickle finds again
+def __getattr__(name):
+    "The metric `name` of `METRICS`: whatever is there can be imported from here."
+    if name not in METRICS: raise AttributeError(f"{__name__} has no metric {name!r}: there are {', '.join(METRICS)}.")
+    return type(name, (EpochMetric,), dict(__doc__=METRICS[name].about, __module__=__name__))
 
-paper_metrics = [accuracy, precision, recall, rocauc]
-all_metrics = paper_metrics + [specificity, pr_auc, balanced_accuracy, f1, brier]
+globals().update({o: __getattr__(o) for o in METRICS if o != "accuracy"}) # where help and editors look for them
+paper_metrics = [accuracy, *(__getattr__(o) for o in PAPER_METRICS if o != "accuracy")]
+all_metrics = paper_metrics + [__getattr__(o) for o in METRICS if o not in PAPER_METRICS]

@@ -8,11 +8,11 @@ from ..arms import arm_title, ARMS
 from ..core.style import save_figure
 from ..core.templates import fill_template
 from ..stats.formats import with_ends
+from ..stats.scoring import title_of
 
 TEMPLATE = Path(__file__).parent/"templates"/"page.html.j2"
-HEADS = {"rocauc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1", "before": "comparison"}
 
-def _head(name): return HEADS.get(name, str(name).replace("_", " "))
+def _head(name): return "comparison" if name == "before" else title_of(str(name))
 
 def _word(value, name=""):
     "A table's value in words."

@@ -3,10 +3,10 @@ from .areas import delong
 from .audit import audit_table
 from .calibration import prior_shift, recalibration, threshold_at
 from .compare import compare_arms, verdict
-from .draws import resample, weighted_metrics
+from .draws import resample
 from .formats import save_table, to_latex, to_markdown, to_text
 from .intervals import spread
-from .scoring import METRICS, scores, wilson
+from .scoring import METRICS, scores, weighted_metrics, wilson
 from .subgroups import subgroups
 from .tables import metrics_table, score_table, table1
 

@@ -12,7 +12,7 @@ from scipy.stats import norm, rankdata, t as student
 
 from .predictions import check_scores
 
-__all__ = ["auc_interval", "delong", "influence", "mean_area", "newcombe"]
+__all__ = ["auc_interval", "delong", "mean_area", "newcombe"]
 
 FEW = 10       # patients of a class, below which DeLong's normal approximation isn't trusted alone
 MISRANKED = 1.5 # area x (1 - area) x patients of the smaller class, below which a variance is of too few of them
@@ -20,7 +20,7 @@ EXACT = 20_000 # assignments that are counted one by one; of more, as many are d
 CAUTION = 2    # times the seeds' variance in the p of a verdict; see `delong`
 NOTHING = 1e-9 # a standard error below it is none, but for rounding
 
-def _placements(label, prob):
+def placements(label, prob):
     "How each positive stands among the negatives, and each negative among the positives, 0 to 1; they mean the AUC."
     pos, neg = prob[label], prob[~label]
     ranks, m, n = rankdata(np.concatenate([pos, neg])), len(pos), len(neg)
@@ -94,7 +94,7 @@ def delong(
     if label.all() or not label.any(): return nothing
     who = _clusters(len(label), patients)
     before, after = (np.full_like(a, .5), a) if b is None else (a, b)
-    one, two = ([_placements(label, p) for p in o] for o in (before, after))
+    one, two = ([placements(label, p) for p in o] for o in (before, after))
     x, y = (np.mean([q[i] - p[i] for p, q in zip(one, two)], 0) for i in (0, 1))
     area = lambda o: np.array([x.mean() for x, _ in o])
     by_seed = area(two) - area(one)
@@ -166,18 +166,6 @@ def mean_area(
     who = _clusters(len(label), patients)
     sizes = [len(np.unique(who[o])) for o in (label, ~label)]
     if not min(sizes): return np.nan, np.nan, sizes
-    each = [_placements(label, o) for o in np.atleast_2d(prob).astype(float)]
+    each = [placements(label, o) for o in np.atleast_2d(prob).astype(float)]
     x, y = (np.mean([o[i] for o in each], 0) for i in (0, 1))
     return x.mean(), _patient_variance(x, y, who[label], who[~label]), sizes
-
-def influence(
-    label:np.ndarray,    # bool, `[n]`, both classes
-    prob:np.ndarray,     # `[seeds, n]`
-    who:np.ndarray,      # numbers of patients, `[n]`
-    patients:int,        # how many there are, these rows' or not
-) -> tuple:              # areas `[seeds]`, and what each patient adds to their mean `[patients]`
-    "A mean area as a sum over patients, to first order: the squares sum up to its variance."
-    each = [_placements(label, o) for o in prob]
-    x, y = (np.mean([o[i] for o in each], 0) for i in (0, 1))
-    of = lambda o, rows: np.bincount(who[rows], o - o.mean(), patients)/len(o)
-    return np.array([o.mean() for o, _ in each]), of(x, label) + of(y, ~label)

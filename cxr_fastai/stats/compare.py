@@ -10,11 +10,11 @@ from .differences import differences
 from .formats import with_ends
 from .ledger import ALPHA, PRIMARY
 from .predictions import each_backbone
+from .scoring import compared_metrics
 
 __all__ = ["FEWEST_PATIENTS", "FEWEST_SEEDS", "compare_arms", "correct", "holm", "verdict"]
 
 FEWEST_PATIENTS, FEWEST_SEEDS = 10, 3 # of either class, and trainings: of fewer, nothing is concluded
-SHOWN = "recall", "specificity", "rocauc", "pr_auc", "brier", "recall_at_90", "gain"
 
 def _compare(a, b, valid_a, valid_b, n, seed):
     "A line: every difference with its interval, and the two tests."
@@ -23,7 +23,8 @@ def _compare(a, b, valid_a, valid_b, n, seed):
     area = delong(a.label, a.prob, b.prob, a.patients)
     found["rocauc"] = dict(value=area["difference"], low=area["low"], high=area["high"])
     row = {}
-    for k in SHOWN: row |= {k: found[k]["value"], f"{k}_low": found[k]["low"], f"{k}_high": found[k]["high"]}
+    for k in [*compared_metrics(), "recall_at_90", "gain"]:
+        row |= {k: found[k]["value"], f"{k}_low": found[k]["low"], f"{k}_high": found[k]["high"]}
     return row | dict(p_delong=area["p"], p_verdict=area["p_verdict"], p_recall=found["recall"]["p"])
 
 def holm(

@@ -1,9 +1,9 @@
 """How far two arms' figures differ on the same test rows: each difference with its interval and p-value. No torch.
 
-A figure is a function of how much each row weighs. Its slopes in these weights, summed over each patient's rows, give
-the variance that the draw of patients brings (the infinitesimal jackknife; Efron 1982), within the two strata that
-`intervals.resample` draws from. To it comes the variance over seeds, over how many there are, less what of it is the
-draw of patients again; Student's t has Satterthwaite's (1946) degrees of freedom."""
+A figure is a function of how much each row weighs. Its `slopes` in these weights, summed over each patient's rows,
+give the variance that the draw of patients brings, within the two strata that `draws.resample` draws from. To it comes
+the variance over seeds, over how many there are, less what of it is the draw of patients again; Student's t has
+Satterthwaite's (1946) degrees of freedom."""
 from collections.abc import Iterable
 
 import numpy as np
@@ -12,42 +12,11 @@ from scipy.stats import t as student
 
 from .draws import at_specificity_draws, resample
 from .predictions import check_scores
+from .scoring import METRICS, compared_metrics
 
 __all__ = ["DIFFERENCES", "differences"]
 
-def _share(hit, of):
-    "A share `[S]` of the rows `of`, and its slopes `[S,n]`."
-    value = hit[:, of].mean(1)
-    return value, np.where(of, hit - value[:, None], 0)/of.sum()
-
-def _brier(label, prob):
-    error = (prob - label)**2
-    value = error.mean(1)
-    return value, (error - value[:, None])/len(label)
-
-def _average_precision(label, prob):
-    "Of one seed, and its slopes: a row weighs by itself, and in the precision at every positive that ranks no higher."
-    order = np.argsort(-prob, kind="stable")
-    y, starts = label[order], np.flatnonzero(np.diff(prob[order], prepend=np.inf))
-    pos, neg = (np.add.reduceat(o.astype(float), starts) for o in (y, ~y))
-    tp, fp, m = pos.cumsum(), neg.cumsum(), label.sum()
-    precision, all2 = tp/(tp + fp), (tp + fp)**2
-    value = (pos @ precision)/m
-    below = lambda o: (pos*o/all2)[::-1].cumsum()[::-1]/m # of ties with the row, and of what ranks below it
-    group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(y)]))
-    slopes = np.empty(len(y))
-    slopes[order] = np.where(y, (precision[group] - value)/m + below(fp)[group], -below(tp)[group])
-    return value, slopes
-
-def _pr_auc(label, prob):
-    value, slopes = zip(*(_average_precision(label, o) for o in prob))
-    return np.array(value), np.stack(slopes)
-
-COUNTED = "recall", "specificity" # shares of films
-FIGURES = dict(
-    recall=lambda label, prob: _share(prob > .5, label), specificity=lambda label, prob: _share(prob <= .5, ~label),
-    pr_auc=_pr_auc, brier=_brier)
-DIFFERENCES = *FIGURES, "recall_at_90", "gain"
+DIFFERENCES = *(o for o in compared_metrics() if o != "rocauc"), "recall_at_90", "gain" # the area has DeLong's test
 UNKNOWN = dict.fromkeys(("value", "low", "high", "p"), np.nan)
 
 class _Rows:
@@ -102,16 +71,16 @@ def _said(value, parts, level):
     return dict(value=value, low=np.maximum(low, -1), high=np.minimum(high, 1), p=p)
 
 def _figure(name, test, a, b, level):
-    "One of `FIGURES`."
-    (va, sa), (vb, sb) = (FIGURES[name](test.label, o) for o in (a, b))
-    slopes, by_seed = sb - sa, vb - va
+    "One of `METRICS` that has slopes."
+    (va, sa), (vb, sb) = (METRICS[name].slopes(test.label, o) for o in (a, b))
+    slopes, by_seed, among = sb - sa, vb - va, METRICS[name].share_of
     parts = test.variance(slopes.mean(0))
-    if name in COUNTED: parts = _at_least(parts, test.count(test.label == (name == "recall")), len(a))
+    if among is not None: parts = _at_least(parts, test.count(test.label == among), len(a))
     return _said(by_seed.mean(), _with_luck(parts, by_seed, test.again(slopes)), level)
 
 def _gain(test, a, b, level):
     "The relative gain of recall; its interval is one of the logarithm."
-    (va, sa), (vb, sb) = (FIGURES["recall"](test.label, o) for o in (a, b))
+    (va, sa), (vb, sb) = (METRICS["recall"].slopes(test.label, o) for o in (a, b))
     before, after = va.mean(), vb.mean()
     value = (after - before)/before if before else np.nan
     if not before*after: return dict(value=value, low=np.nan, high=np.nan, p=np.nan)
@@ -152,5 +121,6 @@ def differences(
     (label, a), (_, b) = (check_scores(label, np.atleast_2d(o), patients) for o in (a, b))
     if label.all() or not label.any(): return {o: dict(UNKNOWN) for o in DIFFERENCES}
     test = _Rows(label, patients)
-    res = {k: _figure(k, test, a, b, level) for k in FIGURES} | dict(gain=_gain(test, a, b, level))
+    figures = [o for o in compared_metrics() if o != "rocauc"]
+    res = {k: _figure(k, test, a, b, level) for k in figures} | dict(gain=_gain(test, a, b, level))
     return res | dict(recall_at_90=_at_90(test, a, b, valid, n, seed, level) if valid else dict(UNKNOWN))

@@ -1,4 +1,4 @@
-"""Resamples of patients, and metrics of weighted rows for all of them at once. No torch.
+"""Resamples of patients, and thresholds that each of them finds anew. No torch.
 
 Patients are drawn, not images, with replacement, within two strata (those with a positive image, and the others), so
 that every resample has both classes."""
@@ -7,12 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from .calibration import calibration_gaps, recalibration
 from .predictions import check_scores
 
-__all__ = ["at_specificity_draws", "resample", "weighted_metrics"]
-
-BLOCK = 2**22 # weights at a time: some 30 MB an array
+__all__ = ["at_specificity_draws", "resample"]
 
 def resample(
     patients:Iterable, # whose each row is, `[n]`
@@ -29,64 +26,6 @@ def resample(
         k = len(stratum)
         if k: times[:, stratum] = rng.multinomial(k, np.full(k, 1/k), n)
     return times[:, who]
-
-def _ranked(label, prob, w):
-    "Area under the ROC curve, ties half, and average precision, `[b]` each."
-    order = np.argsort(-prob, kind="stable")
-    ends = np.r_[np.flatnonzero(np.diff(prob[order])), len(prob) - 1] # of ties
-    hit = label[order]
-    group = np.searchsorted(ends, np.flatnonzero(hit)) # whose ties each positive is among
-    at, first = np.unique(group, return_index=True)
-    sums = np.cumsum(w[:, order], axis=1, dtype=float)
-    above = sums[:, ends[at]]
-    before = np.where(at > 0, sums[:, ends[at - 1]], 0) # for the first group there is none
-    pos = np.add.reduceat(w[:, order[hit]].astype(float), first, axis=1) if len(at) else above
-    tp = pos.cumsum(1)
-    positives = tp[:, -1] if len(at) else 0*sums[:, -1]
-    negatives = sums[:, -1] - positives
-    with np.errstate(all="ignore"):
-        beaten = negatives[:, None] - ((above - tp) + (before - (tp - pos)))/2 # negatives below, and half of the tied
-        return (pos*beaten).sum(1)/(positives*negatives), np.nansum(pos*(tp/above), axis=1)/positives
-
-def _decided(label, called, w):
-    "Metrics of decisions, of every line of weights; nan where nothing is counted."
-    tp, fp, positives, total = (w @ np.stack([label & called, ~label & called, label, np.ones_like(label)], 1)).T
-    fn, tn = positives - tp, total - positives - fp
-    with np.errstate(all="ignore"):
-        recall, specificity = tp/positives, tn/(tn + fp)
-        return dict(accuracy=(tp + tn)/total, precision=tp/(tp + fp), recall=recall, specificity=specificity,
-                    balanced_accuracy=(recall + specificity)/2, f1=2*tp/(2*tp + fp + fn))
-
-def _block(label, prob, w, threshold, ranked):
-    area, average = _ranked(label, prob, w) if ranked else (None, None)
-    w = w.astype(float)
-    found = _decided(label, prob > threshold, w)
-    if ranked: found |= dict(rocauc=area, pr_auc=average)
-    with np.errstate(all="ignore"): return found | dict(brier=w @ (prob - label)**2 / w.sum(1))
-
-def metrics_of(label, prob, weights, threshold=.5, ranked=True):
-    "Metrics but calibration's of one model, checked before; without the two areas where not `ranked`."
-    parts = [_block(label, prob, w, threshold, ranked) for w in np.array_split(weights, 1 + weights.size // BLOCK)]
-    return {k: np.concatenate([o[k] for o in parts]) for k in parts[0]}
-
-def weighted_metrics(
-    label:np.ndarray,   # 0/1, `[n]`
-    prob:np.ndarray,    # probability of the positive class, `[n]`
-    weights=None,       # `[b,n]`; None: one line of ones
-    threshold:float=.5, # above it is called positive
-    calibration:bool=True, # its slope, intercept and error too, which take longest
-) -> dict:              # metric -> `[b]`
-    """The metrics of `scoring.METRICS`, and of calibration (slope, intercept, `calibration_gaps`), of every line of
-    weights; nan where a class has none or nothing is called positive."""
-    label, prob = check_scores(label, prob)
-    if prob.ndim != 1: raise ValueError("prob must be of one seed, [n]: spread takes several.")
-    prob = prob.astype(float)
-    weights = np.ones((1, len(label))) if weights is None else np.asarray(weights)
-    found = metrics_of(label, prob, weights, threshold)
-    if not calibration: return found
-    slope, intercept = recalibration(label, prob, weights)
-    line = dict(calibration_slope=slope, calibration_intercept=intercept)
-    return found | line | calibration_gaps(label, prob, weights)
 
 def _up_to(prob, weights):
     "A function of levels `[b]`: the share of each line's weight that is no more than its level; nan without weight."

@@ -10,16 +10,15 @@ from scipy.stats import t as student
 
 from .areas import auc_interval, mean_area
 from .calibration import gaps_of, recalibration, smooth_curve
-from .draws import metrics_of, resample
+from .draws import resample
 from .predictions import check_scores
-from .scoring import wilson
+from .scoring import Counts, METRICS, metrics_of, wilson
 
 __all__ = ["procedure", "spread"]
 
 CALIBRATION = 400 # resamples behind an interval of a calibration metric, which takes longest
-BOUND = "brier", "ici", "e50", "e90" # 0 to 1 as well, and near 0
-UNIT = "accuracy", "precision", "recall", "specificity", "balanced_accuracy", "f1", "rocauc", "pr_auc" # 0 to 1
-GAPS = "ici", "e50", "e90"
+GAPS = "ici", "e50", "e90" # of calibration, 0 to 1
+RATES = "recall", "specificity" # what all metrics of decisions follow from, with the share of positives
 NOTHING = 1e-9 # a width below it is none, but for rounding
 
 def percentiles(
@@ -69,31 +68,45 @@ def _mover(value, parts):
     up = np.sqrt(sum((w*(high - o))**2 for w, o, _, high in parts))
     return value - down, value + up
 
+def _all_or_none(values, patients):
+    "Wilson's interval of a share of so many patients, where every seed has all or none alike; else nan."
+    return wilson(values[0]*patients, patients) if patients and _alike(values) else (np.nan, np.nan)
+
+def _at_rates(metric, share, recalls, specificities):
+    "From the least to the most of a metric of decisions between two pairs of rates: it rises, or falls, with both."
+    r, s = np.array(recalls), np.array(specificities)
+    with np.errstate(all="ignore"):
+        values = metric.formula(Counts(share*r, (1 - share)*(1 - s), share*(1 - r), (1 - share)*s))
+    return values.min(), values.max()
+
 def _width(ends, each, label, called, patients):
     """Replace intervals of no width, `ends` {metric: (low, high)}: by Wilson's of patients where every seed is
     all-or-none alike, and of what follows from recall and specificity by theirs; nan where nothing honest is there."""
-    point, share = lambda k: k in each and ends[k][1] - ends[k][0] < NOTHING, label.mean()
-    n_of = lambda rows: len(np.unique(patients[rows]))
-    ratio = lambda k, n: wilson(each[k][0]*n, n) if _alike(each[k]) else (np.nan, np.nan)
-    moved = [k for k in ("recall", "specificity") if point(k)]
-    for k in moved: ends[k] = ratio(k, n_of(label == (k == "recall")))
-    if not moved and not any(map(point, UNIT[:6])): return ends
-    (low_r, high_r), (low_s, high_s) = ends["recall"], ends["specificity"]
-    r, s = each["recall"].mean(), each["specificity"].mean()
-    for k, w in ("accuracy", share), ("balanced_accuracy", .5):
-        parts = (w, r, low_r, high_r), (1 - w, s, low_s, high_s)
-        if k in each and moved or point(k): ends[k] = _mover(_mean(each[k]), parts)
-    precision = lambda r, s: share*r/(share*r + (1 - share)*(1 - s))
-    f1 = lambda r, s: 2*share*r/(share*r + (1 - share)*(1 - s) + share)
-    with np.errstate(all="ignore"):
-        if point("f1"): ends["f1"] = f1(low_r, low_s), f1(high_r, high_s)
-        if point("precision"):
-            known = [o for o, v in zip(called, each["precision"]) if v == v]
-            n = min(map(n_of, known)) if known else 0
-            alike = n and _alike(each["precision"][~np.isnan(each["precision"])])
-            ends["precision"] = (wilson(each["precision"][~np.isnan(each["precision"])][0]*n, n) if alike
-                                 else (precision(low_r, low_s), precision(high_r, high_s)))
+    decided = {k: METRICS[k] for k in each if k in METRICS and METRICS[k].reads == "decisions"}
+    points = {k for k in decided if ends[k][1] - ends[k][0] < NOTHING}
+    if not points: return ends
+    count, share = lambda rows: len(np.unique(patients[rows])), label.mean()
+    moved = points & set(RATES)
+    for k in moved: ends[k] = _all_or_none(each[k], count(label == METRICS[k].share_of))
+    if "precision" in points:
+        known = ~np.isnan(each["precision"])
+        ends["precision"] = _all_or_none(each["precision"][known], min(map(count, called[known]), default=0))
+        if not np.isnan(ends["precision"][0]): points.remove("precision")
+    rates, means = [ends[k] for k in RATES], [each[k].mean() for k in RATES]
+    for k in decided.keys() - RATES:
+        if METRICS[k].mix and (moved or k in points):
+            ends[k] = _mover(_mean(each[k]), list(zip(METRICS[k].mix(share), means, *zip(*rates))))
+        elif k in points: ends[k] = _at_rates(METRICS[k], share, *rates)
     return ends
+
+def _on_odds(name):
+    "Whether a figure lies between 0 and 1 and is best at 1: its log odds are taken. What is best at 0 is cut there."
+    return name in METRICS and METRICS[name].ends == (0, 1) and METRICS[name].better == "higher"
+
+def _range(name):
+    "The least and the most that a figure can be."
+    if name in METRICS: return METRICS[name].ends
+    return (0, 1) if name in GAPS else (-np.inf, np.inf)
 
 def _gap_ends(value, drawn, null, level):
     """Of a calibration gap, which is never negative and so is drawn too large: from the lower to the upper end of the
@@ -163,8 +176,8 @@ def summary(
     lines = {}
     for k, each in once.items():
         low, high = ends[k] if ends[k][1] - ends[k][0] > NOTHING and not np.isnan(each).all() else (np.nan, np.nan)
-        proc = procedure(each, variance[k], level, k in UNIT)
-        if k in BOUND: proc = np.clip(proc, 0, 1)
+        proc = procedure(each, variance[k], level, unit=_on_odds(k))
+        proc = np.clip(proc, *_range(k))
         if len(each) > 1 and not np.isnan(low): proc = np.fmin(proc[0], low), np.fmax(proc[1], high)
         known = each[~np.isnan(each)]
         lines[k] = [_mean(each), low, high, known.std(ddof=1) if len(known) > 1 else np.nan, *proc]

@@ -8,16 +8,17 @@ import pandas as pd
 from scipy.stats import t as student
 
 from ..arms import arm_title, comparisons_of
-from .areas import auc_interval, influence
+from .areas import auc_interval
 from .formats import with_ends
 from .predictions import each_backbone
-from .scoring import wilson
+from .scoring import METRICS, wilson
+from .slopes import influence
 from .tables import in_words
 
 __all__ = ["MIN_PATIENTS", "group_scores", "group_words", "interactions", "subgroups"]
 
 MIN_PATIENTS = 10 # of each class in a group and in the rest, below which a group has counts and no interval
-METRICS = "recall", "specificity", "rocauc"
+FIGURES = "recall", "specificity", "rocauc"
 
 def group_words(
     rows:pd.DataFrame, # with `image` and the columns `names`
@@ -33,16 +34,10 @@ def group_words(
     return about.assign(**numbers).astype(object).fillna("missing")
 
 def _parts(label, prob, who, at):
-    """{metric: values `[S]`, and what each patient adds to their mean `[patients]`} of the rows `at`; None where the
-    metric has no row. The variance of a sum of such is the sum of squares over patients."""
-    k, res, called = who.max() + 1, {}, prob > .5
-    for name, rows, hit in ("recall", at & label, called), ("specificity", at & ~label, ~called):
-        values = hit[:, rows].mean(1) if rows.any() else None
-        res[name] = None if values is None else (
-            values, np.bincount(who[rows], hit[:, rows].mean(0) - values.mean(), k)/rows.sum())
-    both = (at & label).any() and (at & ~label).any()
-    res["rocauc"] = influence(label[at], prob[:, at], who[at], k) if both else None
-    return res
+    """{metric: values `[S]`, and what each patient adds to their mean `[patients]`} of the rows `at`, of both classes.
+    The variance of a sum of such is the sum of squares over patients."""
+    own = label[at], prob[:, at], who[at], who.max() + 1
+    return {k: influence(*own, METRICS[k].slopes) for k in FIGURES}
 
 def _varies(added): return added @ added > 1e-18
 
@@ -70,7 +65,7 @@ def _own(name, part, label, prob, who, at):
     "A group's own figure with the interval of its patients: Wilson's with as many patients as its variance is worth."
     values, added = part
     if name == "rocauc": return values.mean(), *auc_interval(label[at], prob[:, at], who[at])
-    p, n = values.mean(), len(np.unique(who[at & (label == (name == "recall"))]))
+    p, n = values.mean(), len(np.unique(who[at & (label == METRICS[name].share_of)]))
     if p in (0, 1): return p, *wilson(p*n, n)
     alike = set(values) <= {0., 1.} # seeds that contradict one another
     worth = p*(1 - p)/(added @ added) if _varies(added) else np.nan
@@ -112,7 +107,7 @@ def _of_group(label, prob, who, at):
     mine = _parts(label, prob, who, at) if enough else {}
     rest = _parts(label, prob, who, ~at) if enough and _enough(label, who, ~at) else {}
     res = {}
-    for k in METRICS:
+    for k in FIGURES:
         res[k] = dict(undefined)
         if enough: res[k] |= dict(zip(("value", "low", "high"), _own(k, mine[k], label, prob, who, at)))
         if not rest: continue
@@ -189,7 +184,7 @@ def interactions(
 def _gains(label, a, b, who, at):
     "A line a metric."
     parts = [[_parts(label, o, who, rows) for o in (a, b)] for rows in (at, ~at)]
-    for k in METRICS:
+    for k in FIGURES:
         inside, outside = ([o[k] for o in part] for part in parts)
         gain = [after[0] - before[0] for before, after in (inside, outside)]
         added = [after[1] - before[1] for before, after in (inside, outside)]

@@ -11,11 +11,11 @@ from .draws import at_specificity_draws, resample
 from .formats import digits_for
 from .intervals import calibrated, CALIBRATION, measured, summary
 from .predictions import each_backbone
+from .scoring import compared_metrics
 
 __all__ = ["GAINS", "in_words", "metrics_table", "score_table", "score_tables", "span", "table1"]
 
 GAINS = ("real", "real-meta"), ("real-meta", "real-synth-meta") # of the paper's Table 1: one source more at a time
-PROCEDURE = "recall", "specificity", "rocauc", "pr_auc", "brier", "recall_at_90" # whose second interval is in words
 RESTS_ON = ["n", "positives", "seeds", "epoch", "weights", "protocol", "exploratory"] # what stands beside a result
 
 def _rests_on(table): return [o for o in RESTS_ON if o in table]
@@ -146,7 +146,7 @@ def metrics_table(
     """The same in words: mean [95% interval of these models, by patients] sd over seeds; and of some, a column
     `... procedure` with the interval of the procedure, patients and seeds ('[-]' for one seed)."""
     words = [in_words(*o) for o in table[["mean", "low", "high", "sd"]].itertuples(index=False)]
-    proc = table[table["metric"].isin(PROCEDURE)]
+    proc = table[table["metric"].isin([*compared_metrics(), "recall_at_90"])]
     said = proc["metric"] + " procedure", [span(*o) for o in proc[["proc_low", "proc_high"]].itertuples(index=False)]
     table = pd.concat([table.assign(words=words), proc.assign(metric=said[0], words=said[1])])
     wide = table.assign(arm=table["arm"].map(arm_title)).pivot_table(

@@ -22,9 +22,9 @@ from ..data.metadata import MetadataTransform, TensorMetadata
 from ..fit.precision import in_precision
 from ..models.fusion import FusionModel, MetadataModel
 from ..models.learner import RadiographLearner
-from ..stats.draws import resample, weighted_metrics
+from ..stats.draws import resample
 from ..stats.intervals import percentiles
-from ..stats.scoring import called
+from ..stats.scoring import called, weighted_metrics
 from .bundle import load_bundle
 from .plots import border_heat, border_ring, plot_explained, plot_patient
 

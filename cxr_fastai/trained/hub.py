@@ -15,14 +15,14 @@ from ..core.csvs import read_csv
 from ..core.files import one_line
 from ..models.learner import RadiographLearner
 from ..stats.formats import digits_for, escape_markdown, without_html
+from ..stats.scoring import METRICS
 from .bundle import load_bundle, read_card, save_bundle
 from .card import BundleError
 
 __all__ = ["from_hub", "model_card", "push_to_hub"]
 
-SHOWN = dict(recall="recall (sensitivity) at .5", specificity="specificity at .5", precision="precision at .5",
-             rocauc="area under the ROC curve", pr_auc="average precision", brier="Brier score",
-             recall_at_90="recall at 90% specificity on valid")
+SHOWN = {o: METRICS[o].words for o in ("recall", "specificity", "precision", "rocauc", "pr_auc", "brier")}
+SHOWN |= dict(recall_at_90="recall at 90% specificity on valid")
 FILES = "bundle.json", "model.safetensors"
 DRAWN = "Trained on drawn films: it says nothing about any illness, and no score of it does."
 LEAKY = ("Protocol 'paper', leaky on purpose: split by image, so that patients may stand on several sides, and "

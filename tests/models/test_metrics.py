@@ -1,3 +1,4 @@
+import pickle
 import numpy as np, pytest, torch, torch.nn.functional as F
 from types import SimpleNamespace
 from sklearn import metrics as skm
@@ -72,3 +73,12 @@ def test_nothing_labelled_is_no_value():
 def test_low_precision_logits_are_scored_in_full_precision(predictions):
     logits, labels = predictions
     assert epoch(brier, logits.bfloat16(), labels) == epoch(brier, logits.bfloat16().float(), labels)
+
+def test_a_metric_that_is_registered_from_outside_is_a_fastai_metric(predictions, monkeypatch):
+    monkeypatch.setitem(METRICS, "errors", METRICS["accuracy"]._replace(
+        formula=lambda o: (o.fp + o.fn)/(o.tp + o.fp + o.fn + o.tn), about="The share that is wrong.", better="lower"))
+    from cxr_fastai.models.metrics import errors
+    assert epoch(errors, *predictions) == pytest.approx(1 - epoch(accuracy, *predictions)) and errors.__doc__
+    with pytest.raises(ImportError): from cxr_fastai.models.metrics import accurracy
+
+def test_a_pickle_finds_a_metric_again(): assert pickle.loads(pickle.dumps(mk_metric(rocauc))).name == "rocauc"

@@ -2,10 +2,10 @@ import numpy as np, pytest
 from scipy.stats import norm, t as student
 from sklearn import metrics as skm
 from cxr_fastai.stats.calibration import threshold_at
-from cxr_fastai.stats.draws import at_specificity_draws, resample, weighted_metrics
+from cxr_fastai.stats.draws import at_specificity_draws, resample
 from cxr_fastai.stats.intervals import calibrated, percentiles, procedure, spread, summary
 from cxr_fastai.stats.areas import auc_interval, mean_area
-from cxr_fastai.stats.scoring import METRICS, scores, wilson
+from cxr_fastai.stats.scoring import METRICS, scores, weighted_metrics, wilson
 
 @pytest.fixture
 def drawn():
@@ -52,7 +52,7 @@ def test_blocks_change_nothing(drawn, monkeypatch):
     label, prob, patients = drawn
     weights = resample(patients, label, 50)
     whole = weighted_metrics(label, prob, weights)
-    monkeypatch.setattr("cxr_fastai.stats.draws.BLOCK", 7*200)
+    monkeypatch.setattr("cxr_fastai.stats.scoring.BLOCK", 7*200)
     for k, v in weighted_metrics(label, prob, weights).items():
         assert v == pytest.approx(whole[k], abs=1e-9, nan_ok=True)
 

@@ -1,7 +1,8 @@
 import numpy as np, pandas as pd, pytest
 from scipy.stats import norm
 from cxr_fastai.report.figures import plot_groups
-from cxr_fastai.stats.draws import resample, weighted_metrics
+from cxr_fastai.stats.draws import resample
+from cxr_fastai.stats.scoring import weighted_metrics
 from cxr_fastai.stats.subgroups import group_scores, interactions, subgroups
 
 def drawn(seed=0, n=240, seeds=2, gain=0., where="M"):
