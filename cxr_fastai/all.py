@@ -5,6 +5,7 @@ from fastai.vision.all import *
 from .arms import *
 from .settings import *
 from .core.csvs import *
+from .core.extras import *
 from .core.files import *
 from .core.installed import *
 from .core.memory import *

@@ -24,6 +24,7 @@ from .cohort.folder import load_cohort
 from .cohort.radiograph import read_radiograph
 from .cohort.rows import classes, positive
 from .cohort.signs import RadiographError
+from .core.extras import install_command
 from .core.files import few
 from .core.installed import Finding, Findings, installed
 from .core.memory import free_memory
@@ -226,8 +227,7 @@ def doctor(**kwargs) -> Findings:
     res += _looked("device", lambda: _device(run)) + _looked("precision", lambda: _precision(run))
     res += _looked("data", lambda: _data(run, there)) + _looked("weights", lambda: _weights(run, there))
     for o in ["ray"] * bool(run.ray) + _listed(run.track):
-        todo = f"pip install 'cxr_fastai[{o}]'"
-        if not find_spec(o): res += [Finding(o, "FAIL", f"{o} is asked for and isn't there", todo)]
+        if not find_spec(o): res += [Finding(o, "FAIL", f"{o} is asked for and isn't there", install_command(o))]
     if "rows" not in there: return res
     def room():
         need = needs(there["rows"], there["backbones"], use_bf16(run.precision, default_device()), **kwargs)

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..core.extras import install_command, need
 from .signs import check_pixels, HEADER, RadiographError, told
 
 __all__ = ["read_dicom"]
@@ -217,8 +218,8 @@ def read_dicom(
     f:BinaryIO,  # a DICOM file, open
 ) -> np.ndarray: # uint8 [h,w]
     "Read a film of one frame and one sample; RadiographError, EOFError where it is cut, or whatever pydicom raises."
-    try: import pydicom
-    except ImportError: raise RadiographError("is DICOM and needs pydicom: pip install 'cxr_fastai[dicom]'") from None
+    try: need("pydicom", extra="dicom", what="is DICOM and")
+    except ImportError as e: raise RadiographError(str(e)) from None
     try:
         ds, uid = _header(f)
         tag, length = _element(f, uid)
@@ -234,7 +235,7 @@ def read_dicom(
     try: x = _pixels(f, ds, uid, length)
     except (NotImplementedError, RuntimeError) as e:
         if uid in JPEG and not _has_decoders():
-            raise RadiographError(f"cannot be decoded here ({uid.name}); pip install 'cxr_fastai[dicom]'") from e
+            raise RadiographError(f"cannot be decoded here ({uid.name}); {install_command('dicom')}") from e
         if uid in JPEG or uid == RLE: raise
         raise RadiographError(f"cannot be decoded here ({uid.name}); convert it to an uncompressed one") from e
     except (AttributeError, ValueError) as e:

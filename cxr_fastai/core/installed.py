@@ -4,6 +4,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from textwrap import fill
 from typing import NamedTuple
 
+from .extras import install_command
+
 __all__ = ["Finding", "Findings", "installed"]
 
 USES = dict( # what each extra is for
@@ -60,7 +62,7 @@ def _extras(needed):
         old += [o for o in wrong if not o.endswith("missing")]
     told = [f"there: {', '.join(there) or 'none'}", *old]
     if absent: told.append(f"not there: {', '.join(f'{o} ({USES[o]})' for o in absent)}")
-    todo = f"where one is wanted: pip install 'cxr_fastai[{','.join(absent)}]'" if absent else ""
+    todo = f"where one is wanted: {install_command(*absent)}" if absent else ""
     return Finding("extras", "warn" if old else "ok", "; ".join(told), todo)
 
 def installed(

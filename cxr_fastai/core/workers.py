@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
+from .extras import need
+
 __all__ = ["in_workers", "on_ray", "threads_of"]
 
 DIED = dict(status="failed", error="its process died twice: killed, or out of memory")
@@ -78,7 +80,7 @@ def on_ray(
     gpus:float=0, # and of GPUs; a fraction shares one
 ):
     "Run `f(job)` of each job as a Ray task, on whatever machine has room; all must see the same folders."
-    import ray
+    ray = need("ray", extra="ray", what="--ray")
     if not ray.is_initialized():
         ray.init(None if address == "local" else address, log_to_driver=False, configure_logging=False)
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)

@@ -10,6 +10,8 @@ import torch
 from fastai.learner import Learner
 from fastai.torch_core import default_device, num_distrib, rank_distrib
 
+from ..core.extras import need
+
 __all__ = ["agreed", "alone", "begin_distributed", "is_first", "together"]
 
 def _broadcast(self, t, rank):
@@ -30,8 +32,9 @@ def _leave():
 def begin_distributed():
     "Join the other processes, where `accelerate launch` or torchrun started several; they wait for each other a week."
     if num_distrib() < 2 or torch.distributed.is_initialized(): return
-    from accelerate import Accelerator, InitProcessGroupKwargs
-    Accelerator(cpu=default_device().type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))])
+    accelerate = need("accelerate", extra="distributed", what="A cell on several processes")
+    patience = accelerate.InitProcessGroupKwargs(timeout=timedelta(days=7))
+    accelerate.Accelerator(cpu=default_device().type == "cpu", kwargs_handlers=[patience])
     atexit.register(_leave)
 
 @contextmanager

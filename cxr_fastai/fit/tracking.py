@@ -2,7 +2,7 @@
 samples beside the curves. Nothing that is tracked changes a result: random numbers are left as they are.
 
 MLflow dropped its fastai flavour with version 3: `Mlflow` logs parameters, epochs and figures by its plain client."""
-import contextlib, importlib, os, random
+import contextlib, os, random
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable
@@ -14,14 +14,13 @@ from fastai.callback.core import Callback
 from fastai.imports import noop
 from matplotlib.figure import Figure
 
+from ..core.extras import need
 from ..core.files import few, say
 from ..core.style import show_film
 
 __all__ = ["SampleFigures", "TRACKERS", "tracked"]
 
-def _needed(name, extra):
-    try: return importlib.import_module(name)
-    except ImportError: raise ImportError(f"--track {extra} needs {name}: pip install 'cxr_fastai[{extra}]'") from None
+def _tracker(name): return need(name, extra=name, what=f"--track {name}")
 
 def _classified(learn, n):
     "The first valid films with what the model says of them; None for a model that sees none."
@@ -52,7 +51,7 @@ class SampleFigures(Callback):
         plt.close(fig)
 
 def _tensorboard(folder, run, config):
-    _needed("tensorboard", "tensorboard")
+    _tracker("tensorboard")
     from fastai.callback.tensorboard import SummaryWriter, TensorBoardCallback
     class TensorBoard(TensorBoardCallback):
         "A folder a fit, as the frozen one and the other both count from 0; what a killed fit left in it is overruled."
@@ -67,7 +66,7 @@ def _tensorboard(folder, run, config):
     return [board, SampleFigures(lambda fig, epoch: board.writer.add_figure("samples", fig, epoch, close=False))], noop
 
 def _wandb(folder, run, config):
-    wandb = _needed("wandb", "wandb")
+    wandb = _tracker("wandb")
     from fastai.callback.wandb import WandbCallback
     if "WANDB_MODE" not in os.environ and not wandb.api.api_key: # a login would be asked for
         say("W&B has no key here and writes offline; `wandb sync` sends it later")
@@ -88,7 +87,7 @@ class Mlflow(Callback):
         self.mlflow.log_metrics({k: float(v) for k, v in log.items() if v is not None}, step=self.done)
 
 def _mlflow(folder, run, config):
-    mlflow = _needed("mlflow", "mlflow")
+    mlflow = _tracker("mlflow")
     if "MLFLOW_TRACKING_URI" not in os.environ:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         mlflow.set_tracking_uri((Path(folder).absolute()/"mlruns").as_uri())

@@ -9,6 +9,7 @@ from fastcore.basics import first
 from torch import nn
 
 from ..cohort.cache import RadiographCache
+from ..core.extras import need
 from ..models.backbone import create_backbone
 
 __all__ = ["INCEPTION", "inception", "radiograph_features"]
@@ -21,9 +22,7 @@ def inception(
 ):                          # a function of `[n, 1, h, w]`, 0..1
     """The network that FID, KID and Inception Score are defined on, by torch-fidelity (extra `quality`). ImportError
     without it; OSError that says where to put the weights where they can't be had."""
-    try: from torch_fidelity import feature_extractor_inceptionv3 as fidelity
-    except ImportError:
-        raise ImportError('Inception features need torch-fidelity: pip install "cxr_fastai[quality]".') from None
+    fidelity = need("torch_fidelity.feature_extractor_inceptionv3", extra="quality", what="The network of Inception")
     file = None if weights == "auto" else weights
     if file and not Path(file).is_file():
         raise FileNotFoundError(f"weights={str(file)!r} is no file of Inception's weights; 'auto' downloads them.")

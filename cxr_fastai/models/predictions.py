@@ -1,6 +1,7 @@
 """What a learner says of rows, as the table that statistics and figures read."""
 import pandas as pd
 
+from ..cohort.rows import is_synthetic
 from ..data.given import as_rows
 from .learner import RadiographLearner
 
@@ -12,19 +13,20 @@ def predict_rows(
 ) -> pd.DataFrame:           # `side image patient_id label probability synthetic`, label 0 or 1
     "What a model says of its valid and test rows, real ones first."
     rows = rows[rows["split"] != "train"]
-    made = rows["synthetic"].eq(True) if "synthetic" in rows else pd.Series(False, rows.index)
-    rows = rows.assign(synthetic=made).sort_values(["split", "synthetic"], ascending=[False, True], kind="stable")
+    rows = rows.assign(synthetic=is_synthetic(rows))
+    rows = rows.sort_values(["split", "synthetic"], ascending=[False, True], kind="stable")
     with learn.no_bar(): prob, label = learn.get_preds(dl=learn.dls.test_dl(rows, with_labels=True))
     said = dict(label=label.numpy(), probability=prob[:, 1].numpy())
     res = rows[["split", "image", "patient_id"]].rename(columns=dict(split="side"))
     return res.assign(**said, synthetic=rows["synthetic"])
+
 ARM = dict(image="real", metadata="meta", fusion="real-meta")
 
 def _arm(learn):
     "Its cell's arm where it is a study's; else what its inputs, fusion and training rows make it."
     if arm := getattr(learn, "card", {}).get("summary", {}).get("cell", {}).get("arm"): return arm
     kind, rows = learn.settings["kind"], learn.dls.train_ds.items
-    made = "synthetic" in rows and rows["synthetic"].eq(True).any() and kind != "metadata"
+    made = is_synthetic(rows).any() and kind != "metadata"
     fusion = learn.settings.get("fusion", "concat")
     return (ARM[kind].replace("real", "real-synth") if made else ARM[kind]) + f"+{fusion}" * (fusion != "concat")
 

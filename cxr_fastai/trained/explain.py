@@ -15,6 +15,7 @@ from torch import nn
 
 from ..cohort.rows import read_rows
 from ..core.csvs import read_csv, write_csv
+from ..core.extras import need
 from ..core.files import atomic, few
 from ..core.progress import progress
 from ..data.given import as_rows
@@ -49,9 +50,8 @@ def _log_odds(logits): return logits[:, 1] - logits[:, 0]
 
 def _grad_cam(top, fmap, meta):
     "What speaks for the positive class, and below 0 against it, and where: `[n, 1, h, w]`."
-    try: from captum.attr import LayerGradCam
-    except ImportError: raise ImportError("Grad-CAM needs captum: pip install 'cxr_fastai[explain]'") from None
-    cam = LayerGradCam(lambda *o: _log_odds(top(*o)), top.places)
+    attr = need("captum.attr", extra="explain", what="Grad-CAM")
+    cam = attr.LayerGradCam(lambda *o: _log_odds(top(*o)), top.places)
     heat = cam.attribute(fmap, additional_forward_args=(meta,))
     return _as_picture(heat.detach().cpu(), top.model.backbone.body)
 

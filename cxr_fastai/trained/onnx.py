@@ -2,7 +2,7 @@
 
 The file holds the bundle's card beside the network: what the classes are, the threshold, how metadata is encoded. It is
 fp32, takes batches of any length, and is compared to the learner before it gets its name."""
-import importlib, json, warnings
+import json, warnings
 from copy import deepcopy
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from fastai.torch_core import Module
 
+from ..core.extras import need
 from ..core.files import atomic
 from ..data.batches import RadiographTransform
 from ..data.metadata import MetadataTransform
@@ -24,10 +25,7 @@ __all__ = ["OnnxModel", "export_onnx"]
 TOLERANCE = 1e-4 # in probability, between the learner in fp32 and the file
 INPUTS = dict(image=["image"], metadata=["metadata"], fusion=["image", "metadata"])
 
-def _needed(name):
-    "A package of the extra `onnx`."
-    try: return importlib.import_module(name)
-    except ImportError: raise ImportError(f"ONNX needs {name}: pip install 'cxr_fastai[onnx]'") from None
+def _needed(name): return need(name, extra="onnx", what="ONNX")
 
 class _Probability(Module):
     "The model in fp32 with softmax, for rows whose metadata is read: without the branch for image-only ones."

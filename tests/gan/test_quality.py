@@ -284,7 +284,7 @@ def test_without_a_hub_the_error_says_where_weights_go(monkeypatch):
 
 def test_without_the_extra_the_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(ImportError, match=r'pip install "cxr_fastai\[quality\]"'): inception()
+    with pytest.raises(ImportError, match=r"needs torch-fidelity: pip install 'cxr_fastai\[quality\]'"): inception()
 
 def test_few_features_are_enough_to_tell_apart(rows):
     few = dict(features=lambda x: nn.functional.adaptive_avg_pool2d(x, 3).flatten(1), size=48)
