@@ -4,15 +4,13 @@ An answer says what was done, as far as settings and tables tell; where they don
 is its author's. No torch."""
 from ..arms import arm_title, parse_arm
 from ..cohort.rows import positive
-from .notes import column_names, has_synth, is_drawn_study, on_several_sides, split_note, uses
+from .notes import column_names, counted, has_synth, is_drawn_study, listed, on_several_sides, split_note, uses
 
 __all__ = [] # `CLAIM` and `TRIPOD_AI` of the checklist name them
 
 SIDES = "train", "valid", "test"
 KNOWN = "auto", "imagenet", "none" # weights of which it is known what they were fitted on
 
-def _listed(words): return ", ".join(map(str, words))
-def _counted(n, word): return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 def _variants(settings): return [o for o in settings["arms"] if "+" in o]
 
 def _unknown_weights(settings):
@@ -68,7 +66,7 @@ def _fitted(settings):
         return "; the CycleGAN saw every row, and synthetic films were split among all sides" if synth else ""
     models = "no classifier here and no CycleGAN" if synth else "no classifier here"
     if not (names := _unknown_weights(settings)): return f"; {models} is fitted on a test row"
-    return (f"; {models} is fitted on a test row (what the weights that {_listed(names)} began with were fitted on "
+    return (f"; {models} is fitted on a test row (what the weights that {listed(names)} began with were fitted on "
             "isn't known)")
 
 def assigned(settings, tables):
@@ -91,10 +89,10 @@ def size(settings, tables):
 
 def model(settings, tables):
     said, both = [], [arm for arm in map(parse_arm, settings["arms"]) if arm.use == "both"]
-    if uses(settings, "image"): said.append(f"{_listed(settings['backbones'])} of timm on one gray channel")
+    if uses(settings, "image"): said.append(f"{listed(settings['backbones'])} of timm on one gray channel")
     if uses(settings, "metadata"): said.append("a perceptron on the metadata")
     merged = dict.fromkeys(arm.fusion or settings.get("fusion", "concat") for arm in both)
-    if merged: said.append(f"both trained jointly and merged by {_listed(map(repr, merged))}")
+    if merged: said.append(f"both trained jointly and merged by {listed(map(repr, merged))}")
     if has_synth(settings): said.append(f"synthetic films by a CycleGAN ('{settings['gan']}')")
     return "; ".join(said) + "."
 
@@ -102,26 +100,26 @@ def software(settings, tables): return ", ".join(f"{k} {v}" for k, v in settings
 
 def initial(settings, tables):
     word = "seeds" if len(settings["seeds"]) > 1 else "seed"
-    seeds = f"at random from {_listed(settings['seeds'])}, the {word}"
+    seeds = f"at random from {listed(settings['seeds'])}, the {word}"
     if not uses(settings, "image"): return f"All {seeds}."
     found = list(tables.cells["weights"].dropna().unique())
-    said = f"Weights of the backbones: {_listed(found) or 'no cell is finished'}; all else {seeds}."
+    said = f"Weights of the backbones: {listed(found) or 'no cell is finished'}; all else {seeds}."
     if names := _unknown_weights(settings):
-        said += f" What the weights of {_listed(names)} were fitted on isn't known here."
+        said += f" What the weights of {listed(names)} were fitted on isn't known here."
     return said
 
 def _frozen(settings, tables):
     n, began = settings.get("training", {}).get("freeze_epochs"), tables.cells["weights"].dropna()
     if not n or not uses(settings, "image") or not began.ne("none").any(): return ""
     where = " where the body's weights are pretrained" if began.eq("none").any() else ""
-    return f"after {_counted(n, 'epoch')} of the head alone with the body frozen{where}, "
+    return f"after {counted(n, 'epoch')} of the head alone with the body frozen{where}, "
 
 def _gan(settings):
     if not has_synth(settings): return ""
     if not (own := settings.get("gan_training")):
         return " How the CycleGAN was trained stands in its folder's settings.json."
     side, residual = settings["gan_size"], ", which add to their input" if own["residual"] else ""
-    return (f" CycleGAN: {_counted(own['epochs'], 'epoch')}, half at the rate {own['lr']:g} and half falling to 0, in "
+    return (f" CycleGAN: {counted(own['epochs'], 'epoch')}, half at the rate {own['lr']:g} and half falling to 0, in "
             f"batches of {own['bs']} at {side} x {side} pixels; weight of the cycle loss {own['lam']:g}, of the "
             f"identity loss {own['identity']:g} times that; generators of {own['ngf']} first channels{residual}; one a "
             "seed.")
@@ -129,11 +127,11 @@ def _gan(settings):
 def training(settings, tables):
     done = int(tables.cells["error"].isna().sum()) if "error" in tables.cells else len(tables.cells)
     drop = settings.get("training", {}).get("ps")
-    text = (f"{_frozen(settings, tables)}{_counted(settings['epochs'], 'epoch')} in batches of {settings['bs']}, "
+    text = (f"{_frozen(settings, tables)}{counted(settings['epochs'], 'epoch')} in batches of {settings['bs']}, "
             f"one-cycle schedule, base rate {settings['lr']:g}, AdamW")
     if drop and uses(settings, "image"): text += f", dropout {drop:g} before the output"
     masked = _masked(settings) if uses(settings, "metadata") else ""
-    return (f"{text[0].upper()}{text[1:]}. {_counted(done, 'model')}, alike but for what an arm's name says.{masked}"
+    return (f"{text[0].upper()}{text[1:]}. {counted(done, 'model')}, alike but for what an arm's name says.{masked}"
             f"{_gan(settings)} What was tried before is for the author.")
 
 def selected(settings, tables):

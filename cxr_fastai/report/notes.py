@@ -1,12 +1,14 @@
-"""What a study's settings and rows say of its scores, in sentences that stand beside them: films that are drawn, leaks
-by protocol, how rows came to their sides, groups that stand for the illness. No torch."""
+"""What a study's settings and rows say of its scores, in sentences that stand beside them: what was run and planned,
+films that are drawn, leaks by protocol, how rows came to their sides, groups that stand for the illness. No torch."""
 from itertools import combinations
+from pathlib import Path
 
 import pandas as pd
 from scipy.stats import fisher_exact
 
-from ..arms import parse_arm
+from ..arms import arm_title, parse_arm
 from ..cohort.rows import positive
+from ..stats.ledger import looks
 
 __all__ = ["drawn_note", "leaky_note", "shortcut_note", "split_note"]
 
@@ -15,6 +17,8 @@ def uses(settings, what):
     return any(parse_arm(o).use in (what, "both") for o in settings["arms"])
 
 def has_synth(settings): return any(parse_arm(o).synth for o in settings["arms"])
+def listed(words): return ", ".join(dict.fromkeys(map(str, words)))
+def counted(n, word): return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 def column_names(settings): return [*settings.get("cat_names", ()), *settings.get("cont_names", ())]
 def on_several_sides(rows): return (rows.groupby("patient_id")["split"].nunique() > 1).sum()
 
@@ -82,3 +86,53 @@ def shortcut_note(
                  f"rows) than where it is {less[name].iloc[0]} ({_share(less)}).")
     if "meta" in settings["arms"]: said += " Meta, which sees no film, shows how far such a shortcut goes."
     return said
+
+def run_note(
+    settings:dict,      # of a study
+    cells:pd.DataFrame, # of its cells.csv
+) -> str:
+    "What was run."
+    side, done = settings["size"], cells["error"].isna().sum()
+    films = f"Films of {side} x {side} pixels, " if uses(settings, "image") else ""
+    sides = split_note(settings) or "How rows came to their sides wasn't stored"
+    if settings["protocol"] == "clean":
+        if has_synth(settings): sides += ", the CycleGAN saw its training rows only"
+        sides += ", and every arm is scored on the same real test rows"
+    return (f"{settings['positive']} against {settings['negative']} in {settings['data'] or 'a table'}. "
+            f"Backbones: {listed(settings['backbones'])}; arms: {listed(map(arm_title, settings['arms']))}; seeds: "
+            f"{listed(settings['seeds'])}. {done} of {len(cells)} cells are finished. "
+            f"{films}{counted(settings['epochs'], 'epoch')}, batches of {settings['bs']}, base rate "
+            f"{settings['lr']:g}; the {settings['epoch_rule']} epoch is scored, at a threshold of .5 where nothing else "
+            f"is said. {sides}.")
+
+def plan_note(
+    plan:dict, # of `read_plan`
+    out:Path,  # folder of all studies, which knows what was looked at
+) -> str:
+    "What was said before the first cell, and how often its test rows were looked at."
+    asked = "no primary comparison"
+    if plan["primary"]: asked = (f"primary comparison: {' to '.join(map(arm_title, plan['primary']))}, by AUC, "
+                                 f"two-sided at {plan['alpha']:.1%} over the backbones")
+    return (f"The plan ({plan['digest']}) was written at {plan['time']}: backbones {listed(plan['backbones'])}; arms "
+            f"{listed(map(arm_title, plan['arms']))}; seeds {listed(plan['seeds'])}; {asked}. All else is exploratory. Results on these test rows that {out.name} knows of: "
+            f"{looks(out, plan['test_rows'])}.")
+
+def _lacking(arm, settings, finished):
+    "Why an arm of a backbone can't be compared; '' where nothing is in the way."
+    if arm not in settings["arms"]: return f"{arm_title(arm)} is no arm of this study"
+    if arm not in finished: return f"no cell of {arm_title(arm)} is finished"
+    return ""
+
+def not_compared(
+    study:object, # with `settings comparisons predictions`
+    pair:tuple,   # of arms; none where nothing was planned
+):
+    "Why there is no verdict on a planned comparison, a sentence a backbone that lacks it; none where it is there."
+    if not pair: return
+    table, title = study.comparisons, " and ".join(map(arm_title, pair))
+    there = set(zip(table["backbone"], table["before"], table["after"])) if len(table) else set()
+    for backbone in study.settings["backbones"]:
+        if (backbone, *pair) in there: continue
+        finished = set(study.predictions["arm"][study.predictions["backbone"] == backbone])
+        why = filter(None, (_lacking(arm, study.settings, finished) for arm in pair))
+        yield f"{backbone}: {title} aren't compared, as {' and '.join(why) or 'no seed of both is finished'}."
