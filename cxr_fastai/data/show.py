@@ -1,4 +1,6 @@
 """The radiograph tensor, and pictures of batches, results and top losses, titled with label and metadata in words."""
+from importlib import import_module
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from fastai.torch_core import display_df, TensorImageBW
@@ -8,6 +10,8 @@ from plum import dispatch
 
 from ..core.files import say
 from ..core.style import show_film
+
+import_module("fastai.vision.all") # first: of functions that fit, plum takes the later one, and fastai's fit all there is
 
 __all__ = ["TensorRadiograph", "RadiographInput", "show_batch", "show_results", "plot_top_losses", "show_columns"]
 

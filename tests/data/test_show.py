@@ -1,6 +1,5 @@
 import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from PIL import Image
-from fastai.vision.all import Interpretation
 from cxr_fastai.data.loaders import RadiographDataLoaders
 from cxr_fastai.data.show import TensorRadiograph
 from cxr_fastai.models.learner import fusion_learner, image_learner, metadata_learner
@@ -93,6 +92,7 @@ def test_show_results_shuffled_shows_as_many(learn):
     assert len(shown()) == (0 if learn.dls.use == "metadata" else 3)
 
 def test_plot_top_losses_are_the_worst_first(learn, capsys):
+    from fastai.interpret import Interpretation # not before the package
     Interpretation.from_learner(learn).plot_top_losses(4)
     prob, label, loss = learn.get_preds(with_loss=True)
     worst = loss.argsort(descending=True)[:4]
