@@ -283,7 +283,7 @@ def test_without_a_hub_the_error_says_where_weights_go(monkeypatch):
     with pytest.raises(OSError, match="no route.*give weights=FILE"): inception()
 
 def test_without_the_extra_the_error_names_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(ImportError, match=r"needs torch-fidelity: pip install 'cxr_fastai\[quality\]'"): inception()
 
 def test_few_features_are_enough_to_tell_apart(rows):
