@@ -86,7 +86,7 @@ def truths(truth, d):
 def compared(test, valid, draws, seed, backbone="net0"):
     "A line of `compare_arms`, whose functions these are, without the table that it joins by image."
     label, who, (a, b) = test
-    found = differences(label, who, a, b, valid and (*valid[:2], *valid[2]), draws, seed)
+    found = differences(label, who, a, b, valid and (*valid[:2], *valid[2]), n=draws, seed=seed)
     area = delong(label, a, b, who)
     found["rocauc"] = dict(value=area["difference"], low=area["low"], high=area["high"])
     sizes = {k: len(np.unique(who[label == o])) for k, o in dict(negative_patients=0, positive_patients=1).items()}

@@ -9,17 +9,17 @@ from .areas import delong
 from .differences import differences
 from .formats import with_ends
 from .ledger import ALPHA, PRIMARY
-from .predictions import each_backbone
+from .predictions import each_backbone, paired
 from .scoring import compared_metrics
 
 __all__ = ["FEWEST_PATIENTS", "FEWEST_SEEDS", "compare_arms", "correct", "holm", "verdict"]
 
 FEWEST_PATIENTS, FEWEST_SEEDS = 10, 3 # of either class, and trainings: of fewer, nothing is concluded
 
-def _compare(a, b, valid_a, valid_b, n, seed):
+def _compare(a, b, valid_a, valid_b, **resamples):
     "A line: every difference with its interval, and the two tests."
     valid = valid_a.label, valid_a.patients, valid_a.prob, valid_b.prob
-    found = differences(a.label, a.patients, a.prob, b.prob, valid, n, seed)
+    found = differences(a.label, a.patients, a.prob, b.prob, valid, **resamples)
     area = delong(a.label, a.prob, b.prob, a.patients)
     found["rocauc"] = dict(value=area["difference"], low=area["low"], high=area["high"])
     row = {}
@@ -51,16 +51,14 @@ def compare_arms(
     rows = []
     for backbone, test, valid in each_backbone(predictions):
         for before, after in pairs:
-            if not {before, after} <= set(test): continue
-            seeds = [o for o in test[before].seeds if o in test[after].seeds]
-            if not seeds: continue
-            of = lambda side, arm: side[arm]._replace(prob=side[arm].prob[[side[arm].seeds.index(o) for o in seeds]])
-            a, b = (of(test, o) for o in (before, after))
+            if (both := paired(test, before, after)) is None: continue
+            a, b = both
+            valid_a, valid_b = (valid[o].of_seeds(a.seeds) for o in (before, after))
             ill, well = (len(set(a.patients[o])) for o in (a.label, ~a.label))
-            rests_on = dict(n=len(a.label), positives=int(a.label.sum()), positive_patients=ill, negative_patients=well,
-                            seeds=len(seeds), of_seeds=", ".join(map(str, seeds)))
-            rows.append(dict(backbone=backbone, before=before, after=after) | rests_on
-                        | _compare(a, b, of(valid, before), of(valid, after), n, seed))
+            about = dict(backbone=backbone, before=before, after=after, n=len(a.label), positives=int(a.label.sum()),
+                         positive_patients=ill, negative_patients=well, seeds=len(a.seeds),
+                         of_seeds=", ".join(map(str, a.seeds)))
+            rows.append(about | _compare(a, b, valid_a, valid_b, n=n, seed=seed))
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["backbone", "before", "after"])
 
 def _lacking(o):

@@ -89,7 +89,7 @@ def _gain(test, a, b, level):
     low, high, p = _interval(np.log(after/before), _with_luck(parts, by_seed, test.again(slopes)), level)
     return dict(value=value, low=np.expm1(low), high=np.expm1(high), p=p)
 
-def _at_90(test, a, b, valid, n, seed, level):
+def _at_90(test, a, b, valid, *, n, seed, level):
     """Recall at 90% specificity on valid. A threshold has no slopes: patients of both sides are drawn, and every
     resample finds its own."""
     label, patients, *probs = valid
@@ -112,6 +112,7 @@ def differences(
     a:np.ndarray,      # probabilities of one arm, `[seeds, n]`
     b:np.ndarray,      # of another, by the same seeds
     valid:tuple=None,  # the same four of the valid rows: label, patients, a, b; None: no recall at their threshold
+    *,
     n:int=2000,        # resamples, for `recall_at_90`
     seed:int=0,        # of them
     level:float=.95,   # confidence
@@ -123,4 +124,4 @@ def differences(
     test = _Rows(label, patients)
     figures = [o for o in compared_metrics() if o != "rocauc"]
     res = {k: _figure(k, test, a, b, level) for k in figures} | dict(gain=_gain(test, a, b, level))
-    return res | dict(recall_at_90=_at_90(test, a, b, valid, n, seed, level) if valid else dict(UNKNOWN))
+    return res | dict(recall_at_90=_at_90(test, a, b, valid, n=n, seed=seed, level=level) if valid else dict(UNKNOWN))

@@ -67,6 +67,7 @@ def declare_plan(
     out:str|Path,      # folder of everything
     about:dict,        # `Study.about`: backbones, arms, seeds, and all settings
     test:pd.DataFrame, # the test rows
+    *,
     primary:tuple=None,# (before, after), the one comparison that the verdict is about; None: Real-Meta to Ensemble
     alpha:float=None,  # its error rate, two-sided, over the backbones; None: .05
     finished:int=0,    # cells of the study that are finished already
@@ -94,6 +95,7 @@ def looks(
 def look_at(
     out:str|Path,      # folder of everything
     test:pd.DataFrame, # the test rows
+    *,
     study:str,         # the study's folder
     settings:str,      # a digest of its settings
     results:str,       # and of what was found
@@ -128,6 +130,7 @@ def mark_plan(
     comparisons:pd.DataFrame, # of `compare_arms`
     plan:dict,                # of `declare_plan`
     about:dict,               # `Study.about`
+    *,
     primary:tuple=None,       # another primary comparison than the plan's: it is exploratory
     alpha:float=None,         # another error rate: so is this
 ) -> pd.DataFrame:            # and `primary exploratory interim alpha planned_backbones protocol`

@@ -1,4 +1,4 @@
-"""The long table of predictions: what its columns may hold, and arms side by side on the same images. No torch.
+"""The long table of predictions: what its columns may hold, its real rows, and arms side by side. No torch.
 
 A line is what one model said of one film: `backbone arm seed side image patient_id label probability synthetic`. Lines
 may stand in any order: films are found by `image`, never by position."""
@@ -11,7 +11,8 @@ import pandas as pd
 from ..arms import ARMS
 from ..core.files import few
 
-__all__ = ["COLUMNS", "Side", "check_predictions", "check_prob", "check_scores", "each_backbone", "joined", "sides"]
+__all__ = ["COLUMNS", "Side", "check_predictions", "check_prob", "check_scores", "each_backbone", "joined", "paired",
+           "real_rows", "seeds_of_all_arms", "sides"]
 
 COLUMNS = "backbone", "arm", "seed", "side", "image", "patient_id", "label", "probability", "synthetic"
 ABOUT = ["label", "patient_id"] # the same of an image, whichever model is asked
@@ -23,6 +24,15 @@ class Side(NamedTuple):
     patients:np.ndarray    # whose each is, `[n]`
     label:np.ndarray       # bool, `[n]`
     prob:np.ndarray        # probability of the positive class, `[S,n]`
+
+    @property
+    def who(self): return pd.factorize(self.patients)[0] # numbers of patients, `[n]`
+
+    def of_seeds(self,
+        seeds:list, # some of its own
+    ):
+        "The same of these seeds, in their order."
+        return self._replace(seeds=list(seeds), prob=self.prob[[self.seeds.index(o) for o in seeds]])
 
 def _wrong(prob):
     "Which probabilities are none: not a number, infinite, below 0 or above 1."
@@ -123,18 +133,25 @@ def _same_images(cells, name):
         raise ValueError(f"{name(model)} and {name(first)} were not asked about the same images: {few(odd)} "
                          f"{'is' if len(odd) == 1 else 'are'} in one of them only.")
 
+def real_rows(
+    predictions:pd.DataFrame, # long, with `side` and `synthetic`
+    side:str="test",          # or 'valid'
+) -> pd.DataFrame:
+    "What is scored: the rows of a side that are of patients, not synthetic."
+    return predictions[(predictions["side"] == side) & ~predictions["synthetic"]]
+
 def _join(rows, side, backbone):
     "{arm: `Side`} of a checked table's lines of one backbone."
-    rows = rows[(rows["side"] == side) & ~rows["synthetic"]].sort_values(["arm", "seed", "image"])
-    models = dict(list(rows.groupby(["arm", "seed"], sort=False)))
+    rows = real_rows(rows, side).sort_values(["arm", "seed", "image"])
+    models = {model: own for model, own in rows.groupby(["arm", "seed"], sort=False)}
     if not models: return {}
-    _same_images({k: o["image"].to_numpy() for k, o in models.items()}, lambda o: f"{o[0]} (seed {o[1]}) of {backbone}")
-    one, res = next(iter(models.values())), {}
-    image, patients, label = one["image"].to_numpy(), one["patient_id"].to_numpy(), one["label"].to_numpy() == 1
-    for arm in sorted({o for o, _ in models}, key=_order):
-        own = {seed: o["probability"].to_numpy() for (name, seed), o in models.items() if name == arm}
-        res[arm] = Side(list(own), image, patients, label, np.stack(list(own.values())))
-    return res
+    images = {model: own["image"].to_numpy() for model, own in models.items()}
+    _same_images(images, lambda model: f"{model[0]} (seed {model[1]}) of {backbone}")
+    first, by_arm = next(iter(models.values())), {}
+    about = [first["image"].to_numpy(), first["patient_id"].to_numpy(), first["label"].to_numpy() == 1]
+    for (arm, seed), own in models.items(): by_arm.setdefault(arm, {})[seed] = own["probability"].to_numpy()
+    return {arm: Side(list(by_arm[arm]), *about, np.stack(list(by_arm[arm].values())))
+            for arm in sorted(by_arm, key=_order)}
 
 def joined(
     predictions:pd.DataFrame, # long, of one backbone
@@ -156,6 +173,25 @@ def each_backbone(
     for backbone, own in check_predictions(predictions).groupby("backbone", sort=False):
         yield backbone, _join(own, "test", backbone), _join(own, "valid", backbone)
 
+def paired(
+    arms:dict,  # arm -> `Side`, as `joined` gives them
+    before:str, # an arm
+    after:str,  # another
+) -> tuple:     # their `Side`s of the seeds that both have; None where there is none
+    "Two arms by the same seeds."
+    if not {before, after} <= set(arms): return None
+    seeds = [o for o in arms[before].seeds if o in arms[after].seeds]
+    return (arms[before].of_seeds(seeds), arms[after].of_seeds(seeds)) if seeds else None
+
+def seeds_of_all_arms(
+    predictions:pd.DataFrame, # long
+) -> pd.DataFrame:            # some of its lines
+    "The lines of the seeds that all arms of a backbone have; a backbone without such a seed keeps its own."
+    arms = predictions.groupby("backbone")["arm"].transform("nunique")
+    whole = predictions.groupby(["backbone", "seed"])["arm"].transform("nunique") == arms
+    any_whole = whole.groupby(predictions["backbone"]).transform("any")
+    return predictions[whole | ~any_whole]
+
 def sides(
     predictions:pd.DataFrame, # long, as `grid.Study.collect` gives them
     backbone:str,             # one of its backbones
@@ -163,6 +199,6 @@ def sides(
 ) -> tuple: # by seed: its valid rows, and its real test rows
     "An arm's predictions: two dicts, seed -> rows, which are sorted by image."
     own = check_predictions(predictions)
-    own = own[(own["backbone"] == backbone) & (own["arm"] == arm) & ~own["synthetic"]].sort_values("image")
-    by = lambda side: dict(list(own[own["side"] == side].groupby("seed")))
-    return by("valid"), by("test")
+    own = own[(own["backbone"] == backbone) & (own["arm"] == arm)].sort_values("image")
+    valid, test = ({seed: rows for seed, rows in real_rows(own, side).groupby("seed")} for side in ("valid", "test"))
+    return valid, test

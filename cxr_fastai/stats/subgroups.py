@@ -10,7 +10,7 @@ from scipy.stats import t as student
 from ..arms import arm_title, comparisons_of
 from .areas import auc_interval
 from .formats import with_ends
-from .predictions import each_backbone
+from .predictions import each_backbone, paired
 from .scoring import METRICS, wilson
 from .slopes import influence
 from .tables import in_words
@@ -92,7 +92,7 @@ def group_scores(
     lines = []
     for backbone, test, _ in each_backbone(predictions):
         for arm, o in test.items():
-            who, words = pd.factorize(o.patients)[0], group_words(rows, o.image, names)
+            who, words = o.who, group_words(rows, o.image, names)
             for column, group, at in _groups(words):
                 counts = dict(backbone=backbone, arm=arm, column=column, group=group, n=int(at.sum()),
                               positives=int((at & o.label).sum()), patients=len(np.unique(who[at])))
@@ -168,16 +168,12 @@ def interactions(
     lines = []
     for backbone, test, _ in each_backbone(predictions):
         for before, after in comparisons_of(test) if pairs is None else pairs:
-            if not {before, after} <= set(test): continue
-            a, b = test[before], test[after]
-            seeds = [o for o in a.seeds if o in b.seeds]
-            if not seeds: continue
-            a, b = (o.prob[[o.seeds.index(s) for s in seeds]] for o in (a, b))
-            label, who = test[before].label, pd.factorize(test[before].patients)[0]
-            for column, group, at in _groups(group_words(rows, test[before].image, names)):
+            if (both := paired(test, before, after)) is None: continue
+            first, label, who = both[0], both[0].label, both[0].who
+            for column, group, at in _groups(group_words(rows, first.image, names)):
                 if not (_enough(label, who, at) and _enough(label, who, ~at)): continue
                 about = dict(backbone=backbone, before=before, after=after, column=column, group=group, n=int(at.sum()))
-                lines += [about | o for o in _gains(label, a, b, who, at)]
+                lines += [about | o for o in _gains(label, *(o.prob for o in both), who, at)]
     table = pd.DataFrame(lines)
     return table if table.empty else table.assign(holm=_holm(table, "p"))
 

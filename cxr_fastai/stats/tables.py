@@ -4,6 +4,7 @@ They are made of `predictions`, a line a test or valid row of each cell, and `ce
 `grid.Study.collect` gives them."""
 import numpy as np
 import pandas as pd
+from fastcore.meta import delegates
 
 from ..arms import arm_title, ARMS
 from .calibration import prior_shift, threshold_at
@@ -50,7 +51,7 @@ def _paper_counts(own):
 class _Arm:
     "What an arm's seeds said of the same rows, in resamples that all arms of those rows share; measured once."
     def __init__(self, test, valid, shifts, draws, counts):
-        self.test, self.who, self.counts = test, pd.factorize(test.patients)[0], counts
+        self.test, self.counts = test, counts
         self.draws, self.free = draws(test, True), draws(test, False)
         moved = np.stack([prior_shift(p, *o) for p, o in zip(test.prob, shifts)])
         label, prob = test.label, test.prob
@@ -73,7 +74,7 @@ class _Arm:
         lines = []
         for (once, drawn), more, called, name in self.parts:
             once, drawn = ({k: v[at] for k, v in (a | b).items()} for a, b in ((once, more[0]), (drawn, more[1])))
-            found = summary(once, drawn, self.test.label, self.test.prob[at], called[at], self.who)
+            found = summary(once, drawn, self.test.label, self.test.prob[at], called[at], self.test.who)
             lines.append(found.rename(index=name.format))
         counts = {k: v[at] for k, v in self.counts.items()}
         lines.append(pd.DataFrame([dict(mean=v.mean(), sd=v.std(ddof=1) if len(v) > 1 and "rec" in k else np.nan)
@@ -94,6 +95,7 @@ def _sharing(n, seed):
 def score_tables(
     predictions:pd.DataFrame, # long: `backbone arm seed side image patient_id label probability synthetic`
     cells:pd.DataFrame,       # a line a cell: `backbone arm seed weights train_prior prior`
+    *,
     epoch_rule:str="last",    # for the record
     protocol:str="clean",     # for the record, and 'paper' counts synthetic positives too
     n:int=2000,               # resamples
@@ -106,8 +108,7 @@ def score_tables(
         about = about.sort_values("seed")
         test, valid = (o.get(arm) for o in sides.get(backbone, ({}, {})))
         if test is None: continue
-        test, valid = (o._replace(seeds=list(about["seed"]), prob=o.prob[[o.seeds.index(s) for s in about["seed"]]])
-                       for o in (test, valid))
+        test, valid = (o.of_seeds(about["seed"]) for o in (test, valid))
         counts = {}
         if protocol == "paper":
             own = predictions[(predictions["backbone"] == backbone) & (predictions["arm"] == arm)]
@@ -126,19 +127,17 @@ def _lines(table, about):
     table = table.rename_axis("metric").reset_index()
     return table.assign(**about)[["backbone", "arm", *table, *(o for o in about if o not in ("backbone", "arm"))]]
 
+@delegates(score_tables)
 def score_table(
-    predictions:pd.DataFrame, # long: `backbone arm seed side image patient_id label probability synthetic`
-    cells:pd.DataFrame,       # a line a cell: `backbone arm seed weights train_prior prior`
-    epoch_rule:str="last",    # for the record
-    protocol:str="clean",     # for the record, and 'paper' counts synthetic positives too
-    n:int=2000,               # resamples
-    seed:int=0,               # of them
+    predictions:pd.DataFrame, # long, as for `score_tables`
+    cells:pd.DataFrame,       # a line a cell, likewise
+    **kwargs,
 ) -> pd.DataFrame:            # a line a backbone, arm and metric: `mean low high sd proc_low proc_high`
     """Every metric of every arm on the real test rows: mean over seeds; `low high`, the 95% interval of these models
     (patients); sd over seeds; `proc_low proc_high`, that of the procedure (patients and seeds; nan for one seed).
     `_at_90` and `_at_95` at the threshold fixed on valid for that specificity, which the interval takes for drawn, too;
     `_corrected` after the prior shift to the real training rows' share of positives; AUCs don't change by it."""
-    return score_tables(predictions, cells, epoch_rule, protocol, n, seed)[0]
+    return score_tables(predictions, cells, **kwargs)[0]
 
 def metrics_table(
     table:pd.DataFrame, # of `score_table`

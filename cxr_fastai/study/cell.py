@@ -25,6 +25,7 @@ from ..gan.pipeline import synthetic_minority
 from ..models.learner import fusion_learner, image_learner, metadata_learner
 from ..models.predictions import predict_rows
 from ..models.rivals import rival_dls, rival_learner, train_prior
+from ..stats.predictions import real_rows
 from ..stats.scoring import scores
 from ..trained.bundle import save_bundle
 
@@ -97,7 +98,7 @@ def _train(cell):
     write_csv(table, folder/"predictions.csv", float_format="%.9g")
     shutil.rmtree(folder/learn.model_dir, ignore_errors=True)
     if data_digest(rows, s.get("size")) != before: raise CellError("its radiographs changed while it was trained")
-    real = table[(table["side"] == "test") & ~table["synthetic"]]
+    real = real_rows(table)
     found = scores(real["label"], real["probability"], real["patient_id"])
     told = {k: v for k, v in s.items() if k != "weights"} # may be a path of this machine; the card says which they were
     save_bundle(learn, folder/"bundle", summary=dict(cell=cell.about, settings=told, test=found))

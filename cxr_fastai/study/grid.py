@@ -165,7 +165,8 @@ class Study:
         def declare():
             finished = sum((c.folder/"scores.json").exists() for c in self.cells.values())
             rows = self.split_rows
-            return declare_plan(self.out, self.about, rows[rows["split"] == "test"], self.primary, self.alpha, finished)
+            return declare_plan(self.out, self.about, rows[rows["split"] == "test"], primary=self.primary,
+                                alpha=self.alpha, finished=finished)
         return agreed(declare)
 
     def _all(self, engine, jobs, what):

@@ -15,6 +15,7 @@ from ..settings import _listed, _numbers, settings_digest
 from ..stats.compare import compare_arms, correct, verdict
 from ..stats.formats import save_table, to_markdown
 from ..stats.ledger import look_at, looks, mark_plan, mark_scores, PRIMARY, read_plan
+from ..stats.predictions import seeds_of_all_arms
 from ..stats.prevalence import check_prevalence, prevalence_table, sampling_note
 from ..stats.subgroups import interactions, subgroups
 from ..stats.tables import GAINS, metrics_table, score_tables, table1
@@ -32,11 +33,7 @@ def _pairs(study, plan):
 def _table1(predictions, scored, compared, score):
     "Table 1 over the seeds that all its arms have, so that a gain is over the seeds of its recalls."
     plain = predictions[predictions["arm"].isin(ARMS)]
-    arms = plain.groupby("backbone")["arm"].nunique()
-    by_seed = plain.groupby(["backbone", "seed"])["arm"].nunique()
-    whole = {(backbone, seed) for (backbone, seed), n in by_seed.items() if n == arms[backbone]}
-    whole |= {o for o in by_seed.index if not any(o[0] == backbone for backbone, _ in whole)} # none in common: no gains
-    kept = plain[[o in whole for o in zip(plain["backbone"], plain["seed"])]]
+    kept = seeds_of_all_arms(plain)
     if len(kept) == len(plain): return table1(scored, compared)
     return table1(score(kept), compare_arms(kept, GAINS))
 
@@ -64,15 +61,16 @@ def save_study(
     for o in (folder/"stamp", *folder.glob("prevalence.*"), *folder.glob("figures/decision-*")): # of other results
         o.unlink(missing_ok=True)
     rows = study.split_rows
-    look_at(study.out, rows[rows["split"] == "test"], folder.name, settings_digest(about), results)
+    test = rows[rows["split"] == "test"]
+    look_at(study.out, test, study=folder.name, settings=settings_digest(about), results=results)
     for name, o in dict(settings=about, plan=plan).items(): write_json(folder/f"{name}.json", o)
     save_rows(rows, folder/"rows.csv")
-    marked = lambda table: mark_plan(table, plan, about, study.primary, study.alpha)
+    marked = lambda table: mark_plan(table, plan, about, primary=study.primary, alpha=study.alpha)
     compared = correct(marked(compare_arms(predictions, _pairs(study, plan))))
     def score(lines):
         known = pd.MultiIndex.from_frame(lines[["backbone", "arm", "seed"]]).unique()
         own = cells[pd.MultiIndex.from_frame(cells[["backbone", "arm", "seed"]]).isin(known)]
-        both = score_tables(lines, own, study.epoch_rule, study.protocol)
+        both = score_tables(lines, own, epoch_rule=study.epoch_rule, protocol=study.protocol)
         return [mark_scores(o, lines, plan, about) for o in both]
     scored, by_seed = score(predictions)
     names = [*study.cat_names, *study.cont_names]

@@ -19,7 +19,8 @@ def test_a_plan_is_written_once_with_a_digest_and_a_time(tmp_path, test_rows):
     assert plan == read_plan(tmp_path/"plan.json") == json.loads((tmp_path/"plan.json").read_text())
     assert plan["seeds"] == [0, 1, 2] and plan["primary"] == ["real-meta", "real-synth-meta"] and plan["alpha"] == .05
     assert plan["time"] and plan["digest"] and "a.png" not in (tmp_path/"plan.json").read_text()
-    assert declare_plan(tmp_path, ABOUT | dict(seeds=[0, 1, 2, 3]), test_rows, ("real", "meta"), .01) == plan
+    more = ABOUT | dict(seeds=[0, 1, 2, 3])
+    assert declare_plan(tmp_path, more, test_rows, primary=("real", "meta"), alpha=.01) == plan
 
 def test_other_test_rows_have_a_plan_of_their_own(tmp_path, test_rows):
     first, other = declare_plan(tmp_path, ABOUT, test_rows), test_rows.assign(patient_id=[7, 9])
@@ -62,7 +63,7 @@ def test_a_plan_that_came_late_makes_nothing_confirmatory(tmp_path, test_rows):
     plan = declare_plan(tmp_path, ABOUT, test_rows, finished=4)
     assert mark_plan(compared(), plan, ABOUT).exploratory[0] == "the plan was written when 4 cells were finished"
     (tmp_path/"plan.json").unlink()
-    look_at(tmp_path, test_rows, "study-1", "s", "r")
+    look_at(tmp_path, test_rows, study="study-1", settings="s", results="r")
     again = declare_plan(tmp_path, ABOUT, test_rows)
     assert mark_plan(compared(), again, ABOUT).exploratory[0] == "the plan was written after 1 looks at these test rows"
 
@@ -73,7 +74,7 @@ def test_scores_say_what_was_added(tmp_path, test_rows):
     assert mark_scores(scored, predictions, plan, ABOUT).exploratory.tolist() == ["arm real added", "no"]
 
 def test_a_look_is_a_line_and_the_same_results_are_no_new_look(tmp_path, test_rows):
-    look = lambda results, rows=test_rows: look_at(tmp_path, rows, "study-1", "s", results)
+    look = lambda results, rows=test_rows: look_at(tmp_path, rows, study="study-1", settings="s", results=results)
     assert look("r1") == 1 and look("r1") == 1 and look("r2") == 2
     assert look("r1", test_rows.assign(patient_id=[1, 2])) == 1 and looks(tmp_path, rows_digest(test_rows)) == 2
     ledger = pd.read_csv(tmp_path/"ledger.csv")

@@ -1,7 +1,8 @@
 import numpy as np, pandas as pd, pytest
 from cxr_fastai.stats.areas import delong
 from cxr_fastai.stats.compare import compare_arms
-from cxr_fastai.stats.predictions import check_predictions, check_scores, each_backbone, joined, sides
+from cxr_fastai.stats.predictions import (check_predictions, check_scores, each_backbone, joined, paired, real_rows,
+    seeds_of_all_arms, sides)
 from cxr_fastai.stats.intervals import spread
 
 @pytest.fixture(scope="module")
@@ -90,3 +91,29 @@ def test_one_backbone_at_a_time(table):
 def test_sides_are_by_seed_and_of_real_rows(table):
     valid, test = sides(table.sample(frac=1, random_state=0), "net", "real")
     assert set(valid) == set(test) == {0, 1} and len(valid[0]) == 20 and test[1].image.is_monotonic_increasing
+
+def test_real_rows_are_of_one_side_and_of_patients(table):
+    mixed = table.assign(synthetic=table.image.eq("test03.png"))
+    assert len(real_rows(mixed)) == 4*29 and set(real_rows(mixed).side) == {"test"}
+    assert len(real_rows(mixed, "valid")) == 4*20
+
+def test_two_arms_are_paired_by_the_seeds_that_both_have(table):
+    arms = joined(table[~((table.arm == "real") & (table.seed == 0))])
+    before, after = paired(arms, "real", "real-synth")
+    assert before.seeds == after.seeds == [1] and (after.prob == arms["real-synth"].prob[[1]]).all()
+    assert paired(arms, "real", "meta") is None
+    assert paired(dict(a=before, b=arms["real-synth"].of_seeds([0])), "a", "b") is None
+
+def test_seeds_of_one_arm_in_any_order(table):
+    one = joined(table)["real"]
+    other = one.of_seeds([1, 0])
+    assert other.seeds == [1, 0] and (other.prob == one.prob[::-1]).all() and (other.image == one.image).all()
+    assert len(set(one.who)) == len(set(one.patients)) == one.who.max() + 1
+
+def test_lines_of_the_seeds_that_all_arms_of_a_backbone_have(table):
+    lacks = table[~((table.arm == "real") & (table.seed == 0))]
+    kept = seeds_of_all_arms(lacks)
+    assert set(kept.seed) == {1} and set(kept.arm) == {"real", "real-synth"}
+    apart = table[(table.arm == "real") == (table.seed == 0)].assign(backbone="vgg") # no seed in common
+    both = seeds_of_all_arms(pd.concat([lacks, apart], ignore_index=True))
+    assert set(both[both.backbone == "vgg"].seed) == {0, 1} and set(both[both.backbone == "net"].seed) == {1}
