@@ -148,6 +148,11 @@ def _mendable(error):
     kinds = OSError, ValueError, ImportError, MemoryError
     return isinstance(error, kinds) or type(error).__name__ in ("CellError", "OutOfMemoryError")
 
+def _end(said, code):
+    "Say what comes last, on stderr where the code is an error's, and give the code."
+    print(said, file=sys.stderr if code else sys.stdout)
+    return code
+
 def _terminated(*_):
     "SIGTERM ends a run as Ctrl-C does: its workers end, and what is unfinished goes."
     raise SystemExit(143)
@@ -159,20 +164,20 @@ def main(
     lenient()
     if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, _terminated)
     verb, *args = (sys.argv[1:] if args is None else args) or ["--help"]
-    if verb in ("-h", "--help", "help"): return print(_listing()) or 0
-    if verb == "--version": return print(f"cxr-fastai {__version__}") or 0
+    if verb in ("-h", "--help", "help"): return _end(_listing(), code=0)
+    if verb == "--version": return _end(f"cxr-fastai {__version__}", code=0)
     if verb not in VERBS:
         near = get_close_matches(verb, VERBS, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}."
-        return print(f"cxr-fastai: {verb!r} is no verb; {hint}", file=sys.stderr) or 2
+        return _end(f"cxr-fastai: {verb!r} is no verb; {hint}", code=2)
     try: return _run(verb, args) or 0
     except KeyboardInterrupt: # what is whole stays
-        return print(f"\ncxr-fastai {verb}: stopped; the same command does what is missing.", file=sys.stderr) or 130
+        return _end(f"\ncxr-fastai {verb}: stopped; the same command does what is missing.", code=130)
     except BrokenPipeError: # a reader such as `head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as e:
         if "--debug" in args or os.environ.get("CXR_FASTAI_DEBUG") or not _mendable(e): raise
-        return print(f"cxr-fastai {verb}: {_said(e)}", file=sys.stderr) or 1
+        return _end(f"cxr-fastai {verb}: {_said(e)}", code=1)
 
 if __name__ == "__main__": sys.exit(main())

@@ -102,8 +102,8 @@ def run_note(
             f"Backbones: {listed(settings['backbones'])}; arms: {listed(map(arm_title, settings['arms']))}; seeds: "
             f"{listed(settings['seeds'])}. {done} of {len(cells)} cells are finished. "
             f"{films}{counted(settings['epochs'], 'epoch')}, batches of {settings['bs']}, base rate "
-            f"{settings['lr']:g}; the {settings['epoch_rule']} epoch is scored, at a threshold of .5 where nothing else "
-            f"is said. {sides}.")
+            f"{settings['lr']:g}; the {settings['epoch_rule']} epoch is scored, at a threshold of .5 where nothing "
+            f"else is said. {sides}.")
 
 def plan_note(
     plan:dict, # of `read_plan`
@@ -114,8 +114,8 @@ def plan_note(
     if plan["primary"]: asked = (f"primary comparison: {' to '.join(map(arm_title, plan['primary']))}, by AUC, "
                                  f"two-sided at {plan['alpha']:.1%} over the backbones")
     return (f"The plan ({plan['digest']}) was written at {plan['time']}: backbones {listed(plan['backbones'])}; arms "
-            f"{listed(map(arm_title, plan['arms']))}; seeds {listed(plan['seeds'])}; {asked}. All else is exploratory. Results on these test rows that {out.name} knows of: "
-            f"{looks(out, plan['test_rows'])}.")
+            f"{listed(map(arm_title, plan['arms']))}; seeds {listed(plan['seeds'])}; {asked}. All else is "
+            f"exploratory. Results on these test rows that {out.name} knows of: {looks(out, plan['test_rows'])}.")
 
 def _lacking(arm, settings, finished):
     "Why an arm of a backbone can't be compared; '' where nothing is in the way."
