@@ -21,9 +21,10 @@ def main(
     out:str="site", # folder of the pages; index.html is the first
 ):
     "Write the API page with pdoc. No network is needed, neither to make it nor to read it."
-    for name in (o.name for o in pkgutil.walk_packages(cxr_fastai.__path__, "cxr_fastai.")):
+    names = [o.name for o in pkgutil.walk_packages(cxr_fastai.__path__, "cxr_fastai.") if o.name != "cxr_fastai.all"]
+    for name in names:
         for o in vars(importlib.import_module(name)).values():
             if getattr(o, "__module__", None) == name: explain(o)
     pdoc.render.configure(docformat="markdown", show_source=False, footer_text=f"cxr_fastai {cxr_fastai.__version__}")
-    pdoc.pdoc("cxr_fastai", "!cxr_fastai.all", output_directory=Path(out))
+    pdoc.pdoc("cxr_fastai", "!cxr_fastai.all", *names, output_directory=Path(out)) # by name: pdoc keeps to `__all__`
     print(f"The page is {Path(out)/'index.html'}")
