@@ -180,10 +180,10 @@ def arm_title(
 
 def expand_arms(
     arms:list,   # names to begin with
-    rivals=(),   # keys of `RIVALS`: each joins as two arms, without and with metadata
+    rivals=(),   # of `RIVALS`: each joins as two arms, without and with metadata
     doses=(),    # shares of full balance: each joins as an Ensemble of that many synthetic rows; 0 is Real-Meta
-    policies=(), # keys of `POLICIES`: each joins as an Ensemble
-    fusions=(),  # keys of `FUSIONS`: each joins as a Real-Meta
+    policies=(), # of `POLICIES`: each joins as an Ensemble
+    fusions=(),  # of `FUSIONS`: each joins as a Real-Meta
 ) -> list:       # names, each once, in this order
     "The arms of a study from the lists of its flags. ValueError for a name that isn't known."
     names = [*arms, *(f"{base}+{o}" for o in rivals for base in ("real", "real-meta")),

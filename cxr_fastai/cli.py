@@ -11,16 +11,15 @@ __all__ = ["main"]
 
 def cohort():
     "Draw the paper's cohort from NIH's csv and images, split it by patient; print its flow, write its rows."
-    from .cohort.rows import save_rows
     from .cohort.folder import flow_text, load_cohort
+    from .cohort.rows import save_rows
+    from .settings import takes
+    @takes(load_cohort)
     def door(
-        data:str="phantom",     # 'phantom' (the drawn demo set, not patients) or a folder with NIH's csv and images
-        normals:int=700,        # normals drawn (the paper's 700); all there are where fewer
-        followups:bool=False,   # take follow-up visits too, not only the first as the paper does
-        split_seed:int=0,       # of the cohort's draw and of the split
-        out:str="cohort.csv",   # the rows, for `read_rows`
+        out:str="cohort.csv", # the rows, for `read_rows`
+        **flags,
     ):
-        rows = load_cohort(data, normals, not followups, split_seed)
+        rows = load_cohort(**flags)
         save_rows(rows, out)
         print(f"\n{flow_text(rows)}\n\nThe rows are in {out}")
     return door

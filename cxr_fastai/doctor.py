@@ -3,10 +3,9 @@
 Memory of training is weights, gradients and Adam's two moments (16 bytes a parameter), what autograd keeps of a forward
 pass (counted on two small batches, which gives bytes an image), and what Python and torch take already. What is kept of
 a step of the CycleGAN is counted likewise, from one generator and one discriminator."""
-import contextlib, inspect, io, os, shutil, time
+import contextlib, io, os, shutil, time
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 
 import timm
 import torch
@@ -14,11 +13,9 @@ import numpy as np
 import pandas as pd
 from fastai.imports import noop
 from fastai.torch_core import default_device
-from fastcore.basics import ifnone
-from fastcore.meta import delegates
 from torch import nn
 
-from .arms import expand_arms, parse_arm
+from .arms import parse_arm
 from .cohort.cache import cache_root
 from .cohort.folder import load_cohort
 from .cohort.radiograph import read_radiograph
@@ -33,17 +30,15 @@ from .fit.precision import computes_bf16, use_bf16
 from .gan.networks import Discriminator, Generator
 from .models.backbone import _hub_has, create_backbone
 from .models.fusion import ImageModel
-from .settings import GANS
-from .study.run import run_study
+from .stats.prevalence import check_prevalence
+from .settings import Plan, listed, plan_of, takes
 
 __all__ = ["doctor", "kept_bytes", "needs"]
 
 SPARE, BESIDE = 1.3, int(1e8) # of memory: a factor, and bytes that convolutions and allocators take beside
 LOOKED_AT = 8 # films read as a sample
 GB = 1e9
-SMALLER, UNTRAINED = "--bs smaller, --size smaller", "; it would start untrained"
-
-def _listed(text): return [o.strip() for o in text.split(",") if o.strip()]
+SMALLER = "--bs smaller, --size smaller"
 
 # What a run needs
 
@@ -74,58 +69,48 @@ def _classifier(backbone, size, bs, bf16):
     each, fixed = _line(model, size)
     return dict(weights=4 * _count(model), training=16 * _count(model) + bs*each + fixed)
 
-def _cyclegan(run, bf16):
+def _cyclegan(gan, bf16):
     "Bytes of a checkpoint, and of training: each generator and discriminator several times in one graph."
-    preset, size = GANS[run.gan], ifnone(run.gan_size, run.size)
-    own = {o: preset[o] for o in ("residual", "upsample") if o in preset}
-    g = Generator(9 if size >= 256 else 6, preset.get("ngf", 64), bf16=bf16, **own)
-    d = Discriminator(preset.get("ndf", 64), bf16=bf16)
-    times = 4 if preset.get("identity") == 0 else 6 # two translations, two cycles, with two identities or without
-    kept = times * _line(g, size)[0] + 6 * _line(d, size)[0] # of fakes for the generators; of both kinds for itself
+    own = gan.training
+    g = Generator(9 if own["size"] >= 256 else 6, own.get("ngf", 64), bf16=bf16,
+                  **{o: own[o] for o in ("residual", "upsample") if o in own})
+    d = Discriminator(own.get("ndf", 64), bf16=bf16)
+    times = 4 if own.get("identity") == 0 else 6 # two translations, two cycles, with two identities or without
+    kept = times * _line(g, own["size"])[0] + 6 * _line(d, own["size"])[0] # of fakes, for the generators; of both kinds
     trained, mean = 2 * _count(g, d), 2 * _count(g)
-    return dict(checkpoint=12*trained + 4*mean, training=16*trained + 4*mean + preset["bs"] * kept)
+    return dict(checkpoint=12*trained + 4*mean, training=16*trained + 4*mean + own["bs"] * kept)
 
 def needs(
     rows:pd.DataFrame, # of `load_cohort`
     bodies:dict,       # name -> Backbone; {} for arms of metadata alone
+    plan:Plan,         # of the study
     bf16:bool=False,   # whether forward passes are in bfloat16
-    **flags,           # of `run_study`
+    workers:int=1,     # cells at a time
 ) -> dict:             # bytes: `memory` of a cell at its peak beside Python's own, `out` and `cache` on disk; `cells`
-    "What a run takes at most. ValueError for arms, seeds or a GAN that aren't known."
-    run = _flags(flags)
-    arms = list(map(parse_arm, _arms(run)))
-    seeds, train = _listed(run.seeds), rows[rows["split"] == "train"]
-    cells = len(seeds) * sum(1 if o.use == "metadata" else len(_listed(run.backbones)) for o in arms)
-    each = {k: _classifier(o, run.size, run.bs, bf16) for k, o in bodies.items()}
+    "What a run takes at most."
+    t, arms, seeds = plan.training, list(map(parse_arm, plan.arms)), len(plan.seeds)
+    cells = seeds * sum(1 if o.use == "metadata" else len(plan.weights_of) for o in arms)
+    each = {k: _classifier(o, t.size, t.bs, bf16) for k, o in bodies.items()}
     memory = max((o["training"] for o in each.values()), default=0)
-    seen = len(seeds) * sum(o.use != "metadata" for o in arms)
+    seen = seeds * sum(o.use != "metadata" for o in arms)
     out = 2e5 * cells + seen * sum(o["weights"] for o in each.values())
-    films, sets = len(rows), {o.dose or run.synthetic for o in arms if o.synth}
+    films, sets = len(rows), {o.dose or plan.gan.synthetic for o in arms if o.synth}
     if sets:
-        gan, neg = _cyclegan(run, bf16), int((~positive(train)).sum())
-        made = len(seeds) * len(sets) * max(neg, run.synthetic or 0)
-        out += len(seeds) * 3*gan["checkpoint"] + made * ifnone(run.gan_size, run.size)**2
+        gan, majority = _cyclegan(plan.gan, bf16), int((~positive(rows[rows["split"] == "train"])).sum())
+        made = seeds * len(sets) * max(majority, plan.gan.synthetic or 0)
+        out += seeds * 3*gan["checkpoint"] + made * plan.gan.size**2
         memory, films = max(memory, gan["training"]), films + made
-    if run.epoch_rule == "best": out += max((o["weights"] for o in each.values()), default=0) * run.workers
-    return dict(memory=int(SPARE * memory) + BESIDE, out=int(out), cache=films * run.size**2, cells=cells)
+    if t.epoch_rule == "best": out += max((o["weights"] for o in each.values()), default=0) * workers
+    return dict(memory=int(SPARE * memory) + BESIDE, out=int(out), cache=films * t.size**2, cells=cells)
 
 # What there is
-
-def _flags(given):
-    "All flags of `run_study`, those that weren't given as they are by default."
-    bound = inspect.signature(run_study).bind(**given)
-    bound.apply_defaults()
-    return SimpleNamespace(**bound.arguments)
-
-def _arms(run):
-    return expand_arms(*(_listed(getattr(run, o)) for o in ("arms", "rivals", "doses", "policies", "fusions")))
 
 def _own_memory():
     "What Python and torch take in this process already; a usual figure where the system doesn't say."
     try: return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError: return int(.9 * GB)
 
-def _device(run):
+def _device(workers):
     device, cores = default_device(), threads_of(1)
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
@@ -135,14 +120,14 @@ def _device(run):
         why = f"torch's CUDA {cuda} can't use it" if cuda else "torch was built without CUDA"
         yield Finding("device", "warn", f"{device}: an NVIDIA driver is there, but {why}", "update driver or torch")
     else: yield Finding("device", "ok", f"{device}: no GPU was found; {cores} cores, {torch.get_num_threads()} threads")
-    if run.workers > cores:
-        yield Finding("workers", "warn", f"{run.workers} cells at a time on {cores} cores", f"--workers {cores}")
+    if workers > cores:
+        yield Finding("workers", "warn", f"{workers} cells at a time on {cores} cores", f"--workers {cores}")
 
-def _precision(run):
-    bf16, has = use_bf16(run.precision, default_device()), computes_bf16(default_device())
+def _precision(precision):
+    bf16, has = use_bf16(precision, default_device()), computes_bf16(default_device())
     why = f"this device {'multiplies' if has else 'does not multiply'} bfloat16 in hardware"
     slow = bf16 and not has
-    told = f"{'bf16' if bf16 else 'fp32'}: --precision {run.precision}, and {why}"
+    told = f"{'bf16' if bf16 else 'fp32'}: --precision {precision}, and {why}"
     yield Finding("precision", "warn" if slow else "ok", told,
                   "--precision fp32 is faster here" if slow else "")
 
@@ -150,66 +135,69 @@ def _unreadable(file, size):
     try: read_radiograph(file, size)
     except RadiographError as e: return str(e)
 
-def _data(run, found):
+def _data(cohort, size, found):
     "Fills `found` with the rows."
     with contextlib.redirect_stdout(said := io.StringIO()):
-        rows = found["rows"] = load_cohort(run.data, run.normals, not run.followups, run.split_seed)
+        rows = found["rows"] = load_cohort(**cohort)
     lost = [o for o in said.getvalue().splitlines() if "are not in" in o]
     sides = "; ".join(f"{o} {n}" for o, n in rows["split"].value_counts().items())
-    told = f"{run.data}: {len(rows):,} films, {positive(rows).sum():,} {classes(rows)[1]} ({sides})"
+    told = f"{cohort['data']}: {len(rows):,} films, {positive(rows).sum():,} {classes(rows)[1]} ({sides})"
     yield Finding("data", "warn" if lost else "ok", "; ".join([told, *lost]), "download the others" if lost else "")
     files, start = rows["file"].iloc[np.linspace(0, len(rows) - 1, LOOKED_AT).round().astype(int)], time.time()
-    if bad := [why for o in files if (why := _unreadable(o, run.size))]:
+    if bad := [why for o in files if (why := _unreadable(o, size))]:
         yield Finding("films", "FAIL", f"{len(bad)} of {LOOKED_AT} can't be read: {few(bad)}", "mend or leave them out")
         return
     each = (time.time() - start) / LOOKED_AT
     whole = each * len(rows) / threads_of(1)
     yield Finding("films", "ok", f"{LOOKED_AT} were read; {each*1000:.0f} ms each, {whole:.0f} s for all, once")
 
-def _weights(run, found):
+def _weights(plan, found):
     "Fills `found` with the backbones."
-    if all(parse_arm(o).use == "metadata" for o in _arms(run)): return
-    for name in _listed(run.backbones):
-        arch, _, file = name.partition("=")
-        weights, pretrained = file or run.weights, ("imagenet", "auto")
-        backbone = create_backbone(arch, "none" if weights in pretrained else weights, run.size)
+    if all(parse_arm(o).use == "metadata" for o in plan.arms): return
+    for arch, weights in plan.weights_of.items():
+        pretrained = weights in ("imagenet", "auto")
+        backbone = create_backbone(arch, "none" if pretrained else weights, plan.training.size)
         found["backbones"][arch] = backbone
-        if weights not in pretrained: yield Finding("weights", "ok", f"{arch}: {backbone.weights}")
+        if not pretrained: yield Finding("weights", "ok", f"{arch}: {backbone.weights}")
         elif _hub_has(timm.get_pretrained_cfg(arch)):
             yield Finding("weights", "ok", f"{arch}: imagenet's, from the local cache or the model hub")
         else:
-            must = weights == "imagenet"
-            told = f"{arch}: not in the local cache, and the model hub can't be reached" + UNTRAINED * (not must)
-            yield Finding("weights", "FAIL" if must else "warn", told, f"--backbones {arch}=FILE, or --weights none")
+            told = f"{arch}: not in the local cache, and the model hub can't be reached"
+            if weights == "auto": told += "; it would start untrained"
+            status = "FAIL" if weights == "imagenet" else "warn"
+            yield Finding("weights", status, told, f"--backbones {arch}=FILE, or --weights none")
 
-def _memory(run, need):
-    workers, own = run.workers, _own_memory()
-    cuda = default_device().type == "cuda"
+def _memory(workers, need):
+    own, cuda = _own_memory(), default_device().type == "cuda"
     each = own if cuda else own + need["memory"]
-    total, free = max(1, workers)*each + own*(workers > 1), free_memory()
+    total, free = max(1, workers)*each, free_memory()
+    if workers > 1: total += own # of the process that hands out cells
     told = f"about {total/GB:.1f} GB at its peak ({workers} x {each/GB:.1f})"
+    smaller = f"{SMALLER}, --workers fewer" if workers > 1 else SMALLER
     if free is None: yield Finding("memory", "warn", f"{told}; how much is free can't be seen here")
-    else: yield _fits("memory", told, total - own, free, SMALLER + ", --workers fewer" * (workers > 1))
+    else: yield _fits("memory", told, need=total - own, free=free, todo=smaller)
     if cuda:
-        told = f"about {workers * need['memory'] / GB:.1f} GB at its peak"
-        yield _fits("GPU memory", told, workers * need["memory"], torch.cuda.mem_get_info()[0], SMALLER)
+        told, free = f"about {workers * need['memory'] / GB:.1f} GB at its peak", torch.cuda.mem_get_info()[0]
+        yield _fits("GPU memory", told, need=workers * need["memory"], free=free, todo=SMALLER)
 
 def _fits(what, told, need, free, todo):
     "A finding: FAIL where `need` is more than is free, a warning from .8 on."
     status = "FAIL" if need > free else "warn" if need > .8*free else "ok"
     return Finding(what, status, f"{told}; {free/GB:.1f} GB free", todo if status != "ok" else "")
 
-def _disk(run, need):
+def _disk(out, need):
     "Where a run writes; places on one disk share its room."
-    where = {"out": (Path(run.out), "--out", need["out"]), "cache": (cache_root(), "CXR_FASTAI_CACHE", need["cache"])}
+    where = {"out": (Path(out), "--out", need["out"]), "cache": (cache_root(), "CXR_FASTAI_CACHE", need["cache"])}
     places = {k: next(o for o in [p.absolute(), *p.absolute().parents] if o.exists()) for k, (p, _, _) in where.items()}
     disk = lambda k: places[k].stat().st_dev
     for k, (path, flag, own) in where.items():
         if not os.access(places[k], os.W_OK):
             yield Finding(k, "FAIL", f"{places[k]} can't be written to", f"another {flag}")
         every = sum(o[2] for other, o in where.items() if disk(other) == disk(k))
-        told = f"{path}: at most {own/GB:.2f} GB" + f" for {need['cells']} cells" * (k == "out")
-        yield _fits(k, told, every, shutil.disk_usage(places[k]).free, f"another {flag}, on a disk with more room")
+        told = f"{path}: at most {own/GB:.2f} GB"
+        if k == "out": told += f" for {need['cells']} cells"
+        free = shutil.disk_usage(places[k]).free
+        yield _fits(k, told, need=every, free=free, todo=f"another {flag}, on a disk with more room")
 
 def _looked(name, look):
     "What a look found; an error the run would end in is a finding, too."
@@ -218,19 +206,40 @@ def _looked(name, look):
     except (OSError, ValueError, ImportError) as e: found.append(Finding(name, "FAIL", " ".join(str(e).split())))
     return found
 
-@delegates(run_study)
-def doctor(**kwargs) -> Findings:
+def _looks(plan, cohort, found):
+    "What a plan would meet, by what is looked at."
+    yield "precision", lambda: _precision(plan.training.precision)
+    yield "data", lambda: _data(cohort, plan.training.size, found)
+    yield "weights", lambda: _weights(plan, found)
+
+@takes(plan_of, load_cohort)
+def doctor(
+    workers:int=1,         # cells at a time
+    ray:str=None,          # address of a Ray cluster
+    gpus:float=0,          # that each cell asks Ray for
+    track:str="",          # trackers
+    out:str="runs",        # folder of everything
+    prevalence:float=None, # share of positives where a model would be used
+    **flags,
+) -> Findings:
     """What a run of these flags would meet: packages and their bounds, device and precision, data and a sample of its
     films, weights, and what it needs of memory and disk against what is free. Nothing is trained, downloaded or written
     (but for the drawn demo set, where it isn't there). Estimates are upper bounds of a run that begins with nothing."""
-    run, res, there = _flags(kwargs), installed(), dict(backbones={})
-    res += _looked("device", lambda: _device(run)) + _looked("precision", lambda: _precision(run))
-    res += _looked("data", lambda: _data(run, there)) + _looked("weights", lambda: _weights(run, there))
-    for o in ["ray"] * bool(run.ray) + _listed(run.track):
+    res, found = installed() + _looked("device", lambda: _device(workers)), dict(backbones={})
+    cohort = dict(data="phantom") | {o: flags.pop(o) for o in ("data", "normals", "followups") if o in flags}
+    try:
+        plan = plan_of(**flags)
+        if prevalence is not None: check_prevalence(prevalence)
+    except ValueError as e: return res + [Finding("flags", "FAIL", str(e))]
+    if gpus and not ray: res += [Finding("flags", "warn", f"--gpus {gpus:g} is for Ray, and there is no --ray")]
+    cohort |= dict(split_seed=plan.split_seed)
+    for name, look in _looks(plan, cohort, found): res += _looked(name, look)
+    for o in [*(["ray"] if ray else []), *listed(track)]:
         if not find_spec(o): res += [Finding(o, "FAIL", f"{o} is asked for and isn't there", install_command(o))]
-    if "rows" not in there: return res
+    if "rows" not in found: return res
     def room():
-        need = needs(there["rows"], there["backbones"], use_bf16(run.precision, default_device()), **kwargs)
-        yield from _memory(run, need)
-        yield from _disk(run, need)
+        bf16 = use_bf16(plan.training.precision, default_device())
+        need = needs(found["rows"], found["backbones"], plan, bf16, workers)
+        yield from _memory(workers, need)
+        yield from _disk(out, need)
     return res + _looked("flags", room)

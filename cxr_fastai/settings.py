@@ -1,33 +1,223 @@
-"""What a study is set to, and what names a folder: every setting that determines what is in it."""
-import hashlib, platform
+"""What a study is set to: a `Plan`, with the `Training` of its classifiers and the `Gan` of its synthetic films.
+
+Each setting is written down once, here. Flags of a shell, keyword arguments, what names a folder and `settings.json`
+are all made of it."""
+import hashlib, inspect, platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
-from fastcore.basics import ifnone
+from fastcore.docments import docments
 
 from . import __version__
-from .core.files import few
+from .arms import FUSIONS, POLICIES, RIVALS, expand_arms, parse_arm
+from .core.files import check_keywords, few
 
-__all__ = ["PAPER_ARMS", "GANS", "settings_digest", "versions"]
+__all__ = ["CAT_NAMES", "CONT_NAMES", "GANS", "Gan", "PAPER_ARMS", "PRIMARY", "Plan", "Settings", "Training",
+           "check_primary", "listed", "named_by_content", "plan_from", "plan_of", "settings_digest", "takes",
+           "versions"]
 
-PROTOCOLS, EPOCH_RULES = ("clean", "paper"), ("last", "best")
 PAPER_ARMS = "real", "meta", "real-meta", "real-synth-meta"
-VERSIONS = "torch", "fastai", "timm" # another version is another cell
-
-def _named(weights):
-    "A weights file by its content, so that another file of that name is another cell."
-    return hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16] if Path(weights).is_file() else weights
-
+PRIMARY = "real-meta", "real-synth-meta" # the paper's question, where nobody asks another
+CAT_NAMES, CONT_NAMES = ("sex", "view"), ("age",) # metadata columns of words, and of numbers, where nobody names others
+PROTOCOLS, EPOCH_RULES, PRECISIONS = ("clean", "paper"), ("last", "best"), ("auto", "bf16", "fp32")
+PACKAGES = "torch", "fastai", "timm", "pandas", "scikit-learn", "pillow", "numpy"
 GANS = { # settings by name: what small compute was measured to do best with, and the reference's own (and the paper's)
     "fast": dict(epochs=30, bs=4, ngf=32, ndf=32, residual=True, upsample="resize", lam=2., identity=0.),
     "reference": dict(epochs=200, bs=1)}
 
-def _settings(gan, size, epochs, seed, precision):
-    if gan not in GANS: raise ValueError(f"gan={gan!r} is not known; use {' or '.join(GANS)}.")
-    preset = GANS[gan] | dict(size=size, seed=seed, precision=precision)
-    return preset | dict(epochs=ifnone(epochs, preset["epochs"]))
+# of a study, whose own `epochs` and `size` are its classifiers'
+GAN_FLAGS = dict(gan="gan", epochs="gan_epochs", size="gan_size", synthetic="synthetic", metadata="metadata")
+LISTS = {"`RIVALS`": RIVALS, "`POLICIES`": POLICIES, "`FUSIONS`": FUSIONS} # in comments; a shell's help has their words
 
-PACKAGES = "torch", "fastai", "timm", "pandas", "scikit-learn", "pillow", "numpy"
+def listed(
+    given, # text with commas, or any list of words
+) -> tuple:
+    "Words, one by one."
+    return tuple(o.strip() for o in given.split(",") if o.strip()) if isinstance(given, str) else tuple(given)
+
+def _known(name, value, known):
+    if value not in known: raise ValueError(f"{name}={value!r} is not known; use {' or '.join(known)}.")
+    return value
+
+class Settings:
+    "Values that are settled when they are made: compared and printed by value; `replace` gives others."
+    def _settle(self, given):
+        for o in self.fields(): object.__setattr__(self, o, given[o])
+
+    @classmethod
+    def fields(cls) -> list:
+        "Names of the settings."
+        return list(inspect.signature(cls).parameters)
+
+    def asdict(self) -> dict:
+        "Name -> value."
+        return {o: getattr(self, o) for o in self.fields()}
+
+    def replace(self,
+        **changes, # fields
+    ):
+        "The same but for these."
+        return type(self)(**self.asdict() | changes)
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"{type(self).__name__}.{name} is settled; replace({name}=...) gives another.")
+    def __eq__(self, other): return type(other) is type(self) and other.asdict() == self.asdict()
+    def __hash__(self): return hash(repr(self))
+    def __repr__(self): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.asdict().items())})"
+
+class Training(Settings):
+    "How every classifier of a study is trained."
+    def __init__(self,
+        size:int=256,              # side of the square images, pixels
+        epochs:int=10,             # training epochs (after a frozen one where the weights are pretrained)
+        bs:int=32,                 # images a batch
+        lr:float=1e-3,             # largest learning rate of the one-cycle schedule
+        weights:str="auto",        # 'imagenet', 'none', a .pth or .safetensors file, or 'auto': imagenet if it can be had
+        precision:str="auto",      # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
+        epoch_rule:str="last",     # the epoch that is scored: 'last' as the paper, or 'best' by the valid rows' AUC
+        fusion:str="concat",       # how image and metadata merge: one of `FUSIONS`
+        cat_names:tuple=CAT_NAMES, # metadata columns of words
+        cont_names:tuple=CONT_NAMES, # metadata columns of numbers
+    ):
+        "ValueError for a word that isn't known."
+        _known("precision", precision, PRECISIONS)
+        _known("epoch_rule", epoch_rule, EPOCH_RULES)
+        _known("fusion", fusion, FUSIONS)
+        self._settle(locals() | dict(cat_names=listed(cat_names), cont_names=listed(cont_names)))
+
+class Gan(Settings):
+    "How a CycleGAN is trained, and which synthetic films are made by it."
+    def __init__(self,
+        gan:str="fast",         # 'fast' (for small compute) or 'reference' (the paper's source: 9 blocks, 200 epochs)
+        size:int=None,          # side of its square images, pixels; the classifiers', and without any 256
+        epochs:int=None,        # half of them at 2e-4, half falling to zero; as many as `gan` has where not given
+        synthetic:int=None,     # synthetic minority rows; half the majority's training rows where not given
+        metadata:str="matched", # of synthetic rows: one of `POLICIES`
+        weights:str="auto",     # of the network that judges: 'auto' (imagenet if it can be had) or 'none'
+        precision:str="auto",   # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
+    ):
+        "ValueError for a word that isn't known."
+        _known("gan", gan, GANS)
+        _known("metadata", metadata, POLICIES)
+        _known("precision", precision, PRECISIONS)
+        self._settle(locals())
+
+    @property
+    def training(self) -> dict:
+        "Keyword arguments of `cyclegan_learner`, with `epochs`, `bs` and `size`: what names its folder."
+        preset = GANS[self.gan] | dict(size=self.size or 256, precision=self.precision)
+        return preset | dict(epochs=preset["epochs"] if self.epochs is None else self.epochs)
+
+class Plan(Settings):
+    "What a study is of: backbones x arms x seeds, and what all their cells have in common."
+    def __init__(self,
+        backbones:tuple=("resnet50", "densenet121", "vgg16"), # timm names; resnet50=FILE has weights of its own
+        arms:tuple=PAPER_ARMS,   # which arms, in order; there is real-synth, too
+        seeds:tuple=(0,),        # of CycleGAN, initialisation, augmentation and shuffling; '0,1,2' repeats every arm
+        protocol:str="clean",    # or 'paper': as its figures imply, leaks and all
+        split_seed:int=0,        # of the cohort's draw and of the split
+        primary:tuple=None,      # the comparison of the verdict, 'before,after'; the plan's, or Real-Meta to Ensemble
+        alpha:float=None,        # its two-sided error rate over the backbones; the plan's, or .05
+        training:Training=None,  # of the classifiers; as it is by default where not given
+        gan:Gan=None,            # of the synthetic films; their size is the classifiers' where it isn't given
+    ):
+        """ValueError for an arm, protocol or primary comparison that isn't known, and for a grid without cells. A study's
+        CycleGAN computes in its classifiers' precision, and is judged without weights where they have none."""
+        backbones, arms, seeds = listed(backbones), listed(arms), _numbers(listed(seeds))
+        training, gan, primary = training or Training(), gan or Gan(), listed(primary or ()) or None
+        _known("protocol", protocol, PROTOCOLS)
+        for o in arms: parse_arm(o)
+        check_primary(primary, alpha, arms)
+        if not (backbones and arms and seeds): raise ValueError("A study needs at least a backbone, an arm and a seed.")
+        judge = "none" if training.weights == "none" else "auto"
+        gan = gan.replace(size=gan.size or training.size, precision=training.precision, weights=judge)
+        self._settle(locals())
+
+    @property
+    def weights_of(self) -> dict:
+        "Backbone -> weights: its own, or those of `training`."
+        named = (o.partition("=") for o in self.backbones)
+        return {arch: file or self.training.weights for arch, _, file in named}
+
+    def flags(self) -> dict:
+        "Every setting by its flag's name: what `settings.json` says, and `plan_from` reads back."
+        flat = self.asdict() | self.training.asdict() | {flag: getattr(self.gan, o) for o, flag in GAN_FLAGS.items()}
+        flat |= dict(backbones=list(self.weights_of), weights_of=self.weights_of)
+        return {k: list(o) if isinstance(o, tuple) else o for k, o in flat.items() if k != "training"}
+
+def _numbers(words):
+    if wrong := [o for o in words if not str(o).strip().isdecimal()]:
+        raise ValueError(f"--seeds: {few(wrong)} is no whole number; write them as 0,1,2.")
+    return tuple(map(int, words))
+
+def check_primary(
+    primary:tuple, # (before, after), or None
+    alpha:float,   # or None
+    arms:list,     # of the study
+):
+    "ValueError for a primary comparison of other arms than two of the study's, and for an alpha that is no error rate."
+    if primary is not None and (len(set(primary)) != 2 or len(primary) != 2 or not set(primary) <= set(arms)):
+        raise ValueError(f"The primary comparison {','.join(primary)} must be before,after: two of the arms "
+                         f"{', '.join(arms)}.")
+    if alpha is not None and not 0 < alpha < .5: raise ValueError(f"alpha={alpha:g} must be above 0 and below .5.")
+
+# One definition, many doors
+
+def _flag(name, told):
+    "A parameter as a flag: lists are text with commas, and its comment is the help."
+    kind, default, comment = told["anno"], told["default"], told["docment"]
+    if isinstance(default, (tuple, list)) or kind in (tuple, list):
+        kind, default = str, ",".join(map(str, default or ())) or None
+    if kind is inspect.Parameter.empty: kind = type(default)
+    for mark, words in LISTS.items(): comment = comment.replace(mark, ", ".join(words))
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, comment])
+
+def takes(
+    *sources:Callable, # functions or classes, whose parameters have comments
+    but=(),            # flags that are left out
+) -> Callable:
+    """Decorator: what a function takes as `**flags` are the parameters of `sources`, with their comments. A source may
+    be (function, {parameter: flag})."""
+    flags = {}
+    for source in sources:
+        source, names = source if isinstance(source, tuple) else (source, None)
+        told = docments(source, full=True)
+        for o in inspect.signature(source).parameters:
+            flag = o if names is None else names.get(o)
+            if flag and flag not in (*but, *flags): flags[flag] = _flag(flag, told[o])
+    def wrap(f):
+        signature = inspect.signature(f)
+        own = {k: o for k, o in signature.parameters.items() if o.kind != inspect.Parameter.VAR_KEYWORD}
+        more = [o for k, o in flags.items() if k not in own]
+        f.__signature__ = signature.replace(parameters=[*own.values(), *more])
+        return f
+    return wrap
+
+PLAN_FLAGS = {o: o for o in Plan.fields() if o not in ("training", "gan")}
+
+@takes((Plan, PLAN_FLAGS), expand_arms, Training, (Gan, GAN_FLAGS), but=["cat_names", "cont_names"])
+def plan_of(**flags) -> Plan:
+    "A plan from its settings' flags, as text or as they are: `plan_of(backbones='resnet50', epochs=4, gan_epochs=2)`."
+    check_keywords(flags, [*inspect.signature(plan_of).parameters, *Training.fields()], "A plan")
+    more = {o: listed(flags.get(o) or ()) for o in ("rivals", "doses", "policies", "fusions")}
+    arms = expand_arms(listed(flags.get("arms", PAPER_ARMS)), **more)
+    training = Training(**{o: flags[o] for o in Training.fields() if o in flags})
+    gan = Gan(**{o: flags[flag] for o, flag in GAN_FLAGS.items() if flag in flags})
+    own = {o: flags[o] for o in Plan.fields() if o in flags}
+    return Plan(**own | dict(arms=arms, training=training, gan=gan))
+
+def plan_from(
+    settings:dict, # of `Plan.flags`, as `settings.json` has it
+) -> Plan:
+    "The plan that a study's settings are of."
+    known = {*inspect.signature(plan_of).parameters, *Training.fields()}
+    flags = {k: o for k, o in settings.items() if k in known}
+    named = {o: file for o, file in settings["weights_of"].items() if file != settings["weights"]}
+    return plan_of(**flags | dict(backbones=[f"{o}={named[o]}" if o in named else o for o in settings["backbones"]]))
+
+# What names a folder
 
 def settings_digest(
     settings:dict, # anything with a text
@@ -35,15 +225,14 @@ def settings_digest(
     "What names a folder: every setting that determines what is in it."
     return hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]
 
+def named_by_content(
+    weights:str, # a word, or a file
+) -> str:
+    "A weights file by its content, so that another file of that name is another cell."
+    return hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16] if Path(weights).is_file() else weights
+
 def versions(
     packages=PACKAGES, # beside this package
 ) -> dict:
     "Versions by package."
     return dict(cxr_fastai=__version__, python=platform.python_version()) | {o: version(o) for o in packages}
-
-def _listed(text): return [o.strip() for o in text.split(",") if o.strip()]
-
-def _numbers(text):
-    if wrong := [o for o in _listed(text) if not o.isdecimal()]:
-        raise ValueError(f"--seeds: {few(wrong)} is no whole number; write them as 0,1,2.")
-    return [int(o) for o in _listed(text)]

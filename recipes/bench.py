@@ -168,7 +168,8 @@ def synthesis(rows, size, width, runs, folder, n):
     return [(f"(g) synthesis of {n} images, {size} px", f"{1/a:.1f} images/s", against)]
 
 def study_of(rows, folder, seeds, arch, size=32, epochs=1, bs=16, arms=("real-meta",)):
-    return Study(rows, [arch], arms, seeds, out=folder, size=size, epochs=epochs, bs=bs, weights="none")
+    plan = plan_of(backbones=[arch], arms=arms, seeds=seeds, size=size, epochs=epochs, bs=bs, weights="none")
+    return Study(rows, plan, folder)
 
 def cell_overhead(rows, arch, size, bs, runs, folder):
     "(h) A whole cell, its model written and its rows predicted, over its training alone; the first isn't counted."

@@ -13,7 +13,7 @@ def main(
     out:str="runs",       # folder for the figure
 ):
     "Leslie Smith's learning rate range test on the fused learner; prints fastai's suggestions, saves the curve."
-    dls = RadiographDataLoaders.from_df(load_cohort(data, seed=seed), out, size=size, bs=bs, seed=seed)
+    dls = RadiographDataLoaders.from_df(load_cohort(data, split_seed=seed), out, size=size, bs=bs, seed=seed)
     learn = fusion_learner(dls, arch, weights=weights, seed=seed)
     found = learn.lr_find(num_it=steps, suggest_funcs=(minimum, steep, valley, slide))
     for name, lr in found._asdict().items(): print(f"{name:8} {lr:.2e}")

@@ -6,6 +6,7 @@ from cxr_fastai import doctor as room
 from cxr_fastai.models.backbone import create_backbone
 from cxr_fastai.core.installed import installed
 from cxr_fastai.doctor import doctor, kept_bytes, needs
+from cxr_fastai.settings import plan_of
 from cxr_fastai.cohort.signs import RadiographError
 
 TINY = dict(backbones="test_resnet", size=32, bs=16, weights="none", arms="real-meta")
@@ -21,7 +22,7 @@ def test_a_run_that_fits_has_no_fail(tmp_path):
 def test_what_is_not_there_fails_in_words(tmp_path):
     assert of(doctor(data=str(tmp_path/"nowhere"), **TINY), "data").status == "FAIL"
     assert of(doctor(**TINY | dict(backbones=f"test_resnet={tmp_path}/no.pth")), "weights").status == "FAIL"
-    assert of(doctor(**TINY | dict(arms="nonsense")), "weights").status == "FAIL"
+    assert of(doctor(**TINY | dict(arms="nonsense")), "flags").status == "FAIL"
     assert "resnet5" in of(doctor(**TINY | dict(backbones="resnet5")), "weights").found
 
 def test_imagenet_weights_that_cannot_be_had_fail_and_auto_warns(monkeypatch):
@@ -46,7 +47,7 @@ def test_kept_bytes_by_hand():
 
 def test_needs_grow_with_the_batch_the_seeds_and_the_arms(rows):
     body = dict(test_resnet=create_backbone("test_resnet", "none", 32))
-    need = lambda **kwargs: needs(rows, body, **TINY | kwargs)
+    need = lambda **kwargs: needs(rows, body, plan_of(**TINY | kwargs))
     assert need(bs=64)["memory"] > need()["memory"] and need(seeds="0,1")["out"] > need()["out"]
     assert need()["cells"] == 1
     assert need(arms="real,meta,real-synth-meta", seeds="0,1")["cells"] == 6

@@ -27,11 +27,11 @@ def _step(step, rows, of_all=None):
     return counts | dict(of_all=of_all, with_others=int(others.sum()))
 
 def load_cohort(
-    data:str="phantom",     # 'phantom' (drawn, not patients) or a folder with NIH's csv and images
-    n_normal:int=700,       # normals drawn; all there are where fewer
-    first_visit:bool=True,  # follow-up 0 only, as the paper
-    seed:int=0,             # of the draw and of the split
-) -> pd.DataFrame:          # the paper's cohort, split by patient 56:14:30 into train, valid and test
+    data:str="phantom",   # 'phantom' (the drawn demo set, not patients) or a folder with NIH's csv and images
+    normals:int=700,      # normals drawn (the paper's 700); all there are where fewer
+    followups:bool=False, # take follow-up visits too, not only the first as the paper does
+    split_seed:int=0,     # of the cohort's draw and of the split
+) -> pd.DataFrame:        # the paper's cohort, split by patient 56:14:30 into train, valid and test
     """Read a folder in NIH's layout, take the paper's cohort and split it; how many rows were left at each step stands
     in `rows.attrs["flow"]`. FileNotFoundError without a Data_Entry csv."""
     folder = _phantom() if data == "phantom" else Path(data)
@@ -41,13 +41,14 @@ def load_cohort(
         raise FileNotFoundError(f"{folder} holds no Data_Entry*.csv(.gz); --data takes 'phantom' or NIH's folder.")
     rows = read_nih(tables[-1], images=folder, missing="drop")
     labelled = rows[rows["label"].notna()]
-    first = labelled[labelled["follow_up"] == 0] if first_visit else labelled
-    n_normal = min(n_normal, (~positive(first)).sum())
-    cohort = paper_cohort(rows, n_normal=n_normal, first_visit=first_visit, seed=seed)
-    of_all = int((rows["follow_up"] == 0).sum()) if first_visit else len(rows)
+    first = labelled[labelled["follow_up"] == 0] if not followups else labelled
+    normals = min(normals, (~positive(first)).sum())
+    cohort = paper_cohort(rows, n_normal=normals, first_visit=not followups, seed=split_seed)
+    of_all = int((rows["follow_up"] == 0).sum()) if not followups else len(rows)
     flow = [_step("with an image", rows, len(rows)), _step(f"{' or '.join(classes(rows))}", labelled, len(rows))]
-    flow += [_step("at the first visit", first, of_all)] * first_visit + [_step("drawn for the cohort", cohort, of_all)]
-    cohort = split_patients(cohort, seed=seed)
+    if not followups: flow.append(_step("at the first visit", first, of_all))
+    flow.append(_step("drawn for the cohort", cohort, of_all))
+    cohort = split_patients(cohort, seed=split_seed)
     cohort.attrs["flow"] = flow
     return cohort
 

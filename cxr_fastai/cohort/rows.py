@@ -11,10 +11,9 @@ from ..core.csvs import read_text, write_csv
 from ..core.files import few, say
 from .words import fold_ids, fold_numbers, fold_words, OLDEST
 
-__all__ = ["CAT_NAMES", "CONT_NAMES", "RESERVED", "check_names", "classes", "fold_metadata", "is_image_only",
+__all__ = ["RESERVED", "check_names", "classes", "fold_metadata", "is_image_only",
            "is_synthetic", "numbers_of", "positive", "read_rows", "save_rows", "sign_split", "split_method"]
 
-CAT_NAMES, CONT_NAMES = ("sex", "view"), ("age",) # metadata columns of words and of numbers, where none are named
 
 RESERVED = { # columns of our own tables, which metadata can't be named as
     *"image patient_id label file split classes words split_by".split(),                                # rows

@@ -15,7 +15,8 @@ from fastcore.basics import first
 from fastcore.foundation import L
 
 from ..cohort.leaks import check_leaks, LeakError
-from ..cohort.rows import CAT_NAMES, classes, CONT_NAMES, fold_metadata, is_synthetic, positive
+from ..cohort.rows import classes, fold_metadata, is_synthetic, positive
+from ..settings import CAT_NAMES, CONT_NAMES
 from ..cohort.seen import check_unseen, Seen
 from ..cohort.words import fold_ids
 from ..core.files import check_keywords, few, say

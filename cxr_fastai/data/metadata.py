@@ -7,7 +7,8 @@ import pandas as pd
 from fastai.torch_core import show_title, TensorBase
 from fasttransform.transform import Transform
 
-from ..cohort.rows import CAT_NAMES, CONT_NAMES, is_image_only, numbers_of
+from ..cohort.rows import is_image_only, numbers_of
+from ..settings import CAT_NAMES, CONT_NAMES
 from ..cohort.words import fold_words, known_word, OLDEST
 from ..core.files import few
 

@@ -7,16 +7,15 @@ import pandas as pd
 from fastcore.basics import ifnone
 from filelock import FileLock
 
-from ..arms import POLICIES
 from ..cohort.folder import data_digest, load_cohort
 from ..cohort.rows import classes, save_rows
 from ..cohort.synthetic import read_manifest
 from ..core.csvs import read_csv, write_csv
-from ..core.files import say, write_json
+from ..core.files import check_keywords, say, write_json
 from ..fit.callbacks import HistoryWriter
 from ..fit.checkpoint import Checkpoint
 from ..fit.tracking import tracked
-from ..settings import _settings, GANS, settings_digest, versions
+from ..settings import Gan, settings_digest, takes, versions
 from ..stats.formats import to_markdown
 from .cyclegan import cyclegan_learner, DIRECTIONS, SaveGrids
 from .quality import FEWEST, memorisation, quality, told_apart
@@ -26,45 +25,36 @@ from .unpaired import UnpairedDataLoaders
 __all__ = ["gan_folder", "gan_training", "run_gan", "synthetic_folder", "synthetic_minority", "train_gan"]
 
 def gan_training(
-    gan:str="fast",  # a key of `GANS`
-    epochs:int=None, # None: as many as `gan` has
-) -> dict:           # name -> value
-    "How a CycleGAN is trained: the settings of `gan`, and the learner's own where it has none."
+    gan:Gan, # its settings
+) -> dict:   # name -> value
+    "How a CycleGAN is trained: its settings, and the learner's own where it has none."
     own = inspect.signature(cyclegan_learner).parameters
     res = {o: own[o].default for o in ("lr", "lam", "identity", "pool", "ngf", "ndf", "residual", "upsample", "ema")}
-    res |= GANS[gan]
-    return res | dict(epochs=ifnone(epochs, res["epochs"]))
+    return res | {k: v for k, v in gan.training.items() if k not in ("size", "precision")}
 
 def gan_folder(
-    rows:pd.DataFrame,    # after `split_patients`
-    out:str|Path,         # folder of the runs
-    gan:str="fast",       # a key of `GANS`
-    size:int=128,         # side of the square images, pixels
-    epochs:int=None,      # None: as many as `gan` has
-    seed:int=0,           # of everything
-    precision:str="auto", # as in `use_bf16`
+    rows:pd.DataFrame, # after `split_patients`
+    out:str|Path,      # folder of the runs
+    gan:Gan,           # its settings
+    seed:int=0,        # of everything
 ) -> Path:
     "Where the CycleGAN of these rows and settings is, or will be."
-    about = _settings(gan, size, epochs, seed, precision) | dict(data=data_digest(rows, size=size))
+    about = gan.training | dict(seed=seed, data=data_digest(rows, size=gan.training["size"]))
     return Path(out)/f"cyclegan-{settings_digest(about)}"
 
 def train_gan(
-    rows:pd.DataFrame,    # after `split_patients`
-    out:str|Path,         # folder of the runs
-    gan:str="fast",       # a key of `GANS`
-    size:int=128,         # side of the square images, pixels
-    epochs:int=None,      # half of them flat, half falling; None: as many as `gan` has
-    seed:int=0,           # of initialisation, pools, augmentation and pairs
-    precision:str="auto", # as in `use_bf16`
-    track:str="",         # trackers, as in `tracked`
-) -> tuple:               # the learner, and its folder with checkpoints, grids and history
+    rows:pd.DataFrame, # after `split_patients`
+    out:str|Path,      # folder of the runs
+    gan:Gan,           # its settings
+    seed:int=0,        # of initialisation, pools, augmentation and pairs
+    track:str="",      # trackers, as in `tracked`
+) -> tuple:            # the learner, and its folder with checkpoints, grids and history
     "Train the CycleGAN of a cohort, split, seed and settings, or go on where it was; finished, it is only loaded."
-    folder = gan_folder(rows, out, gan, size, epochs, seed, precision)
-    preset = _settings(gan, size, epochs, seed, precision)
-    epochs, bs, size = map(preset.pop, ("epochs", "bs", "size"))
-    learn = cyclegan_learner(UnpairedDataLoaders.from_df(rows, folder, size=size, bs=bs, seed=seed), **preset)
+    folder, own = gan_folder(rows, out, gan, seed), gan.training
+    epochs, bs, size = map(own.pop, ("epochs", "bs", "size"))
+    learn = cyclegan_learner(UnpairedDataLoaders.from_df(rows, folder, size=size, bs=bs, seed=seed), seed=seed, **own)
     save_rows(rows, folder/"rows.csv")
-    write_json(folder/"settings.json", learn.settings | dict(gan=gan, epochs=epochs, bs=bs, versions=versions()))
+    write_json(folder/"settings.json", learn.settings | dict(gan=gan.gan, epochs=epochs, bs=bs, versions=versions()))
     every = max(1, epochs // 10)
     cbs = Checkpoint(folder/"checkpoints", every), SaveGrids(folder/"grids", every), HistoryWriter(folder/"history.csv")
     with tracked(track, folder, folder.name, learn.settings) as trackers:
@@ -100,61 +90,49 @@ def _number(rows, n, direction):
     return n if direction == "a2b" else min(n, int(pos.sum()))
 
 def synthetic_folder(
-    rows:pd.DataFrame,      # after `split_patients`
-    out:str|Path,           # folder of the runs
-    n:int=None,             # rows; None: half the majority's training rows, as the paper
-    direction:str="a2b",    # 'b2a': of the majority, at most one a minority row
-    metadata:str="matched", # a key of `POLICIES`
-    **kwargs,               # of `gan_folder`
+    rows:pd.DataFrame,   # after `split_patients`
+    out:str|Path,        # folder of the runs
+    gan:Gan,             # its settings
+    seed:int=0,          # of everything
+    direction:str="a2b", # 'b2a': of the majority, at most one a minority row
 ) -> Path:
     "Where these synthetic rows are, or will be."
-    if metadata not in POLICIES: raise ValueError(f"metadata={metadata!r} is not known; use {', '.join(POLICIES)}.")
-    return gan_folder(rows, out, **kwargs)/f"{direction}-{_number(rows, n, direction)}-{metadata}"
+    return gan_folder(rows, out, gan, seed)/f"{direction}-{_number(rows, gan.synthetic, direction)}-{gan.metadata}"
 
 def synthetic_minority(
-    rows:pd.DataFrame,      # after `split_patients`
-    out:str|Path,           # folder of the runs
-    n:int=None,             # rows; None: half the majority's training rows, as the paper
-    direction:str="a2b",    # 'b2a': of the majority, at most one a minority row
-    metadata:str="matched", # a key of `POLICIES`
-    weights:str="auto",     # of the network that judges them: 'none', anything else is 'auto'
-    seed:int=0,             # of everything
-    track:str="",           # trackers of its training, as in `tracked`
-    **kwargs,               # of `train_gan`
-) -> pd.DataFrame:          # for `add_synthetic`
+    rows:pd.DataFrame,   # after `split_patients`
+    out:str|Path,        # folder of the runs
+    gan:Gan,             # its settings, number and metadata policy of the rows
+    seed:int=0,          # of everything
+    direction:str="a2b", # 'b2a': of the majority, at most one a minority row
+    track:str="",        # trackers of its training, as in `tracked`
+) -> pd.DataFrame:       # for `add_synthetic`
     "Synthetic rows of this cohort and split, made by one process while the others wait."
-    made = synthetic_folder(rows, out, n, direction, metadata, seed=seed, **kwargs)
+    made = synthetic_folder(rows, out, gan, seed, direction)
     made.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(made.parent/".lock"):
         if not made.exists():
-            learn, _ = train_gan(rows, out, seed=seed, track=track, **kwargs)
-            synthesise(learn, rows, _number(rows, n, direction), direction, made, metadata, seed)
+            learn, _ = train_gan(rows, out, gan, seed, track)
+            synthesise(learn, rows, _number(rows, gan.synthetic, direction), direction=direction, out=made,
+                       metadata=gan.metadata, seed=seed)
         synth = read_manifest(made)
         write_note(made, synth) # that of an older version was untrue
-        _judge(rows, synth, made, weights)
+        _judge(rows, synth, folder=made, weights=gan.weights)
     return synth
 
-def run_gan(
-    data:str="phantom",     # 'phantom' (the drawn demo set, not patients) or a folder with NIH's csv and images
-    gan:str="fast",         # 'fast' (for small compute) or 'reference' (as the paper's source: 9 blocks, 200 epochs)
-    size:int=256,           # side of the square images, pixels
-    epochs:int=None,        # half of them at 2e-4, half falling to zero; None: as many as `gan` has
-    synthetic:int=None,     # synthetic minority rows; None: half the majority's training rows
-    metadata:str="matched", # of synthetic rows: 'matched', 'source', 'donor', 'missing' or 'image-only'
-    seed:int=0,             # of cohort, split, initialisation, augmentation and pairs
-    weights:str="auto",     # of the network that judges: 'auto' (imagenet if it can be had) or 'none'
-    normals:int=700,        # normals drawn (the paper's 700); all there are where fewer
-    followups:bool=False,   # take follow-up visits too, not only the first as the paper does
-    precision:str="auto",   # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
-    track:str="",           # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
-    out:str="runs",         # folder for the runs; each run makes one of its own inside
-) -> Path:                  # the run's folder
+@takes(load_cohort, Gan, but=["split_seed"])
+def run_gan(*,
+    seed:int=0,     # of cohort, split, initialisation, augmentation and pairs
+    track:str="",   # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
+    out:str="runs", # folder for the runs; each run makes one of its own inside
+    **flags,
+) -> Path:          # the run's folder
     "Train the CycleGAN, or go on with it; translate training radiographs both ways; say how good they are."
-    rows = load_cohort(data, normals, not followups, seed)
+    check_keywords(flags, inspect.signature(run_gan).parameters, "The CycleGAN")
+    gan = Gan(**{k: flags[k] for k in Gan.fields() if k in flags})
+    rows = load_cohort(**{k: o for k, o in flags.items() if k not in Gan.fields()}, split_seed=seed)
     say(f"\n{rows.groupby(['split', 'label'], observed=True).size().unstack()}\n")
-    kwargs = dict(n=synthetic, metadata=metadata, weights=weights, gan=gan, size=size, epochs=epochs, seed=seed,
-                  precision=precision, track=track)
-    both = [synthetic_minority(rows, out, direction=o, **kwargs) for o in DIRECTIONS]
+    both = [synthetic_minority(rows, out, gan, seed, direction=o, track=track) for o in DIRECTIONS]
     folder = Path(both[0]["file"].iloc[0]).parents[1]
     say(f"Everything is in {folder}")
     return folder

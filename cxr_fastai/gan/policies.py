@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from ..arms import POLICIES
-from ..cohort.rows import CAT_NAMES, CONT_NAMES, is_image_only, is_synthetic
+from ..cohort.rows import is_image_only, is_synthetic
+from ..settings import CAT_NAMES, CONT_NAMES
 from ..core.files import say
 from ..data.metadata import MetadataTransform
 

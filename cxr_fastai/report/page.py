@@ -9,7 +9,8 @@ import pandas as pd
 
 from ..arms import arm_title, parse_arm
 from ..cohort.phantom import is_drawn
-from ..cohort.rows import CAT_NAMES, CONT_NAMES, read_rows
+from ..cohort.rows import read_rows
+from ..settings import CAT_NAMES, CONT_NAMES
 from ..cohort.synthetic import read_manifest
 from ..core.csvs import read_csv
 from ..core.files import atomic, few, read_json

@@ -11,24 +11,14 @@ from filelock import FileLock
 
 from ..core.csvs import read_text, write_csv
 from ..core.files import few, write_json
+from ..settings import PRIMARY
 
-__all__ = ["PRIMARY", "check_primary", "declare_plan", "look_at", "looks", "mark_plan", "mark_scores", "read_plan",
+__all__ = ["declare_plan", "look_at", "looks", "mark_plan", "mark_scores", "read_plan",
            "rows_digest"]
 
-PRIMARY, ALPHA = ("real-meta", "real-synth-meta"), .05 # the paper's question, where nobody asks another
+ALPHA = .05 # where nobody says another
 SETTLED = ("protocol size epochs bs lr precision epoch_rule fusion synthetic metadata cat_names cont_names split_seed "
            "gan gan_epochs gan_size data_digest").split() # changed after a look, they are another study
-
-def check_primary(
-    primary:tuple, # (before, after), or None
-    alpha:float,   # or None
-    arms:list,     # of the study
-):
-    "ValueError for a primary comparison of other arms than two of the study's, and for an alpha that is no error rate."
-    if primary is not None and (len(set(primary)) != 2 or len(primary) != 2 or not set(primary) <= set(arms)):
-        raise ValueError(f"The primary comparison {','.join(primary)} must be before,after: two of the arms "
-                         f"{', '.join(arms)}.")
-    if alpha is not None and not 0 < alpha < .5: raise ValueError(f"alpha={alpha:g} must be above 0 and below .5.")
 
 def rows_digest(
     rows:pd.DataFrame, # test rows, with `image` and `patient_id`

@@ -25,6 +25,7 @@ from ..gan.pipeline import synthetic_minority
 from ..models.learner import fusion_learner, image_learner, metadata_learner
 from ..models.predictions import predict_rows
 from ..models.rivals import rival_dls, rival_learner, train_prior
+from ..settings import Plan
 from ..stats.predictions import real_rows
 from ..stats.scoring import scores
 from ..trained.bundle import save_bundle
@@ -38,21 +39,30 @@ class CellError(RuntimeError):
     "A cell can't be run or read: one sentence says which, and what to do."
 
 class Cell:
-    "What one folder of a study is of. `rows` are the real ones; `settings` are all that determines the result."
+    """What one folder of a study is of: a backbone, an arm and a seed of a plan, over real rows. `settings` are all that
+    determines its result; `name`, `track` and `loud` are its study's alone."""
     def __init__(self,
         folder:str|Path,   # its own
         rows:pd.DataFrame, # real ones, split
+        plan:Plan,         # of its study
         settings:dict,     # all that determines the result
-        gan:dict=None,     # the CycleGAN's settings, where the arm has synthetic rows
-        loud:bool=False,   # print to the terminal, not to log.txt
-        track:str="",      # trackers, as in `tracked`; no part of what determines it
         name:str="",       # its arm in full, as its study has it; what determines it stands in `settings`
+        track:str="",      # trackers, as in `tracked`
+        loud:bool=False,   # print to the terminal, not to log.txt
     ):
-        self.folder, self.rows, self.settings, self.gan = Path(folder), rows, settings, gan
-        self.loud, self.track, self.name = loud, track, name or settings["arm"]
+        self.folder, self.rows, self.plan, self.settings = Path(folder), rows, plan, settings
+        self.name, self.track, self.loud = name or settings["arm"], track, loud
     def __repr__(self): return self.folder.name
     @property
     def arm(self): return parse_arm(self.name)
+    @property
+    def seed(self): return self.settings["seed"]
+    @property
+    def done(self): return (self.folder/"scores.json").exists()
+    @property
+    def gan(self):
+        "The plan's, with this arm's number of synthetic rows and the policy of their metadata; None without such rows."
+        if self.arm.synth: return self.plan.gan.replace(synthetic=self.settings["n"], metadata=self.settings["policy"])
     @property
     def about(self):
         "Which cell it is, for its bundle: a study's cells.csv has a line of the same folder."
@@ -65,20 +75,19 @@ def arm_rows(
 ) -> pd.DataFrame: # real rows, and what the arm adds to them
     "The table an arm is trained on. By the 'paper' protocol, what is synthetic is then split among all sides."
     s, rows = cell.settings, cell.rows
-    if cell.arm.synth:
-        synth = synthetic_minority(rows, seed=s["seed"], n=s["n"], metadata=s["policy"], **cell.gan)
-        rows = add_synthetic(rows, synth)
+    if cell.gan: rows = add_synthetic(rows, synthetic_minority(rows, cell.folder.parents[1], cell.gan, seed=cell.seed))
     if s["protocol"] == "paper": rows = split_paper(rows, s["split_seed"])
     if cell.arm.again: rows = cell.arm.again(rows, s["n"], s["seed"])
     return rows
 
 def _learner(cell, rows):
-    s, use = cell.settings, cell.arm.use
-    dls = RadiographDataLoaders.from_df(rows, cell.folder, size=s.get("size", 32), bs=s["bs"], seed=s["seed"], use=use,
-                                        protocol=s["protocol"], **s["columns"], **rival_dls(cell.arm.rival))
+    t, s, use = cell.plan.training, cell.settings, cell.arm.use
+    dls = RadiographDataLoaders.from_df(rows, cell.folder, size=s.get("size", 32), bs=t.bs, seed=cell.seed, use=use,
+                                        protocol=cell.plan.protocol, cat_names=t.cat_names, cont_names=t.cont_names,
+                                        **rival_dls(cell.arm.rival))
     kwargs = {o: s[o] for o in ("arch", "weights", "precision", "fusion") if o in s}
-    learn = LEARNERS[use](dls, seed=s["seed"], cbs=HistoryWriter(cell.folder/"history.csv"), **kwargs)
-    if s["epoch_rule"] == "best": learn.add_cb(SaveModelCallback("rocauc", fname="best"))
+    learn = LEARNERS[use](dls, seed=cell.seed, cbs=HistoryWriter(cell.folder/"history.csv"), **kwargs)
+    if t.epoch_rule == "best": learn.add_cb(SaveModelCallback("rocauc", fname="best"))
     return rival_learner(learn, cell.arm.rival)
 
 def _sha(file): return hashlib.sha256(file.read_bytes()).hexdigest()
@@ -91,7 +100,7 @@ def _train(cell):
     learn = _learner(cell, rows)
     begin = time.time()
     with together(learn), tracked(cell.track if is_first() else "", folder, folder.name, s) as trackers:
-        with learn.added_cbs(trackers): learn.fine_tune(s["epochs"], s["lr"])
+        with learn.added_cbs(trackers): learn.fine_tune(cell.plan.training.epochs, cell.plan.training.lr)
     training = time.time() - begin
     if not is_first(): return
     with alone(): table = predict_rows(learn, rows)
@@ -148,7 +157,7 @@ def run_cell(
         try: lock.acquire(timeout=0)
         except Timeout: return "busy"
         held.append(lock)
-        return "done" if (cell.folder/"scores.json").exists() else "begin"
+        return "done" if cell.done else "begin"
     held = []
     try:
         status = agreed(begin)

@@ -1,7 +1,7 @@
 """A study: backbones x arms x seeds on one split, a cell a folder; killed, moved or enlarged, it runs what is missing.
 
 By the protocol 'clean', one patient-grouped split is made before anything else, the CycleGAN sees training rows only,
-and every arm is scored on the same real test rows. 'paper' is what the paper's figures imply (`cohort.split_paper`): a
+and every arm is scored on the same real test rows. 'paper' is what the paper's figures imply (`split_paper`): a
 CycleGAN that saw every row, and synthetic images among those that are scored."""
 import time
 from functools import partial
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 from fastai.torch_core import num_distrib
-from fastcore.basics import ifnone, store_attr
+from fastcore.basics import ifnone
 
-from ..arms import FUSION_NAMES, parse_arm
+from ..arms import parse_arm
 from ..cohort.folder import data_digest
 from ..cohort.phantom import is_drawn
-from ..cohort.rows import CAT_NAMES, classes, CONT_NAMES, fold_metadata, split_method
+from ..cohort.rows import classes, fold_metadata, split_method
 from ..cohort.sampling import split_paper
 from ..core.files import say
 from ..core.progress import progress
@@ -22,110 +22,70 @@ from ..core.workers import in_workers, on_ray
 from ..fit.distributed import agreed, begin_distributed, is_first
 from ..gan.pipeline import gan_folder, gan_training
 from ..models.learner import training_settings
-from ..settings import _named, EPOCH_RULES, PAPER_ARMS, PROTOCOLS, settings_digest, VERSIONS, versions
-from ..stats.ledger import check_primary, declare_plan
+from ..settings import Plan, named_by_content, settings_digest, versions
+from ..stats.ledger import declare_plan
 from .cell import Cell, CellError, read_cell
-from .jobs import _work, Synthesis
+from .jobs import Synthesis, run_job
 
 __all__ = ["Study"]
 
+VERSIONS = "torch", "fastai", "timm" # another version is another cell
 FIGURES = ["weights", "train_prior", "prior", "seconds", "training"] # of a cell, beside its scores
 
 class Study:
     "A grid of cells over one table of rows."
     def __init__(self,
-        rows:pd.DataFrame,         # after `split_patients`
-        backbones=("resnet50",),   # timm names; 'resnet50=FILE' or 'resnet50=none' has weights of its own
-        arms=PAPER_ARMS,           # names, as in `arms`
-        seeds=(0,),                # of the CycleGAN, initialisation, augmentation and shuffling
-        protocol:str="clean",      # or 'paper'
-        out="runs",                # folder of everything
-        size:int=256,              # side of the square images, pixels
-        epochs:int=10,             # of `fine_tune`
-        bs:int=32,                 # images a batch
-        lr:float=1e-3,             # base rate
-        weights:str="auto",        # of the backbone, as in `create_backbone`
-        precision:str="auto",      # as in `use_bf16`
-        epoch_rule:str="last",     # the epoch that is scored: 'last' as the paper, or 'best' by the valid rows' AUC
-        fusion:str="concat",       # how image and metadata merge, where an arm doesn't say
-        synthetic:int=None,        # synthetic rows, where an arm has no dose; None: half the majority's training rows
-        metadata:str="matched",    # their metadata policy, where an arm doesn't say
-        gan:str="fast",            # a key of `GANS`
-        gan_epochs:int=None,       # None: as many as `gan` has
-        gan_size:int=None,         # side of its images, pixels; None: `size`
-        cat_names=CAT_NAMES,       # metadata columns of words
-        cont_names=CONT_NAMES,     # metadata columns of numbers
-        split_seed:int=0,          # of the paper's split
-        data:str="",               # what the rows are, for tables
-        track:str="",              # trackers, as in `tracked`
-        primary=None,              # (before, after): the comparison of the verdict; None: the plan's, in a new plan
-                                   # Real-Meta to Ensemble
-        alpha:float=None,          # its error rate; None: the plan's, in a new plan .05
+        rows:pd.DataFrame, # after `split_patients`
+        plan:Plan,         # backbones, arms, seeds, and what cells have in common; `plan_of` makes one of flags
+        out:str|Path="runs", # folder of everything
+        data:str="",       # what the rows are, for tables
+        track:str="",      # trackers, as in `tracked`
     ):
-        """ValueError for an arm, protocol, epoch rule, fusion or primary comparison that isn't known, and for a grid
-        without cells."""
-        given = dict(protocol=protocol, epoch_rule=epoch_rule, fusion=fusion)
-        for name, known in dict(protocol=PROTOCOLS, epoch_rule=EPOCH_RULES, fusion=FUSION_NAMES).items():
-            if given[name] not in known:
-                raise ValueError(f"{name}={given[name]!r} is not known; use {' or '.join(known)}.")
-        for o in arms: parse_arm(o)
-        check_primary(primary, alpha, arms)
-        fold_metadata(rows, cat_names, cont_names) # refuses what no cell could learn
-        if not (backbones and arms and seeds): raise ValueError("A study needs at least a backbone, an arm and a seed.")
-        if protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; `split_paper` comes after
-        store_attr(but="gan,out,backbones,arms,seeds")
-        own = [o.partition("=")[::2] for o in backbones]
-        self.weights_of = {arch: file or weights for arch, file in own}
-        self.backbones, self.arms, self.seeds = list(self.weights_of), list(arms), list(seeds)
-        self.out = Path(out).absolute()
-        self.gan = dict(out=self.out, gan=gan, size=ifnone(gan_size, size), epochs=gan_epochs, precision=precision,
-                        weights="none" if weights == "none" else "auto")
+        "ValueError for metadata that no cell could learn, and for a dose where the positives aren't fewer."
+        fold_metadata(rows, plan.training.cat_names, plan.training.cont_names)
+        if plan.protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; `split_paper` comes after
+        self.rows, self.plan, self.out, self.data, self.track = rows, plan, Path(out).absolute(), data, track
+        self.backbones, self.arms, self.seeds = list(plan.weights_of), list(plan.arms), list(plan.seeds)
         neg, pos = ((rows["split"] == "train") & (rows["label"] == o) for o in classes(rows))
         self.balance, self.half = int(neg.sum() - pos.sum()), int(neg.sum()) // 2
-        self.cells = {(b, a, s): self._cell(b, a, s) for s in seeds for b in self.backbones for a in arms}
-        self.errors = {}
+        self.digests, self.errors = {}, {}
+        self.cells = {(b, a, s): self._cell(b, a, s) for s in self.seeds for b in self.backbones for a in self.arms}
 
     def _added(self, arm):
         "How many rows an arm adds to train. ValueError for a dose where the positives aren't fewer."
-        if arm.dose is None: return ifnone(self.synthetic, self.half)
+        if arm.dose is None: return ifnone(self.plan.gan.synthetic, self.half)
         n = round(arm.dose * self.balance)
         if n > 0: return n
         raise ValueError(f"The dose {arm.dose} of the {self.balance} rows that would balance the classes is no row.")
 
-    @property
-    def _computing(self): return {k: v for k, v in versions(VERSIONS).items() if k != "python"}
-
     def _digest(self, size):
         "Of the rows, at a size; read once."
-        if not hasattr(self, "_digests"): self._digests = {}
-        if size not in self._digests: self._digests[size] = data_digest(self.rows, size)
-        return self._digests[size]
+        if size not in self.digests: self.digests[size] = data_digest(self.rows, size)
+        return self.digests[size]
 
-    def _cell(self, backbone, name, seed):
-        arm = parse_arm(name)
-        columns = dict(cat_names=list(self.cat_names), cont_names=list(self.cont_names))
-        s = dict(arm="+".join(filter(None, [arm.base, arm.rival])), seed=seed, epochs=self.epochs, lr=self.lr,
-                 bs=self.bs, epoch_rule=self.epoch_rule, protocol=self.protocol, columns=columns,
-                 versions=self._computing)
+    def _settings(self, backbone, arm, seed):
+        "All that determines what a cell finds."
+        plan, t = self.plan, self.plan.training
+        columns = dict(cat_names=list(t.cat_names), cont_names=list(t.cont_names))
+        computing = {k: v for k, v in versions(VERSIONS).items() if k != "python"}
+        s = dict(arm="+".join(filter(None, [arm.base, arm.rival])), seed=seed, epochs=t.epochs, lr=t.lr, bs=t.bs,
+                 epoch_rule=t.epoch_rule, protocol=plan.protocol, columns=columns, versions=computing)
         if num_distrib() > 1: s |= dict(processes=num_distrib()) # a step then sees that many batches
-        if self.protocol == "paper": s |= dict(split_seed=self.split_seed)
+        if plan.protocol == "paper": s |= dict(split_seed=plan.split_seed)
         if arm.use != "metadata":
-            s |= dict(arch=backbone, weights=self.weights_of[backbone], size=self.size, precision=self.precision)
-        if arm.use == "both": s |= dict(fusion=arm.fusion or self.fusion)
+            s |= dict(arch=backbone, weights=plan.weights_of[backbone], size=t.size, precision=t.precision)
+        if arm.use == "both": s |= dict(fusion=arm.fusion or t.fusion)
         if arm.more: s |= dict(n=self._added(arm))
         if arm.synth:
-            gan = {k: v for k, v in self.gan.items() if k != "weights"}
-            s |= dict(policy=arm.policy or self.metadata, gan=gan_folder(self.rows, seed=seed, **gan).name)
-        s |= dict(data=self._digest(s.get("size")))
-        named = settings_digest(s | dict(weights=_named(s.get("weights", "none"))))
+            s |= dict(policy=arm.policy or plan.gan.metadata, gan=gan_folder(self.rows, self.out, plan.gan, seed).name)
+        return s | dict(data=self._digest(s.get("size")))
+
+    def _cell(self, backbone, name, seed):
+        s = self._settings(backbone, parse_arm(name), seed)
+        named = settings_digest(s | dict(weights=named_by_content(s.get("weights", "none"))))
         model = backbone if "arch" in s else "metadata"
         folder = self.out/"cells"/f"{model}-{s['arm']}-{seed}-{named}"
-        return Cell(folder, self.rows, s, self.gan, track=self.track, name=name)
-
-    def _synthesis(self, cell):
-        "The folder of a cell's synthetic rows; None where it has none."
-        s = cell.settings
-        if cell.arm.synth: return self.out/s["gan"]/f"a2b-{s['n']}-{s['policy']}"
+        return Cell(folder, self.rows, self.plan, s, name=name, track=self.track)
 
     def run(self,
         workers:int=1,   # processes on this machine, the cores' threads divided among them
@@ -136,44 +96,47 @@ class Study:
     ):
         "Run what isn't done. A cell that fails is said and the others go on; the same call tries it again."
         begin_distributed()
-        todo = {c.folder: c for c in self.cells.values() if not (c.folder/"scores.json").exists()}.values()
+        todo = list({c.folder: c for c in self.cells.values() if not c.done}.values())
         for c in todo: c.loud = loud
-        synth = [c for c in todo if c.arm.synth]
-        sets = {}
-        for c in synth: sets.setdefault(c.settings["seed"], set()).add((c.settings["n"], c.settings["policy"]))
-        self.plan()
-        log = lambda seed: None if loud else self.out/f"synthesis-{seed}.txt"
-        jobs = [Synthesis(self.rows, seed, sorted(o), self.gan, log(seed), self.track)
-                for seed, o in sets.items()]
+        self.declare()
+        synth, plain = [c for c in todo if c.gan], [c for c in todo if not c.gan]
+        jobs = self._syntheses(synth, loud)
         engine = partial(on_ray, address=ray, cpus=cpus, gpus=gpus) if ray else partial(in_workers, workers=workers)
         self.errors = {}
-        plain = [c for c in todo if not c.arm.synth]
         self._all(engine, jobs + plain, "Synthesis, and cells without it" if jobs else "Cells")
-        failed = {int(str(o).split()[-1]): e for o, e in self.errors.items() if isinstance(o, Synthesis)}
+        failed = {o.seed: e for o, e in self.errors.items() if isinstance(o, Synthesis)}
         for c in synth:
-            if e := failed.get(c.settings["seed"]): self.errors[c] = f"{c}: not run, as the {e}"
+            if e := failed.get(c.seed): self.errors[c] = f"{c}: not run, as the {e}"
         self._all(engine, [c for c in synth if c not in self.errors], "Cells with synthetic rows")
         return self
+
+    def _syntheses(self, cells, loud):
+        "What comes before cells with synthetic rows: a job a seed."
+        gans = {}
+        for c in cells: gans.setdefault(c.seed, {})[c.gan] = None # each once, in order
+        order = lambda gan: (gan.synthetic, gan.metadata)
+        return [Synthesis(self.rows, self.out, sorted(o, key=order), seed=seed, track=self.track,
+                          log=None if loud else self.out/f"synthesis-{seed}.txt") for seed, o in gans.items()]
 
     @property
     def split_rows(self):
         "The rows on the sides that are scored."
-        return self.rows if self.protocol == "clean" else split_paper(self.rows, self.split_seed)
+        return self.rows if self.plan.protocol == "clean" else split_paper(self.rows, self.plan.split_seed)
 
-    def plan(self) -> dict: # as `declare_plan` gives it
+    def declare(self) -> dict: # as `declare_plan` gives it
         "What was planned for these test rows: written now, before the first cell, where nothing was before."
-        def declare():
-            finished = sum((c.folder/"scores.json").exists() for c in self.cells.values())
+        def write():
+            finished = sum(c.done for c in self.cells.values())
             rows = self.split_rows
-            return declare_plan(self.out, self.about, rows[rows["split"] == "test"], primary=self.primary,
-                                alpha=self.alpha, finished=finished)
-        return agreed(declare)
+            return declare_plan(self.out, self.about, rows[rows["split"] == "test"], primary=self.plan.primary,
+                                alpha=self.plan.alpha, finished=finished)
+        return agreed(write)
 
     def _all(self, engine, jobs, what):
         "Run jobs until none is busy elsewhere; remember what failed."
         while jobs:
             busy = []
-            outcomes = engine(_work, jobs)
+            outcomes = engine(run_job, jobs)
             for i, outcome in progress(outcomes, len(jobs), what) if is_first() else outcomes:
                 if outcome["status"] == "busy": busy.append(jobs[i])
                 if outcome["status"] == "failed": self._failed(jobs[i], outcome["error"])
@@ -204,17 +167,13 @@ class Study:
         return predictions, pd.DataFrame(lines).reindex(columns=[*keys, "folder", "gan", *FIGURES, "error"])
 
     def _place(self, cell):
-        made = self._synthesis(cell)
-        return made.relative_to(self.out) if made else None
+        "The folder of a cell's synthetic rows; None where it has none."
+        if cell.gan: return Path(cell.settings["gan"])/f"a2b-{cell.gan.synthetic}-{cell.gan.metadata}"
 
     @property
     def about(self):
         "Every setting, for `settings.json`."
-        names = ("backbones arms seeds protocol size epochs bs lr weights weights_of precision epoch_rule fusion "
-                 "synthetic metadata cat_names cont_names split_seed data").split()
         neg, pos = classes(self.rows)
-        gan = {f"gan_{k}" if k != "gan" else k: self.gan[k] for k in ("gan", "epochs", "size")}
         known = dict(split=split_method(self.split_rows), drawn=is_drawn(self.rows), training=training_settings(),
-                     gan_training=gan_training(self.gan["gan"], self.gan["epochs"]), data_digest=self._digest(None))
-        return {o: getattr(self, o) for o in names} | gan | known | dict(
-            negative=neg, positive=pos, versions=versions())
+                     gan_training=gan_training(self.plan.gan), data_digest=self._digest(None))
+        return self.plan.flags() | known | dict(data=self.data, negative=neg, positive=pos, versions=versions())

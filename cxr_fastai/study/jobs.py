@@ -1,34 +1,36 @@
-"""What a study runs beside its cells: the CycleGAN of a seed and its films."""
+"""What a study runs: its cells, and before them the CycleGAN of a seed and its films."""
 from pathlib import Path
 
 import pandas as pd
-from fastcore.basics import store_attr
 
 from ..core.files import one_line
 from ..fit.distributed import agreed
 from ..gan.pipeline import synthetic_minority
 from .cell import Cell, logged, run_cell
 
-__all__ = ["Synthesis"]
+__all__ = ["Synthesis", "run_job"]
 
 class Synthesis:
     "The job that comes before the cells of a seed: its CycleGAN, and each number and policy of synthetic rows."
     def __init__(self,
         rows:pd.DataFrame, # the study's
-        seed:int,          # of the CycleGAN and of what is made by it
-        sets:list,         # (number of rows, policy of their metadata)
-        gan:dict,          # the CycleGAN's settings
-        log:Path=None,     # file for what it prints
+        out:str|Path,      # folder of everything
+        gans:list,         # a `Gan` for each number and policy of synthetic rows; the training is of one
+        seed:int=0,        # of the CycleGAN and of what is made by it
         track:str="",      # trackers, as in `tracked`
-    ): store_attr()
+        log:Path=None,     # file for what it prints; None: the terminal
+    ): self.rows, self.out, self.gans, self.seed, self.track, self.log = rows, out, gans, seed, track, log
     def __repr__(self): return f"CycleGAN of seed {self.seed}"
 
     def __call__(self):
-        kwargs = dict(seed=self.seed, track=self.track, **self.gan)
         try:
             with logged(self.log):
-                for n, policy in self.sets: synthetic_minority(self.rows, n=n, metadata=policy, **kwargs)
+                for o in self.gans: synthetic_minority(self.rows, self.out, o, seed=self.seed, track=self.track)
             return dict(status="done")
         except Exception as e: return dict(status="failed", error=f"{self}: {one_line(e)}")
 
-def _work(job): return run_cell(job) if isinstance(job, Cell) else agreed(job)
+def run_job(
+    job:Cell|Synthesis, # of a study
+) -> dict: # as `run_cell` gives it
+    "Run one job of a study."
+    return run_cell(job) if isinstance(job, Cell) else agreed(job)

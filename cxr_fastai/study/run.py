@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..arms import ARMS, comparisons_of, expand_arms
+from ..arms import ARMS, comparisons_of
 from ..cohort.folder import flow_table, flow_text, load_cohort
 from ..cohort.rows import read_rows, save_rows
 from ..core.csvs import read_csv, write_csv
 from ..core.files import atomic, few, read_json, say, write_json
 from ..fit.distributed import agreed, is_first
 from ..report.notes import drawn_note, leaky_note
-from ..settings import _listed, _numbers, settings_digest
+from ..settings import PRIMARY, plan_of, settings_digest, takes
 from ..stats.compare import compare_arms, correct, verdict
 from ..stats.formats import save_table, to_markdown
-from ..stats.ledger import look_at, looks, mark_plan, mark_scores, PRIMARY, read_plan
+from ..stats.ledger import look_at, looks, mark_plan, mark_scores, read_plan
 from ..stats.predictions import seeds_of_all_arms
 from ..stats.prevalence import check_prevalence, prevalence_table, sampling_note
 from ..stats.subgroups import interactions, subgroups
@@ -24,11 +24,11 @@ from .grid import Study
 
 __all__ = ["print_study", "run_study", "save_study"]
 
-def _pairs(study, plan):
+def _pairs(study, declared):
     "What is compared; the primary comparison first."
-    primary = tuple(study.primary or plan["primary"] or PRIMARY)
-    pairs = comparisons_of(study.arms)
-    return [primary] * (set(primary) <= set(study.arms)) + [o for o in pairs if tuple(o) != primary]
+    primary = tuple(study.plan.primary or declared["primary"] or PRIMARY)
+    others = [o for o in comparisons_of(study.arms) if tuple(o) != primary]
+    return [primary, *others] if set(primary) <= set(study.arms) else others
 
 def _table1(predictions, scored, compared, score):
     "Table 1 over the seeds that all its arms have, so that a gain is over the seeds of its recalls."
@@ -39,8 +39,27 @@ def _table1(predictions, scored, compared, score):
 
 def _leaky(table, study):
     "By the protocol 'paper', the table with a column that says so, where it has none."
-    if study.protocol == "clean" or table.empty or "protocol" in table: return table
-    return table.assign(protocol=study.protocol)
+    if study.plan.protocol == "clean" or table.empty or "protocol" in table: return table
+    return table.assign(protocol=study.plan.protocol)
+
+def _tables(study, predictions, cells, declared, prevalence):
+    "All that a study prints, and what lies behind it, by name."
+    plan, about, rows = study.plan, study.about, study.split_rows
+    own = dict(primary=plan.primary, alpha=plan.alpha)
+    compared = correct(mark_plan(compare_arms(predictions, _pairs(study, declared)), declared, about, **own))
+    def score(lines):
+        known = pd.MultiIndex.from_frame(lines[["backbone", "arm", "seed"]]).unique()
+        mine = cells[pd.MultiIndex.from_frame(cells[["backbone", "arm", "seed"]]).isin(known)]
+        both = score_tables(lines, mine, epoch_rule=plan.training.epoch_rule, protocol=plan.protocol)
+        return [mark_scores(o, lines, declared, about) for o in both]
+    scored, by_seed = score(predictions)
+    names = [*plan.training.cat_names, *plan.training.cont_names]
+    plain = dict(flow=flow_table(rows), cells=cells, predictions=predictions, scores=scored, scores_by_seed=by_seed)
+    printed = dict(table1=_table1(predictions, scored, compared, lambda o: score(o)[0]), metrics=metrics_table(scored),
+                   comparisons=compared, subgroups=subgroups(predictions, rows, names),
+                   interactions=interactions(predictions, rows, names))
+    if prevalence is not None: printed |= dict(prevalence=prevalence_table(predictions, cells, prevalence))
+    return plain, printed
 
 def save_study(
     study:Study, # after `run`
@@ -51,90 +70,49 @@ def save_study(
     predictions, cells = study.collect()
     if predictions is None: raise CellError(f"No cell is finished: {few(cells['error'])}")
     folder = study.out/f"study-{settings_digest({str(k): c.folder.name for k, c in study.cells.items()})}"
-    plan, about = study.plan(), study.about
+    declared, about, plan = study.declare(), study.about, study.plan
     if prevalence is not None: about |= dict(prevalence=check_prevalence(prevalence))
     results, listed = (hashlib.sha256(o.to_csv().encode()).hexdigest()[:16] for o in (predictions, cells))
-    stamp = settings_digest(dict(results=results, cells=listed, plan=plan["digest"], primary=study.primary,
-                                 alpha=study.alpha, version=about["versions"]["cxr_fastai"],
-                                 prevalence=prevalence))
+    stamp = settings_digest(dict(results=results, cells=listed, plan=declared["digest"], primary=plan.primary,
+                                 alpha=plan.alpha, version=about["versions"]["cxr_fastai"], prevalence=prevalence))
     if (folder/"stamp").exists() and (folder/"stamp").read_text() == stamp: return folder
     for o in (folder/"stamp", *folder.glob("prevalence.*"), *folder.glob("figures/decision-*")): # of other results
         o.unlink(missing_ok=True)
     rows = study.split_rows
-    test = rows[rows["split"] == "test"]
-    look_at(study.out, test, study=folder.name, settings=settings_digest(about), results=results)
-    for name, o in dict(settings=about, plan=plan).items(): write_json(folder/f"{name}.json", o)
+    test, digest = rows[rows["split"] == "test"], settings_digest(about)
+    look_at(study.out, test, study=folder.name, settings=digest, results=results)
+    for name, o in dict(settings=about, plan=declared).items(): write_json(folder/f"{name}.json", o)
     save_rows(rows, folder/"rows.csv")
-    marked = lambda table: mark_plan(table, plan, about, primary=study.primary, alpha=study.alpha)
-    compared = correct(marked(compare_arms(predictions, _pairs(study, plan))))
-    def score(lines):
-        known = pd.MultiIndex.from_frame(lines[["backbone", "arm", "seed"]]).unique()
-        own = cells[pd.MultiIndex.from_frame(cells[["backbone", "arm", "seed"]]).isin(known)]
-        both = score_tables(lines, own, epoch_rule=study.epoch_rule, protocol=study.protocol)
-        return [mark_scores(o, lines, plan, about) for o in both]
-    scored, by_seed = score(predictions)
-    names = [*study.cat_names, *study.cont_names]
-    plain = dict(flow=flow_table(rows), cells=cells, predictions=predictions, scores=scored, scores_by_seed=by_seed)
-    for name, table in plain.items():
-        write_csv(_leaky(table, study), folder/f"{name}.csv")
-    printed = dict(table1=_table1(predictions, scored, compared, lambda o: score(o)[0]), metrics=metrics_table(scored),
-                   comparisons=compared,
-                   subgroups=subgroups(predictions, rows, names), interactions=interactions(predictions, rows, names))
-    if prevalence is not None: printed |= dict(prevalence=prevalence_table(predictions, cells, prevalence))
+    plain, printed = _tables(study, predictions, cells, declared, prevalence)
+    for name, table in plain.items(): write_csv(_leaky(table, study), folder/f"{name}.csv")
     for name, table in printed.items(): save_table(_leaky(table, study), folder/name)
     with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
     return folder
 
+@takes(plan_of, load_cohort)
 def run_study(
     backbones:str="resnet50,densenet121,vgg16", # timm names; resnet50=FILE has weights of its own
-    data:str="phantom",    # 'phantom' (the drawn demo set, not patients) or a folder with NIH's csv and images
-    size:int=256,          # side of the square images, pixels
-    epochs:int=10,         # training epochs (after a frozen one where the weights are pretrained)
-    bs:int=32,             # images a batch
-    lr:float=1e-3,         # largest learning rate of the one-cycle schedule
-    seeds:str="0",         # of the CycleGAN, initialisation, augmentation and shuffling; '0,1,2' repeats every arm
-    arms:str="real,meta,real-meta,real-synth-meta", # which arms, in order; there is real-synth, too
-    primary:str="",        # the comparison of the verdict, 'before,after'; the plan's, or Real-Meta to Ensemble
-    alpha:float=None,      # its two-sided error rate over the backbones; the plan's, or .05
-    rivals:str="",         # of synthesis, without and with metadata: class-weights, oversample, focal, logit-adjust,
-                           # mixup, augment, duplicate
-    doses:str="",          # Ensembles with that share of the rows that would balance the classes: '0,1/8,1/4,1/2,1'
-    policies:str="",       # Ensembles with that metadata of synthetic rows: matched, source, donor, missing, image-only
-    fusions:str="",        # Real-Metas that merge so: concat, logits, gated, film, attention
-    protocol:str="clean",  # or 'paper': as its figures imply, leaks and all
-    epoch_rule:str="last", # the epoch that is scored: 'last' as the paper, or 'best' by the valid rows' AUC
-    synthetic:int=None,    # synthetic minority rows; half the majority's training rows where not given
-    gan:str="fast",        # 'fast' (for small compute) or 'reference' (as the paper's source: 9 blocks, 200 epochs)
-    gan_epochs:int=None,   # epochs of the CycleGAN; as many as `gan` has where not given
-    gan_size:int=None,     # side of its images, pixels; `size` where not given
-    metadata:str="matched", # of synthetic rows: 'matched', 'source', 'donor', 'missing' or 'image-only'
-    fusion:str="concat",   # how image and metadata merge: 'concat', 'logits', 'gated', 'film' or 'attention'
-    weights:str="auto",    # 'imagenet', 'none', a local .pth/.safetensors file, or 'auto': imagenet if it can be had
-    normals:int=700,       # normals drawn (the paper's 700); all there are where fewer
-    followups:bool=False,  # take follow-up visits too, not only the first as the paper does
-    split_seed:int=0,      # of the cohort's draw and of the split
-    precision:str="auto",  # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
+    *,
     workers:int=1,         # cells at a time on this machine
     ray:str=None,          # address of a Ray cluster to run on: 'auto', 'host:port', 'local'
     gpus:float=0,          # that each cell asks Ray for
     track:str="",          # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
     out:str="runs",        # folder of everything
     prevalence:float=None, # share of positives where a model would be used, for predictive values and net benefit
+    **flags,
 ) -> Path:                 # the study's folder, for `report`
     "Run a grid of backbones, arms and seeds on one split, or go on with it; print Table 1 and what the data support."
     start = time.time()
     if prevalence is not None: check_prevalence(prevalence)
-    rows = load_cohort(data, normals, not followups, split_seed)
-    names = expand_arms(_listed(arms), _listed(rivals), _listed(doses), _listed(policies), _listed(fusions))
-    study = Study(rows, _listed(backbones), names, _numbers(seeds), protocol, out, size, epochs, bs, lr, weights,
-                  precision, epoch_rule, fusion, synthetic, metadata, gan, gan_epochs, gan_size, split_seed=split_seed,
-                  data="phantom (drawn)" if data == "phantom" else data, track=track,
-                  primary=tuple(_listed(primary)) or None, alpha=alpha)
-    say(f"\n{flow_text(rows)}\n\n{len(study.cells)} cells; protocol '{protocol}', "
-        f"scored at the {epoch_rule} epoch\n", flush=True)
+    cohort = {o: flags.pop(o) for o in ("data", "normals", "followups") if o in flags}
+    plan = plan_of(backbones=backbones, **flags)
+    rows = load_cohort(**cohort, split_seed=plan.split_seed)
+    data = cohort.get("data", "phantom")
+    study = Study(rows, plan, out, data="phantom (drawn)" if data == "phantom" else data, track=track)
+    say(f"\n{flow_text(rows)}\n\n{len(study.cells)} cells; protocol '{plan.protocol}', "
+        f"scored at the {plan.training.epoch_rule} epoch\n", flush=True)
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
-    loud = one and workers == 1 and not ray
-    study.run(workers, ray, gpus=gpus, loud=loud)
+    study.run(workers, ray, gpus=gpus, loud=one and workers == 1 and not ray)
     folder = agreed(lambda: save_study(study, prevalence))
     if not is_first(): return folder
     print_study(folder)

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 
 def test_the_flow_counts_rows_and_patients_at_each_step(capsys):
-    rows = load_cohort(n_normal=100)
+    rows = load_cohort(normals=100)
     flow = flow_table(rows).set_index("step")
     assert list(flow.index) == ["with an image", "Normal or Pneumonia", "at the first visit", "drawn for the cohort",
                                 "train", "valid", "test"]
@@ -23,7 +23,7 @@ def test_a_table_of_ones_own_has_a_flow_too(rows):
     assert flow.step[0] == "in the table" and flow.rows[0] == len(rows) == flow.rows[1:].sum()
 
 def test_fewer_normals_than_asked_for_are_said_aloud(capsys):
-    rows = load_cohort(n_normal=10_000)
+    rows = load_cohort(normals=10_000)
     found = (rows.label == "Normal").sum()
     assert 0 < found < 10_000 and f"{found} Normal at the first visit" in capsys.readouterr().out
 

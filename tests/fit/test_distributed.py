@@ -1,15 +1,18 @@
 import json, os, socket, subprocess, sys
 import pandas as pd, pytest, torch
 from cxr_fastai.fit.distributed import agreed, begin_distributed, is_first, together
+from cxr_fastai.settings import plan_of
 from cxr_fastai.study.grid import Study
 
 CODE = """
 import sys, pandas as pd
 from fastai.vision.all import rank_distrib
 from cxr_fastai.fit.distributed import agreed, is_first
+from cxr_fastai.settings import plan_of
 from cxr_fastai.study.grid import Study
-study = Study(pd.read_pickle(sys.argv[1]), ["test_resnet"], ["real", "meta", "real-synth-meta"], [0], out=sys.argv[2],
-              size=32, epochs=2, bs=8, weights="none", gan_epochs=1, epoch_rule="best").run()
+plan = plan_of(backbones="test_resnet", arms="real,meta,real-synth-meta", size=32, epochs=2, bs=8, weights="none",
+               gan_epochs=1, epoch_rule="best")
+study = Study(pd.read_pickle(sys.argv[1]), plan, sys.argv[2]).run()
 assert agreed(lambda: rank_distrib()) == 0
 try: agreed(lambda: 1/0)
 except ZeroDivisionError: sys.stdout.write(f"told {rank_distrib()}\\n") # at once: both write to one pipe
@@ -58,8 +61,8 @@ def test_one_process_writes_and_predictions_are_whole(launched, rows):
         assert (o.parent/"log.txt").read_text().count("train_loss") == 1
 
 def test_two_processes_are_another_cell_than_one(launched, rows):
-    alone = Study(rows, ["test_resnet"], ["real"], [0], out=launched[0], size=32, epochs=2, bs=8, weights="none",
-                  epoch_rule="best")
+    plan = plan_of(backbones="test_resnet", arms="real", size=32, epochs=2, bs=8, weights="none", epoch_rule="best")
+    alone = Study(rows, plan, launched[0])
     assert next(iter(alone.cells.values())).folder.name not in {o.name for o in launched[0].glob("cells/*")}
 
 def test_alone_nothing_is_waited_for():

@@ -4,6 +4,7 @@ from fastai.vision.all import Callback
 from cxr_fastai.study.cell import run_cell
 from cxr_fastai.gan.cyclegan import cyclegan_learner
 from cxr_fastai.data.loaders import RadiographDataLoaders
+from cxr_fastai.settings import Gan, plan_of
 from cxr_fastai.study.grid import Study
 from cxr_fastai.gan.pipeline import train_gan
 from cxr_fastai.fit.tracking import tracked, TRACKERS
@@ -73,9 +74,8 @@ def test_fastais_own_callbacks_work_as_they_are(rows, tmp_path, kind):
 
 def test_tracking_is_no_part_of_a_cell_or_of_a_cyclegan(rows, tmp_path):
     pytest.importorskip("tensorboard")
-    small = dict(size=32, epochs=1, bs=16, weights="none", gan_epochs=1)
-    plain, watched = (Study(rows, ["test_resnet"], ["real-meta"], [0], out=tmp_path/o, track=t, **small)
-                      for o, t in (("a", ""), ("b", "tensorboard")))
+    plan = plan_of(backbones="test_resnet", arms="real-meta", size=32, epochs=1, bs=16, weights="none")
+    plain, watched = Study(rows, plan, tmp_path/"a"), Study(rows, plan, tmp_path/"b", track="tensorboard")
     cells = [next(iter(o.cells.values())) for o in (plain, watched)]
     assert [run_cell(o) for o in cells] == [dict(status="done")] * 2 and cells[0].folder.name == cells[1].folder.name
     for o in "predictions.csv", "history.csv":
@@ -84,7 +84,7 @@ def test_tracking_is_no_part_of_a_cell_or_of_a_cyclegan(rows, tmp_path):
 
 def test_a_cyclegan_of_a_study_is_tracked_in_its_folder(rows, tmp_path):
     pytest.importorskip("tensorboard")
-    _, folder = train_gan(rows, tmp_path, size=32, epochs=1, track="tensorboard")
+    _, folder = train_gan(rows, tmp_path, Gan(size=32, epochs=1), track="tensorboard")
     board = scalars(folder/"tensorboard"/"fit1")
     assert "samples" in board.Tags()["images"] and board.Scalars("train_loss")
 

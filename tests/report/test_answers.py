@@ -1,5 +1,6 @@
 import numpy as np, pytest
 from cxr_fastai.cohort.sampling import split_paper, split_patients
+from cxr_fastai.settings import plan_of
 from cxr_fastai.study.grid import Study
 from cxr_fastai.cohort.rows import read_rows, save_rows, split_method
 from cxr_fastai.cohort.folder import data_digest
@@ -7,7 +8,9 @@ from cxr_fastai.cohort.folder import data_digest
 TINY = dict(size=32, epochs=1, bs=16, weights="none", gan_epochs=1)
 BY = dict(method="by patient", stratified=True, test=.3, valid=.2, seed=0)
 
-def about(rows, tmp_path, **kwargs): return Study(rows, ["test_resnet"], out=tmp_path, **TINY | kwargs).about
+def about(rows, tmp_path, **kwargs): 
+    plan = plan_of(backbones="test_resnet", **TINY | {k: o for k, o in kwargs.items() if k != "data"})
+    return Study(rows, plan, tmp_path, data=kwargs.get("data", "")).about
 
 def test_a_split_is_signed_and_the_signature_is_saved_and_read(rows, tmp_path):
     assert split_method(rows) == BY and "split_by" not in rows

@@ -1,7 +1,7 @@
 import json
-from cxr_fastai.stats.ledger import (check_primary, declare_plan, look_at, looks, mark_plan, mark_scores, read_plan,
-    rows_digest)
 import pandas as pd, pytest
+from cxr_fastai.settings import check_primary
+from cxr_fastai.stats.ledger import declare_plan, look_at, looks, mark_plan, mark_scores, read_plan, rows_digest
 
 ABOUT = dict(backbones=["net"], arms=["real-meta", "real-synth-meta"], seeds=[0, 1, 2], protocol="clean", epochs=3,
              size=64,

@@ -73,7 +73,7 @@ def test_the_share_of_positives_is_told_from_what_was_read():
     assert "for the author to say" in sampling_note(flow.drop(columns=["of_all", "with_others"]))
 
 def test_what_was_read_is_counted():
-    flow = flow_table(load_cohort(n_normal=30))
+    flow = flow_table(load_cohort(normals=30))
     assert flow["of_all"].notna().sum() == 4 and (flow["with_others"].dropna() <= flow["positives"][:4]).all()
     assert "made by sampling" in sampling_note(flow)
     everyone = flow_table(load_cohort())

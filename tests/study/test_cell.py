@@ -7,13 +7,14 @@ from cxr_fastai.models.predictions import predict_rows
 from cxr_fastai.study.cell import CellError, arm_rows, read_cell, run_cell
 from cxr_fastai.study.grid import Study
 from cxr_fastai.stats.scoring import scores
+from cxr_fastai.settings import plan_of
 from conftest import start_python
 
 TINY = dict(size=32, epochs=1, bs=16, weights="none", gan_epochs=1)
 
 def one(rows, out, arm="real-meta", **kwargs):
     "A study's only cell."
-    study = Study(rows, ["test_resnet"], [arm], [0], out=out, **TINY | kwargs)
+    study = Study(rows, plan_of(backbones="test_resnet", arms=arm, **TINY | kwargs), out)
     return next(iter(study.cells.values()))
 
 @pytest.fixture(scope="module")
@@ -103,13 +104,14 @@ def test_another_table_is_another_cell(rows, tmp_path, change):
 CODE = """
 import resource, signal
 import pandas as pd
+from cxr_fastai.settings import plan_of
 from cxr_fastai.study.cell import run_cell
 from cxr_fastai.study.grid import Study
 rows = pd.read_pickle({rows!r})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-cell, = Study(rows, ["test_resnet"], ["real-meta"], [0], out={out!r},
-              size=32, epochs={epochs}, bs=16, weights="none").cells.values()
+plan = plan_of(backbones="test_resnet", arms="real-meta", size=32, epochs={epochs}, bs=16, weights="none")
+cell, = Study(rows, plan, {out!r}).cells.values()
 print(run_cell(cell))
 """
 
@@ -135,7 +137,7 @@ def test_a_killed_cell_begins_anew_and_gives_the_bits_of_the_unbroken_one(rows, 
     process.wait()
     assert not (cell.folder/"scores.json").exists()
     (cell.folder/".history.99.csv").write_text("half a ") # what a kill can leave
-    cell.settings["epochs"] = 1 # as long as the others'
+    cell.plan = cell.plan.replace(training=cell.plan.training.replace(epochs=1)) # as long as the other
     assert run_cell(cell) == dict(status="done")
     whole = one(rows, tmp_path/"whole")
     run_cell(whole)

@@ -3,7 +3,7 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image
 from cxr_fastai.arms import RIVALS, arm_title, expand_arms
 from cxr_fastai.trained.bundle import read_card
-from cxr_fastai.settings import PAPER_ARMS
+from cxr_fastai.settings import PAPER_ARMS, plan_of
 from cxr_fastai.study.grid import Study
 from cxr_fastai.trained.hub import model_card
 from cxr_fastai.stats.tables import score_table
@@ -15,7 +15,8 @@ pytestmark = pytest.mark.usefixtures("small_gan")
 TINY = dict(size=32, epochs=1, bs=16, weights="none", gan_epochs=1)
 
 def grid(rows, out, backbones=("test_resnet",), arms=PAPER_ARMS, seeds=(0, 1), **kwargs):
-    return Study(rows, list(backbones), list(arms), list(seeds), out=out, **TINY | kwargs)
+    own = {o: kwargs.pop(o) for o in ("data", "track") if o in kwargs}
+    return Study(rows, plan_of(backbones=backbones, arms=arms, seeds=seeds, **TINY | kwargs), out, **own)
 
 def finished(study): return {c.folder for c in study.cells.values() if (c.folder/"scores.json").exists()}
 def stamps(study):
@@ -175,11 +176,13 @@ def test_a_folder_that_cannot_be_written_is_said(rows, tmp_path):
 
 CODE = """
 import resource, signal, sys, pandas as pd
+from cxr_fastai.settings import plan_of
 from cxr_fastai.study.grid import Study
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-Study(pd.read_pickle({rows!r}), ["test_resnet"], {arms!r}, [0, 1], out={out!r},
-      size=32, epochs=3, bs=16, weights="none", gan_epochs=3).run({run})
+plan = plan_of(backbones="test_resnet", arms={arms!r}, seeds="0,1", size=32, epochs=3, bs=16, weights="none",
+               gan_epochs=3)
+Study(pd.read_pickle({rows!r}), plan, {out!r}).run({run})
 print("over")
 """
 

@@ -5,6 +5,7 @@ from cxr_fastai.arms import ARMS
 from cxr_fastai.stats.audit import audit_table
 from cxr_fastai.study.cell import CellError
 from cxr_fastai.stats.compare import compare_arms
+from cxr_fastai.settings import plan_of
 from cxr_fastai.study.grid import Study
 from cxr_fastai.stats.ledger import looks, read_plan
 from cxr_fastai.study.run import _table1, run_study, save_study
@@ -133,9 +134,9 @@ def test_bad_flags_get_one_sentence(tmp_path):
 
 def test_own_tables_and_columns_make_a_study(rows, tmp_path):
     own = rows.rename(columns=dict(sex="smoker", age="weight")).drop(columns="view")
-    study = Study(own, ["test_resnet"], ["meta", "real-meta"], [0], out=tmp_path, size=32, epochs=1, bs=16,
-                  weights="none",
-                  cat_names=("smoker",), cont_names=("weight",), data="own").run()
+    plan = plan_of(backbones="test_resnet", arms="meta,real-meta", size=32, epochs=1, bs=16, weights="none",
+                   cat_names="smoker", cont_names="weight")
+    study = Study(own, plan, tmp_path, data="own").run()
     folder = save_study(study)
     assert set(pd.read_csv(folder/"subgroups.csv").column) == {"smoker", "weight"}
     assert json.loads((folder/"settings.json").read_text())["cat_names"] == ["smoker"]
