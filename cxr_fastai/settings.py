@@ -74,7 +74,7 @@ class Training(Settings):
         epochs:int=10,             # training epochs (after a frozen one where the weights are pretrained)
         bs:int=32,                 # images a batch
         lr:float=1e-3,             # largest learning rate of the one-cycle schedule
-        weights:str="auto",        # 'imagenet', 'none', a .pth or .safetensors file, or 'auto': imagenet if it can be had
+        weights:str="auto",        # 'imagenet', 'none', a .pth/.safetensors file, or 'auto': imagenet if it can be had
         precision:str="auto",      # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
         epoch_rule:str="last",     # the epoch that is scored: 'last' as the paper, or 'best' by the valid rows' AUC
         fusion:str="concat",       # how image and metadata merge: one of `FUSIONS`
@@ -123,8 +123,8 @@ class Plan(Settings):
         training:Training=None,  # of the classifiers; as it is by default where not given
         gan:Gan=None,            # of the synthetic films; their size is the classifiers' where it isn't given
     ):
-        """ValueError for an arm, protocol or primary comparison that isn't known, and for a grid without cells. A study's
-        CycleGAN computes in its classifiers' precision, and is judged without weights where they have none."""
+        """ValueError for an arm, protocol or primary comparison that isn't known, and for a grid without cells. The
+        CycleGAN computes in the classifiers' precision, and is judged without weights where they have none."""
         backbones, arms, seeds = listed(backbones), listed(arms), _numbers(listed(seeds))
         training, gan, primary = training or Training(), gan or Gan(), listed(primary or ()) or None
         _known("protocol", protocol, PROTOCOLS)

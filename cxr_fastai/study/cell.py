@@ -39,8 +39,8 @@ class CellError(RuntimeError):
     "A cell can't be run or read: one sentence says which, and what to do."
 
 class Cell:
-    """What one folder of a study is of: a backbone, an arm and a seed of a plan, over real rows. `settings` are all that
-    determines its result; `name`, `track` and `loud` are its study's alone."""
+    """What one folder of a study is of: a backbone, an arm and a seed of a plan, over real rows. `settings` are all
+    that determines its result; `name`, `track` and `loud` are its study's alone."""
     def __init__(self,
         folder:str|Path,   # its own
         rows:pd.DataFrame, # real ones, split
