@@ -36,7 +36,7 @@ class Study:
     "A grid of cells over one table of rows."
     def __init__(self,
         rows:pd.DataFrame, # after `split_patients`
-        plan:Plan,         # backbones, arms, seeds, and what cells have in common: of `plan_of`
+        plan:Plan,         # backbones, arms, seeds and the rest, as of `plan_of`
         out:str|Path="runs", # folder of everything
         data:str="",       # what the rows are, for tables
         track:str="",      # trackers, as in `tracked`
