@@ -52,18 +52,19 @@ def _altered(rows, hashes, films):
 def _near(rows, hashes, films):
     if hashes.shape != (len(rows), 4):
         raise ValueError(f"{len(rows):,} rows need hashes of shape [{len(rows)}, 4], not {list(hashes.shape)}.")
-    def say(pairs, what):
-        return few(f"{_at(rows, [i])} = {_at(rows, [j])}{o and ', '}{o}" for (i, j), o in zip(pairs, what))
+    def say(pairs, what=None):
+        said = [f"{_at(rows, [i])} = {_at(rows, [j])}" for i, j in pairs]
+        return few(said if what is None else map(", ".join, zip(said, what)))
     found, (pairs, bits) = [], near_duplicates(hashes, rows["split"])
     if len(pairs): found.append(f"{len(pairs):,} pairs of near-duplicates are on two sides, the nearest {bits[0]} bits "
-                                f"apart: {say(pairs, [''] * len(pairs))}")
+                                f"apart: {say(pairs)}")
     turned, _, what = turned_duplicates(hashes, rows["split"])
     if len(turned): found.append(f"{len(turned):,} pairs of films on two sides are one film turned over or inverted: "
                                  f"{say(turned, what)}")
     if films and not found: # whose search takes longer
         if len(pairs := _altered(rows, hashes, films)):
             found.append(f"{len(pairs):,} pairs of films on two sides are one film cropped, bordered, marked, or "
-                         f"turned or moved a little: {say(pairs, [''] * len(pairs))}")
+                         f"turned or moved a little: {say(pairs)}")
     if found: return f"{'; '.join(found)}; drop one of each pair, or give both one patient_id before splitting."
 
 def _fitted(rows, name, stat):

@@ -158,7 +158,8 @@ def draw_radiograph(
 
 def _findings(label, seed, visit):  # in NIH's words; half of the positives also name the form that was drawn
     second, named = "Consolidation|" if _lobar(seed, visit) else "Infiltration|", _rng(seed, 6, visit).random() < .5
-    return second*named + "Pneumonia" if label else "No Finding"
+    if not label: return "No Finding"
+    return second + "Pneumonia" if named else "Pneumonia"
 
 def _rows(n, seed):  # one row an image, a quarter positive; one patient in 20 returns, with either label
     r, quarter = _rng(seed, 7), lambda k: r.permutation(np.arange(k) % 4 == 0).astype(int)

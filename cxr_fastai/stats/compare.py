@@ -65,13 +65,14 @@ def _lacking(o):
     "What would be needed before anything can be said."
     counts = {"positive test patients": (o.positive_patients, FEWEST_PATIENTS),
               "negative test patients": (o.negative_patients, FEWEST_PATIENTS), "seeds": (o.seeds, FEWEST_SEEDS)}
-    few = [f"{n} of the {least} {k} that are needed" for k, (n, least) in counts.items() if n < least]
-    return few or ["the difference of the AUC can't be tested"] * (o.p_verdict != o.p_verdict)
+    lacks = [f"{n} of the {least} {what} that are needed" for what, (n, least) in counts.items() if n < least]
+    if not lacks and np.isnan(o.p_verdict): return ["the difference of the AUC can't be tested"]
+    return lacks
 
 def _change(o, name):
     value, low, high = (getattr(o, f"{name}{end}") for end in ("", "_low", "_high"))
-    if value != value: return "-"
-    return f"{value:+.3f} [-]" if low != low else with_ends(value, low, high, "+")
+    if np.isnan(value): return "-"
+    return f"{value:+.3f} [-]" if np.isnan(low) else with_ends(value, low, high, "+")
 
 def _p(value): return "< .001" if value < .001 else f"= {value:.2g}"
 
@@ -79,11 +80,11 @@ def _sentence(o, family, alpha, marks):
     pair = f"from {arm_title(o.before)} to {arm_title(o.after)}"
     beside = f"recall at .5 {_change(o, 'recall')} with specificity {_change(o, 'specificity')}"
     head = f"{o.backbone}{marks}:"
-    if few := _lacking(o):
-        return (f"{head} whether the data support a gain {pair} can't be said: {', '.join(few)}. AUC "
+    if lacks := _lacking(o):
+        return (f"{head} whether the data support a gain {pair} can't be said: {', '.join(lacks)}. AUC "
                 f"{_change(o, 'rocauc')}; {beside}.")
-    sure = o.holm_verdict < alpha and o.rocauc
-    what = "do not support a gain" if not sure else "support a gain" if o.rocauc > 0 else "show a loss"
+    what = "do not support a gain"
+    if o.holm_verdict < alpha and o.rocauc: what = "support a gain" if o.rocauc > 0 else "show a loss"
     over = f"; by Holm over {family} backbones p {_p(o.holm_verdict)}" if family > 1 else ""
     level = f"{alpha:.1%}".replace(".0%", "%")
     tested = f"p {_p(o.p_verdict)} (DeLong, with twice the variance over seeds{over}; two-sided at {level})"
@@ -91,11 +92,12 @@ def _sentence(o, family, alpha, marks):
 
 def _marks(o):
     "What keeps a comparison from being the one that was planned."
-    read = lambda name: str(getattr(o, name, "no"))
-    paper = ["protocol 'paper', which is leaky"] * (read("protocol") == "paper")
-    interim = [f"interim ({read('interim')})"] * (read("interim") != "no")
-    return "".join(f", {what}" for what in [*paper, *interim,
-                                            *[f"exploratory ({read('exploratory')})"] * (read("exploratory") != "no")])
+    marks = []
+    if getattr(o, "protocol", "") == "paper": marks.append("protocol 'paper', which is leaky")
+    for name in "interim", "exploratory":
+        why = str(getattr(o, name, "no"))
+        if why != "no": marks.append(f"{name} ({why})")
+    return "".join(f", {what}" for what in marks)
 
 def _no_line(plan, comparisons):
     "Which verdicts that were planned can't be given, or why none was."

@@ -12,8 +12,10 @@ __all__ = ["digits_for", "escape_markdown", "save_table", "to_latex", "to_markdo
 
 def _texts(table, digits):
     "Heads and columns of words, each one line; what is undefined is '-'."
-    word = lambda o: "-" if o is None or o != o else f"{o:.{digits}f}" if isinstance(o, float) else _line(o)
-    return [_line(c) for c in table], [[word(o) for o in table.iloc[:, i]] for i in range(table.shape[1])]
+    def word(value):
+        if pd.api.types.is_scalar(value) and pd.isna(value): return "-"
+        return f"{value:.{digits}f}" if isinstance(value, float) else _line(value)
+    return [_line(o) for o in table], [[word(o) for o in table.iloc[:, i]] for i in range(table.shape[1])]
 
 def digits_for(
     low:float,    # of an interval; nan: there is none
@@ -58,8 +60,10 @@ def to_latex(
 ) -> str:
     "The table as a LaTeX tabular with booktabs rules, every special sign escaped."
     heads, columns = _texts(table, 4)
-    safe = lambda o: "{}" * o.startswith(("[", "*")) + o.translate(LATEX) # which \\ would take for its own
-    line = lambda cells: " & ".join(map(safe, cells)) + r" \\"
+    def safe(word):
+        text = word.translate(LATEX)
+        return "{}" + text if word.startswith(("[", "*")) else text # which \\ would take for its own
+    def line(cells): return " & ".join(map(safe, cells)) + r" \\"
     return "\n".join([rf"\begin{{tabular}}{{{'l' * len(heads)}}}", r"\toprule", line(heads), r"\midrule",
                       *map(line, zip(*columns)), r"\bottomrule", r"\end{tabular}"]) + "\n"
 

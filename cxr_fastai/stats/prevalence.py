@@ -106,12 +106,13 @@ def sampling_note(
     drawn, said = flow[~flow["step"].isin(("train", "valid", "test"))].iloc[-1], []
     share = drawn["positives"]/drawn["rows"]
     read = drawn.get("of_all", np.nan)
-    if not read == read:
+    if np.isnan(read):
         return (f"{share:.1%} of these rows are positive: whether that is the share where a model would be used is for "
                 "the author to say; a stated prevalence gives predictive values there.")
     before = flow[flow["of_all"] == read].iloc[-2]
     natural, others = before["positives"]/read, before["with_others"]/max(before["positives"], 1)
-    which = f"the {read:,.0f} films that were read{' of first visits' * ('first' in before['step'])}"
+    visits = " of first visits" if "first" in before["step"] else ""
+    which = f"the {read:,.0f} films that were read{visits}"
     if drawn["rows"] == read: said.append(f"{share:.1%} of the films are positive; of {which} none was left out.")
     else: said.append(f"The cohort's share of positives is made by sampling: {share:.1%} of the films drawn, against "
                       f"{natural:.2%} of {which}.")
