@@ -1,5 +1,5 @@
 """Everything, for notebooks and recipes: `from cxr_fastai.all import *`."""
-import timm
+import timm as timm
 from fastai.vision.all import *
 
 from .arms import *

@@ -4,6 +4,7 @@
 White is the end of the window, or of the LUT's declared range; of what its data need where they stay below half of
 that. Only a film without either is stretched from its least to its greatest value. Padding is left out, and black."""
 import os, struct
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import BinaryIO
 
@@ -243,6 +244,4 @@ def read_dicom(
         raise RadiographError(HEADER.format(told(e))) from e
     return _gray(x, ds, *steps)
 
-def _has_decoders():
-    from importlib.util import find_spec
-    return find_spec("imagecodecs") is not None
+def _has_decoders(): return find_spec("imagecodecs") is not None

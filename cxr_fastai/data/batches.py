@@ -60,13 +60,12 @@ class RadiographTransform(Transform):
         if self.cache and file in self.cache: return self.cache[file]
         return read_radiograph(file, self.size, self.white)
 
-    def encodes(self, o:pd.DataFrame):
+    def encodes(self, o:pd.DataFrame|pd.Series):
+        if isinstance(o, pd.Series): return TensorRadiograph(torch.from_numpy(np.array(self._read(o["file"])))[None])
         files = o["file"].tolist()
         cached = self.cache and all(not is_picture(f) and f in self.cache for f in files)
         pixels = self.cache.get(files) if cached else np.stack([self._read(f) for f in files])
         return TensorRadiograph(torch.from_numpy(pixels)[:, None])
-
-    def encodes(self, o:pd.Series): return TensorRadiograph(torch.from_numpy(np.array(self._read(o["file"])))[None])
 
 class LabelTransform(Transform):
     "A row's label to 0 (negative) or 1 (positive)."
@@ -76,8 +75,9 @@ class LabelTransform(Transform):
     ):
         self.vocab, self.c = CategoryMap(list(vocab), sort=False), len(vocab)
         super().__init__()
-    def encodes(self, o:pd.DataFrame): return TensorCategory([self.vocab.o2i[c] for c in o["label"]])
-    def encodes(self, o:pd.Series): return TensorCategory(self.vocab.o2i[o["label"]])
+    def encodes(self, o:pd.DataFrame|pd.Series):
+        if isinstance(o, pd.Series): return TensorCategory(self.vocab.o2i[o["label"]])
+        return TensorCategory([self.vocab.o2i[c] for c in o["label"]])
     def decodes(self, o:TensorCategory): return Category(self.vocab[int(o)])
 
 class RadiographDL(TfmdDL):

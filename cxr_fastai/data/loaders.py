@@ -67,9 +67,19 @@ class RadiographDataLoaders(DataLoaders):
         return first(t for tl in self.train_ds.tls for t in tl.tfms.fs if isinstance(t, kind))
 
     @property
+    def metadata(self):
+        "The fitted `MetadataTransform`; None where metadata is no input."
+        return self.transform(MetadataTransform)
+
+    @property
+    def radiograph(self):
+        "The `RadiographTransform`; None where the image is no input."
+        return self.transform(RadiographTransform)
+
+    @property
     def use(self):
         "'both', 'image' or 'metadata'."
-        return {2: "both", 1: "image" if self.transform(RadiographTransform) else "metadata"}[self.n_inp]
+        return {2: "both", 1: "image" if self.radiograph else "metadata"}[self.n_inp]
 
     def test_dl(self,
         rows,                   # new patients: a table, a row, an image's file or pixels, a list of these (`as_rows`)
@@ -83,7 +93,7 @@ class RadiographDataLoaders(DataLoaders):
         be predicted, and never scored on (but by 'paper')."""
         check_keywords(kwargs, OF_TEST, "test_dl", HINTS)
         rows = as_rows(rows, self.columns)
-        if self.transform(RadiographTransform) and "file" not in rows:
+        if self.radiograph and "file" not in rows:
             raise ValueError("These rows name no image: this model reads a radiograph, in a column 'image' or 'file'.")
         if with_labels and "label" not in rows: raise ValueError("with_labels=True: these rows have no column 'label'.")
         clean = self.train_ds.protocol == "clean"
@@ -98,7 +108,7 @@ class RadiographDataLoaders(DataLoaders):
     @property
     def columns(self):
         "What a row may have, that is read or is known to be of a table."
-        metadata = self.transform(MetadataTransform)
+        metadata = self.metadata
         return list(dict.fromkeys([*(metadata.names if metadata else []), *self.train_ds.items, *OF_ROWS]))
 
     def _check_unseen(self, rows):
@@ -114,19 +124,19 @@ class RadiographDataLoaders(DataLoaders):
         rows:pd.DataFrame, # with `file`
     ):
         "Decode the films of `rows` into the user's cache, where none is open."
-        if (o := self.transform(RadiographTransform)) and not o.cache: o.open(rows["file"].tolist())
+        if (o := self.radiograph) and not o.cache: o.open(rows["file"].tolist())
 
     def hashes(self,
         rows:pd.DataFrame, # with `file`
     ):
         "Perceptual hashes of their films; None without films or cache."
-        return o.hashes(rows["file"].tolist()) if (o := self.transform(RadiographTransform)) and len(rows) else None
+        return o.hashes(rows["file"].tolist()) if (o := self.radiograph) and len(rows) else None
 
     def check_leaks(self):
         "Put what is loaded now, and the table's test rows, through `leaks.check_leaks`; LeakError names the rows."
         if self.train_ds.protocol == "paper": return
         sides = [self.train_ds.items.assign(split="train"), self.valid_ds.items.assign(split="valid"), self.test_rows]
-        transforms = self.transform(MetadataTransform), self.transform(RadiographTransform)
+        transforms = self.metadata, self.radiograph
         _check_leaks(pd.concat(sides, ignore_index=True), *transforms)
 
     @property

@@ -100,15 +100,14 @@ class MetadataTransform(Transform):
         absent = np.isnan(scaled)
         return np.stack([np.where(absent, 0, scaled), absent], 1).astype(np.float32)
 
-    def encodes(self, o:pd.DataFrame):
+    def encodes(self, o:pd.DataFrame|pd.Series):
+        if isinstance(o, pd.Series): return self.encodes(o.to_frame().T)[0]
         self.widths # refuses an unfitted transform
-        rows, known = o, o.reindex(columns=["image", *self.names])
+        known = o.reindex(columns=["image", *self.names])
         parts = [self._words(known, c) for c in self.cat_names] + [self._scaled(known, c) for c in self.cont_names]
         encoded = np.concatenate(parts, 1)
-        encoded[is_image_only(rows).to_numpy()] = np.nan
+        encoded[is_image_only(o).to_numpy()] = np.nan
         return TensorMetadata(torch.from_numpy(encoded))
-
-    def encodes(self, o:pd.Series): return self.encodes(o.to_frame().T)[0]
 
     def decodes(self, o:TensorMetadata):
         parts = zip(self.names, torch.split(o.float().cpu(), self.widths))

@@ -279,11 +279,10 @@ def cyclegan_learner(
                      bf16=use_bf16(precision, dls.device))
     if model is None:
         generator = partial(Generator, settings["n_blocks"], ngf, residual, upsample)
-        model = CycleGAN(generator, partial(Discriminator, ndf, n_layers))
-        model.settings = {k: settings[k] for k in ARCHITECTURE}
+        model = CycleGAN(generator, partial(Discriminator, ndf, n_layers), {k: settings[k] for k in ARCHITECTURE})
     for net in model.modules():
         if hasattr(net, "bf16"): net.bf16 = settings["bf16"]
-    settings |= getattr(model, "settings", dict.fromkeys(ARCHITECTURE))
+    settings |= dict.fromkeys(ARCHITECTURE) | model.settings
     loss = CycleGANLoss(model, gan, lam, identity, idt_every, pool, diffaug, seed)
     learn = CycleGANLearner(dls, model.to(dls.device), loss, adam, lr=lr, splitter=CycleGAN.groups, seed=seed,
                             settings=settings, metrics=[LossPart(o) for o in loss.names], **kwargs)

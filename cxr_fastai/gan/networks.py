@@ -90,7 +90,9 @@ class CycleGAN(Module):
     def __init__(self,
         generator:Callable,     # () -> Generator
         discriminator:Callable, # () -> Discriminator
+        settings:dict=None,     # what both are built from; None: by hand
     ):
+        self.settings = settings or {}
         self.g_ab, self.g_ba, self.d_a, self.d_b = generator(), generator(), discriminator(), discriminator()
         self.ema = nn.ModuleDict(dict(a2b=deepcopy(self.g_ab), b2a=deepcopy(self.g_ba))).requires_grad_(False)
         self.register_buffer("steps", torch.tensor(0))

@@ -66,6 +66,10 @@ class UnpairedDL(TfmdDL):
 
 class UnpairedDataLoaders(DataLoaders):
     "`train` is augmented and shuffled; `valid` is the same training rows as they are, in order, to look at."
+    def __init__(self, *loaders, rows=None, size=None, seed=0, vocab=None, **kwargs):
+        super().__init__(*loaders, **kwargs)
+        self.rows, self.size, self.seed, self.vocab = rows, size, seed, vocab
+
     @classmethod
     def from_df(cls,
         rows:pd.DataFrame, # the cohort after `split_patients`; only the split 'train' is loaded
@@ -87,24 +91,23 @@ class UnpairedDataLoaders(DataLoaders):
         tfm = RadiographTransform(size)
         tfm.open(rows["file"].tolist(), None if cache is True else cache)
         check_leaks(rows, hashes=tfm.hashes(rows["file"].tolist()))
-        train = rows[rows["split"] == "train"]
-        domains = [train[train["label"] == o] for o in classes(rows)]
+        own = rows[rows["split"] == "train"]
+        domains = [own[own["label"] == o] for o in classes(rows)]
         for name, o in zip(classes(rows), domains):
             if not len(o): raise ValueError(f"There is no training row of {name}; both domains are needed.")
         device = ifnone(device, default_device())
         dl = lambda split_idx, tfms, **kwargs: UnpairedDL(
             UnpairedRows(*domains, tfm, split_idx), bs=bs, num_workers=0, device=device,
             after_batch=[IntToFloatTensor(), *tfms, Signed()], **kwargs)
-        dls = cls(dl(0, unpaired_tfms() if augment is None else augment, shuffle=True, drop_last=True), dl(1, []),
-                  path=path, device=device)
-        dls.train.rng, dls.rows, dls.size, dls.seed, dls.vocab = random.Random(seed), rows, size, seed, classes(rows)
-        return dls
+        train = dl(0, unpaired_tfms() if augment is None else augment, shuffle=True, drop_last=True)
+        train.rng = random.Random(seed)
+        return cls(train, dl(1, []), rows=rows, size=size, seed=seed, vocab=classes(rows), path=path, device=device)
 
     def new_empty(self):
         "For `export`: no rows."
-        empty = super().new_empty()
-        empty.rows, empty.size, empty.seed, empty.vocab = None, self.size, self.seed, self.vocab
-        return empty
+        loaders = super().new_empty().loaders
+        return type(self)(*loaders, size=self.size, seed=self.seed, vocab=self.vocab, path=self.path,
+                          device=self.device)
 
     @property
     def train_rows(self): return pd.concat([self.train_ds.a, self.train_ds.b])

@@ -28,8 +28,9 @@ class Backbone(Module):
         size:int,        # side of the images, pixels
         weights:str,     # where the weights came from, in words
         like:nn.Module=None, # a Backbone of the same architecture and size; None: this one is run, to measure it
+        seen:Seen=None,      # whom the weights have seen; None: nobody
     ):
-        self.body, self.weights, self.seen = body, weights, Seen()
+        self.body, self.weights, self.seen = body, weights, Seen() if seen is None else seen
         self.register_buffer("mean", torch.tensor(np.mean(cfg.mean, dtype=np.float32)))
         self.register_buffer("std", torch.tensor(np.mean(cfg.std, dtype=np.float32)))
         self.width = self._as(like) if like else self._measure(size)
@@ -78,9 +79,7 @@ def create_backbone(
     make = dict(auto=_auto, imagenet=_imagenet, none=_untrained).get(weights)
     body, source = make(arch, cfg, kwargs) if make else _from_file(arch, _file(weights), kwargs)
     body.reset_classifier(0)
-    res = Backbone(body, cfg, size, source, like)
-    if not make: res.seen = seen_of(_file(weights))
-    return res
+    return Backbone(body, cfg, size, source, like, seen=None if make else seen_of(_file(weights)))
 
 def _file(weights):
     "The file of weights; of a bundle's folder, that in it."

@@ -1,11 +1,12 @@
 """The paper's three classifiers as modules (sections 3.2 and 5.3): image alone (DCNN-real), metadata alone (MLP-meta),
-and both trained jointly with merged outputs, in the ways of `arms.FUSIONS`. Each gives logits `[n, n_out]` in fp32."""
+and both trained jointly with merged outputs, in the ways of `arms.FUSIONS`. Each gives logits `[n, n_out]` in fp32, and
+has a method `above`: what lies above the feature map, from map and metadata to logits."""
 import torch
 import torch.nn.functional as F
 from fastai.layers import LinBnDrop
 from fastai.torch_core import Module
 from fasttransform.transform import Transform
-from torch import nn
+from torch import nn, Tensor
 
 from ..arms import FUSIONS
 from ..fit.precision import in_precision
@@ -96,7 +97,14 @@ class ImageModel(Module):
     ):
         self.backbone, self.head, self.bf16 = backbone, _head(backbone.width, n_out, ps), bf16
     @in_precision
-    def forward(self, image, metadata=None): return self.head(_pool(self.backbone(image)))
+    def forward(self, image, metadata=None): return self.above(self.backbone(image))
+
+    def above(self,
+        fmap:Tensor,   # of `backbone`, `[n, width, h, w]`
+        metadata=None, # not read
+    ) -> Tensor:       # `[n, n_out]`
+        "Logits from the feature map."
+        return self.head(_pool(fmap))
 
 class MetadataModel(Module):
     "Logits from the metadata alone, always the last input; an image before it is not read."
@@ -109,6 +117,13 @@ class MetadataModel(Module):
         if inputs[-1].isnan().any():
             raise ValueError("Image-only rows have no metadata for a model of metadata alone; leave them out.")
         return self.mlp(inputs[-1])
+
+    def above(self,
+        fmap,            # not read: there is no backbone
+        metadata:Tensor, # `[n, d]`
+    ) -> Tensor:         # `[n, n_out]`
+        "Logits from the metadata."
+        return self.mlp(metadata)
 
 class FusionModel(Module):
     """Logits from image `[n, 1, h, w]` and metadata `[n, d]`, trained jointly. Rows whose metadata is nan are
@@ -123,7 +138,7 @@ class FusionModel(Module):
     @in_precision
     def forward(self, image, metadata):
         fmap, only = self.backbone(image), metadata.isnan().any(1).as_subclass(torch.Tensor)
-        if not only.any(): return self.head(fmap, self.mlp(metadata))
+        if not only.any(): return self.above(fmap, metadata)
         real, only = (~only).nonzero()[:, 0], only.nonzero()[:, 0]
         token = self.mlp.token.expand(len(image), -1)
         # batch norm needs two rows to train: a lone one is a patient without metadata
@@ -131,6 +146,13 @@ class FusionModel(Module):
         still = self.head.state_dict(), (fmap[only], token[only].detach()) # a state dict is detached
         out = self.head(fmap[real], meta), torch.func.functional_call(self.head, *still)
         return torch.cat(out)[torch.cat([real, only]).argsort()]
+
+    def above(self,
+        fmap:Tensor,     # of `backbone`, `[n, width, h, w]`
+        metadata:Tensor, # `[n, d]`, none of it nan
+    ) -> Tensor:         # `[n, n_out]`
+        "Logits from feature map and metadata."
+        return self.head(fmap, self.mlp(metadata))
 
 def build_model(
     settings:dict,         # of a learner or a card: `kind`, and what it takes of arch, ps, fusion, n_meta, meta_dropout
@@ -140,11 +162,12 @@ def build_model(
     bf16:bool=False,       # compute in bfloat16
 ) -> Module:
     "The model that `settings` describe."
-    s = settings
-    if s["kind"] == "image": return ImageModel(backbone, n_out, s["ps"], bf16)
-    if s["kind"] == "metadata": return MetadataModel(MetadataMLP(metadata, n_out, p_missing=s["meta_dropout"]))
-    mlp = MetadataMLP(metadata, s["n_meta"], p_missing=s["meta_dropout"])
-    head = FUSIONS[s["fusion"]](backbone.width, s["n_meta"], n_out, s["ps"])
+    if settings["kind"] == "image": return ImageModel(backbone, n_out, settings["ps"], bf16)
+    p_missing = settings["meta_dropout"]
+    if settings["kind"] == "metadata": return MetadataModel(MetadataMLP(metadata, n_out, p_missing=p_missing))
+    n_meta, make_head = settings["n_meta"], FUSIONS[settings["fusion"]]
+    mlp = MetadataMLP(metadata, n_meta, p_missing=p_missing)
+    head = make_head(width=backbone.width, n_meta=n_meta, n_out=n_out, ps=settings["ps"])
     return FusionModel(backbone, mlp, head, bf16)
 
 def parameter_groups(

@@ -17,10 +17,8 @@ from torch import nn, Tensor
 from ..arms import FUSIONS
 from ..cohort.seen import check_unseen, save_seen, Seen, seen_of
 from ..core.files import check_keywords, few, one_line
-from ..data.batches import RadiographTransform
 from ..data.given import as_rows
 from ..data.loaders import RadiographDataLoaders
-from ..data.metadata import MetadataTransform
 from ..fit.callbacks import epoch_table
 from ..fit.precision import fused_adamw, use_bf16
 from ..stats.scoring import called
@@ -85,9 +83,11 @@ def _loss(given, c):
 class RadiographLearner(Learner):
     """A fastai Learner that fits only leak-free data, from a seed, and predicts one patient from named values. What it
     calls positive (`predict`, `show_results`, fastai's interpretation) is above its `threshold`, a bundle's or .5."""
-    def __init__(self, *args, seed=0, **kwargs):
+    def __init__(self, *args, seed=0, settings=None, threshold=.5, **kwargs):
         super().__init__(*args, **kwargs)
-        self.seed, self.fits, self.seen = seed, 0, Seen()
+        self.seed, self.fits, self.threshold = seed, 0, threshold
+        self.settings = settings # what the model is built from, beside the DataLoaders; None: by hand
+        self.seen = Seen() | getattr(getattr(self.model, "backbone", None), "seen", Seen())
 
     def add_cb(self, cb):
         "fastai's `add_cb`; its MixUp and CutMix mix image and metadata of a row alike."
@@ -168,7 +168,7 @@ class RadiographLearner(Learner):
         rows = as_rows({} if row is None else row, self.dls.columns)
         if len(rows) > 1: raise ValueError("predict takes one row; get_preds(dl=dls.test_dl(rows)) takes many.")
         row = dict(rows.iloc[0])
-        metadata, radiograph = self.dls.transform(MetadataTransform), self.dls.transform(RadiographTransform)
+        metadata, radiograph = self.dls.metadata, self.dls.radiograph
         known = (["image", "file"] if radiograph else []) + (metadata.names if metadata else [])
         if unknown := set(columns) - set(known):
             raise ValueError(f"predict doesn't know {few(sorted(unknown))}; it takes {few(known, 20)}.")
@@ -202,13 +202,11 @@ def _learner(dls, model, seed, metrics, cbs, settings, frozen=False, **kwargs):
     if model.bf16: model = model.to(memory_format=torch.channels_last) # what bf16 convolutions are fastest in
     kwargs = dict(opt_func=fused_adamw) | kwargs
     loss = _loss(kwargs.pop("loss_func", None), dls.c)
-    learn = RadiographLearner(dls, model, loss, metrics=metrics, splitter=parameter_groups, seed=seed, **kwargs)
-    learn.threshold = .5
-    learn.settings = settings # what the model is built from, beside the DataLoaders
+    learn = RadiographLearner(dls, model, loss, metrics=metrics, splitter=parameter_groups, seed=seed,
+                              settings=settings, **kwargs)
     learn.remove_cb(ProgressCallback)
     learn.add_cbs([epoch_table(), *L(cbs)])
     if frozen: learn.freeze()
-    learn.seen = learn.seen | getattr(getattr(model, "backbone", None), "seen", Seen())
     if len(dls.train_ds): learn.check_unseen()
     return learn
 
@@ -225,7 +223,7 @@ def _begin(dls, seed, given, *uses):
 
 def _backbone(dls, arch, weights):
     if isinstance(arch, Backbone): return arch
-    return create_backbone(arch, weights, dls.transform(RadiographTransform).size)
+    return create_backbone(arch, weights, dls.radiograph.size)
 
 @delegates(Learner.__init__, but=["dls", "model", "splitter"])
 def image_learner(
@@ -258,7 +256,7 @@ def metadata_learner(
     "Metadata alone: the paper's MLP-meta, three fully connected layers. One parameter group: `freeze` freezes nothing."
     seed = _begin(dls, seed, kwargs, "metadata", "both")
     settings = dict(kind="metadata", meta_dropout=meta_dropout)
-    model = build_model(settings, None, dls.transform(MetadataTransform), dls.c)
+    model = build_model(settings, None, dls.metadata, dls.c)
     return _learner(dls, model, seed, metrics, cbs, settings, **kwargs)
 
 @delegates(Learner.__init__, but=["dls", "model", "splitter"])
@@ -281,7 +279,7 @@ def fusion_learner(
     seed = _begin(dls, seed, kwargs, "both")
     backbone = _backbone(dls, arch, weights)
     settings = dict(kind="fusion", arch=arch, ps=ps, fusion=fusion, n_meta=n_meta, meta_dropout=meta_dropout)
-    metadata, bf16 = dls.transform(MetadataTransform), use_bf16(precision, dls.device)
+    metadata, bf16 = dls.metadata, use_bf16(precision, dls.device)
     model = build_model(settings, backbone, metadata, dls.c, bf16)
     return _learner(dls, model, seed, metrics, cbs, settings, backbone.weights != "none", **kwargs)
 

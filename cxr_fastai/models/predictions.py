@@ -20,15 +20,15 @@ def predict_rows(
     res = rows[["split", "image", "patient_id"]].rename(columns=dict(split="side"))
     return res.assign(**said, synthetic=rows["synthetic"])
 
-ARM = dict(image="real", metadata="meta", fusion="real-meta")
+REAL = dict(image="real", metadata="meta", fusion="real-meta") # arms by kind of model
+SYNTHETIC = REAL | dict(image="real-synth", fusion="real-synth-meta") # and where some training rows are synthetic
 
 def _arm(learn):
     "Its cell's arm where it is a study's; else what its inputs, fusion and training rows make it."
     if arm := getattr(learn, "card", {}).get("summary", {}).get("cell", {}).get("arm"): return arm
-    kind, rows = learn.settings["kind"], learn.dls.train_ds.items
-    made = is_synthetic(rows).any() and kind != "metadata"
-    fusion = learn.settings.get("fusion", "concat")
-    return (ARM[kind].replace("real", "real-synth") if made else ARM[kind]) + f"+{fusion}" * (fusion != "concat")
+    arms = SYNTHETIC if is_synthetic(learn.dls.train_ds.items).any() else REAL
+    base, fusion = arms[learn.settings["kind"]], learn.settings.get("fusion", "concat")
+    return base if fusion == "concat" else f"{base}+{fusion}"
 
 def predictions_of(
     learn:RadiographLearner, # trained, or of `load_bundle`

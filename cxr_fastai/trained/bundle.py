@@ -15,9 +15,7 @@ from ..cohort.phantom import is_drawn
 from ..cohort.rows import is_synthetic, positive
 from ..cohort.seen import Seen
 from ..core.files import atomic, one_line, write_json
-from ..data.batches import RadiographTransform
 from ..data.loaders import radiograph_block
-from ..data.metadata import MetadataTransform
 from ..data.show import TensorRadiograph
 from ..models.backbone import create_backbone
 from ..models.fusion import build_model
@@ -63,7 +61,7 @@ def read_card(
 
 def _check_tfms(dls):
     "A bundle carries no code, so that batch transforms which change what is predicted can't come along."
-    if not (tfm := dls.transform(RadiographTransform)): return
+    if not (tfm := dls.radiograph): return
     gray = torch.arange(2 * tfm.size**2, device=dls.device).remainder(256).byte().reshape(2, 1, tfm.size, tfm.size)
     dls.valid.before_iter() # which tells the transforms that this is no training
     seen = dls.valid.after_batch((TensorRadiograph(gray),))[0]
@@ -88,7 +86,7 @@ def _training(dls, recorder):
 
 def _typical(dls):
     "What the real training films look like; {} for a learner of metadata alone."
-    tfm, rows = dls.transform(RadiographTransform), dls.train_ds.items
+    tfm, rows = dls.radiograph, dls.train_ds.items
     if not tfm: return {}
     rows = rows[~is_synthetic(rows)]
     rows = rows.sample(min(FILMS, len(rows)), random_state=0)
@@ -104,12 +102,13 @@ def _plain(o):
 
 def _card(learn, threshold, summary, licence, seen):
     "All that `load_bundle` needs, and what a reader wants to know. A loaded learner passes on what it was told."
-    if not hasattr(learn, "settings"): raise BundleError("This learner wasn't made by image_, metadata_ or "
-                                                         "fusion_learner of this version; it can't be bundled.")
+    if not getattr(learn, "settings", None):
+        raise BundleError("This learner wasn't made by image_, metadata_ or fusion_learner of this version; it can't "
+                          "be bundled.")
     dls, known = learn.dls, getattr(learn, "card", {})
     _check_tfms(dls)
     _check_loss(learn.loss_func)
-    radiograph, metadata = dls.transform(RadiographTransform), dls.transform(MetadataTransform)
+    radiograph, metadata = dls.radiograph, dls.metadata
     res = learn.settings | dict(format=FORMAT, classes=list(dls.vocab), weights=learn.weights, versions=versions(),
         precision="bf16" if learn.model.bf16 else "fp32", licence=licence, summary=summary or known.get("summary", {}),
         size=radiograph.size if radiograph else 1, bs=dls.valid.bs, # another batch size gives other last bits
@@ -183,7 +182,7 @@ def _skeleton(card, dls, file):
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             backbone = create_backbone(card["arch"], "none", card["size"]) if "arch" in card else None
-            model = build_model(card, backbone, dls.transform(MetadataTransform), len(card["classes"]))
+            model = build_model(card, backbone, dls.metadata, len(card["classes"]))
     except Exception as e: # whatever an architecture says of a size that it can't have
         raise BundleError(f"{file}: {_named(card)} can't be built at {card['size']} pixels: {one_line(e)}") from None
     n = sum(o.numel() for o in model.parameters())

@@ -19,9 +19,8 @@ from ..core.extras import need
 from ..core.files import atomic, few
 from ..core.progress import progress
 from ..data.given import as_rows
-from ..data.metadata import MetadataTransform, TensorMetadata
+from ..data.metadata import TensorMetadata
 from ..fit.precision import in_precision
-from ..models.fusion import FusionModel, MetadataModel
 from ..models.learner import RadiographLearner
 from ..stats.draws import resample
 from ..stats.intervals import percentiles
@@ -41,10 +40,7 @@ class _Top(Module):
     "What lies above the feature map: map `[n, width, h, w]` and metadata `[n, d]` to logits, as the whole model does."
     def __init__(self, model, bf16): self.model, self.places, self.bf16 = model, nn.Identity(), bf16
     @in_precision
-    def forward(self, fmap, meta):
-        fmap, model = self.places(fmap), self.model
-        if isinstance(model, MetadataModel): return model.mlp(meta)
-        return model.head(fmap, model.mlp(meta)) if isinstance(model, FusionModel) else model.head(fmap.mean((2, 3)))
+    def forward(self, fmap, meta): return self.model.above(self.places(fmap), meta)
 
 def _log_odds(logits): return logits[:, 1] - logits[:, 0]
 
@@ -66,7 +62,7 @@ def _as_picture(heat, body):
 def _encoded(learn, rows):
     "The transform and the metadata `[n, d]`; None and no slot where the model reads none."
     if not hasattr(learn.model, "mlp"): return None, torch.zeros(len(rows), 0)
-    tfm = learn.dls.transform(MetadataTransform)
+    tfm = learn.dls.metadata
     z = tfm(rows).as_subclass(torch.Tensor)
     return tfm, torch.where(z.isnan(), tfm.missing.float(), z) # as the model treats image-only rows
 

@@ -4,6 +4,7 @@ The file holds the bundle's card beside the network: what the classes are, the t
 fp32, takes batches of any length, and is compared to the learner before it gets its name."""
 import json, warnings
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,8 +14,6 @@ from fastai.torch_core import Module
 
 from ..core.extras import need
 from ..core.files import atomic
-from ..data.batches import RadiographTransform
-from ..data.metadata import MetadataTransform
 from ..models.learner import RadiographLearner
 from ..stats.scoring import called
 from .bundle import bundle_card
@@ -29,21 +28,19 @@ def _needed(name): return need(name, extra="onnx", what="ONNX")
 
 class _Probability(Module):
     "The model in fp32 with softmax, for rows whose metadata is read: without the branch for image-only ones."
-    def __init__(self, model, kind): self.model, self.kind = model, kind
+    def __init__(self, model, names): self.model, self.names = model, names
     def forward(self, *inputs):
-        model = self.model
-        if self.kind == "metadata": return model.mlp(inputs[0]).softmax(1)
-        fmap = model.backbone(inputs[0])
-        logits = model.head(fmap, model.mlp(inputs[1])) if self.kind == "fusion" else model.head(fmap.mean((2, 3)))
-        return logits.softmax(1)
+        given = dict(zip(self.names, inputs))
+        fmap = self.model.backbone(given["image"]) if "image" in given else None
+        return self.model.above(fmap, given.get("metadata")).softmax(1)
 
 def _random(learn, n, seed):
     "Inputs that could be a batch: gray noise, and metadata of which a third is missing."
-    g, res = torch.Generator().manual_seed(seed), []
-    if tfm := learn.dls.transform(RadiographTransform): res.append(torch.rand(n, 1, tfm.size, tfm.size, generator=g))
-    if tfm := learn.dls.transform(MetadataTransform):
-        absent = torch.rand(n, len(tfm.names), generator=g)[:, tfm.column] < 1/3
-        value = torch.rand(n, len(tfm.column), generator=g)
+    rand, res = partial(torch.rand, generator=torch.Generator().manual_seed(seed)), []
+    if tfm := learn.dls.radiograph: res.append(rand(n, 1, tfm.size, tfm.size))
+    if tfm := learn.dls.metadata:
+        absent = rand(n, len(tfm.names))[:, tfm.column] < 1/3
+        value = rand(n, len(tfm.column))
         res.append(torch.where(absent | tfm.missing, (absent & tfm.missing).float(), value))
     return res
 
@@ -105,10 +102,10 @@ def export_onnx(
     """Write inputs `image` (float, `[n, 1, size, size]`, 0..1) and/or `metadata` (`[n, d]`) to `probability` `[n, 2]`,
     with the card. The file is kept if onnxruntime's probabilities are within 1e-4 of the learner's in fp32, else
     ValueError. ImportError without the extra `onnx`."""
-    kind, file = learn.settings["kind"], Path(file)
-    model = _Probability(deepcopy(learn.model).cpu().float().eval(), kind)
+    names, file = INPUTS[learn.settings["kind"]], Path(file)
+    model = _Probability(deepcopy(learn.model).cpu().float().eval(), names)
     example = _random(learn, 3, seed)
     with atomic(file) as tmp:
-        _write(model, example, INPUTS[kind], bundle_card(learn, threshold)[0], tmp)
+        _write(model, example, names, bundle_card(learn, threshold)[0], tmp)
         _check(model, tmp, _random(learn, 33, seed) if rows is None else _inputs(learn, rows))
     return file

@@ -15,9 +15,7 @@ from plum import dispatch
 
 from ..cohort.radiograph import read_radiograph
 from ..core.style import COLOURS, ENDS, GRID, MORE, show_film, STYLE
-from ..data.batches import RadiographTransform
 from ..data.given import as_rows
-from ..data.metadata import MetadataTransform
 from ..models.learner import RadiographLearner
 from ..models.predictions import predictions_of
 from ..stats.draws import resample
@@ -81,8 +79,8 @@ def plot_top_losses(
     "The rows that a learner is most wrong about, worst first: film (where `rows` has files), label and metadata."
     said, files = predictions_of(learn, rows), as_rows(rows).get("file")
     own = said["probability"].where(said["label"] == 1, 1 - said["probability"])
-    loss, (tfm, pixels) = -np.log(own.clip(1e-12)), map(learn.dls.transform, (MetadataTransform, RadiographTransform))
-    white = getattr(pixels, "white", None)
+    loss, tfm, radiograph = -np.log(own.clip(1e-12)), learn.dls.metadata, learn.dls.radiograph
+    white = radiograph.white if radiograph else None
     worst = loss.nlargest(n).index
     fig = Figure(figsize=(7.2, 2.9 * -(-len(worst) // 3)), layout="constrained")
     axs = fig.subplots(-(-len(worst) // 3), 3, squeeze=False)

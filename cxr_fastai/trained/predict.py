@@ -21,8 +21,6 @@ from ..core.csvs import csv_line, read_lines
 from ..core.files import named_errors, say
 from ..core.memory import threads_within
 from ..core.progress import ahead, progress
-from ..data.batches import RadiographTransform
-from ..data.metadata import MetadataTransform
 from ..data.show import TensorRadiograph
 from ..models.learner import NO_NUMBER, RadiographLearner
 from ..stats.scoring import called
@@ -51,8 +49,8 @@ class Predictor:
         self.learn, self.card = learn, learn.card
         self.threshold = ifnone(threshold, learn.threshold)
         if not 0 <= self.threshold <= 1: raise ValueError(f"threshold is {self.threshold} and must be from 0 to 1.")
-        self.metadata = learn.dls.transform(MetadataTransform)
-        self.size = self.card["size"] if learn.dls.transform(RadiographTransform) else None
+        self.metadata = learn.dls.metadata
+        self.size = self.card["size"] if learn.dls.radiograph else None
         learn.model.eval()
 
     @property

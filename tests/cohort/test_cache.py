@@ -344,7 +344,7 @@ def test_films_of_one_gray_are_counted(files, tmp_path, capsys):
     assert f"2 of 12 radiographs are of one gray: {files[0]}, {files[1]}" in capsys.readouterr().out
 
 def test_all_that_cannot_be_read_is_named_in_one_sentence(files, tmp_path):
-    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("pydicom")
     from films import dicom
     bad = dicom(tmp_path/"images"/"bad.dcm", np.arange(64, dtype=np.uint16).reshape(8, 8), RescaleSlope=2,
                 RescaleIntercept=1)

@@ -41,7 +41,7 @@ def test_the_white_of_16_bit_films_is_the_sets_with_or_without_a_cache(tmp_path,
         Image.fromarray(gray * (3 if i else 16)).save(f) # one film needs 12 bits, the others 10
     dls = RadiographDataLoaders.from_df(own, size=SIDE, bs=4, use="image", cache=tmp_path/"cache" if cache else False,
                                         num_workers=0)
-    tfm = dls.transform(RadiographTransform)
+    tfm = dls.radiograph
     assert tfm.white == 12
     for f in own["file"][:3]:
         np.testing.assert_array_equal(tfm(own[own["file"] == f])[0, 0].numpy(), read_radiograph(f, SIDE, 12))

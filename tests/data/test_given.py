@@ -146,7 +146,7 @@ class Look(Callback):
 
 @pytest.mark.parametrize("mix", [MixUp, CutMix])
 def test_fastais_mixing_mixes_both_inputs_of_a_row_alike(dls, mix, monkeypatch):
-    learn, look, cb, seen = fused(dls), Look(), mix(1.), []
+    learn, look, cb = fused(dls), Look(), mix(1.)
     class Before(Look):
         order = -80
     before, loss = Before(), learn.loss_func

@@ -4,8 +4,7 @@ import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from fastai.vision.all import DataLoaders, TensorCategory, Transform, set_seed
 from cxr_fastai.cohort.leaks import LeakError
-from cxr_fastai.data.metadata import MetadataTransform, TensorMetadata
-from cxr_fastai.data.batches import RadiographTransform
+from cxr_fastai.data.metadata import TensorMetadata
 from cxr_fastai.data.loaders import radiograph_block, RadiographDataLoaders
 from cxr_fastai.data.show import TensorRadiograph
 from conftest import SIDE, draw, make_rows
@@ -51,7 +50,7 @@ def numbers(dls, batch, negative=False):
     image, meta, label = (o.as_subclass(torch.Tensor) for o in batch)
     corner = (image[:, 0, 0, 0] * 255).round().long()
     number = 255 - corner if negative else corner
-    lo, hi = dls.transform(MetadataTransform).stats["age"]
+    lo, hi = dls.metadata.stats["age"]
     assert torch.equal((meta[:, -2] * (hi - lo) + lo).round().long(), number), "image and metadata of two patients"
     assert torch.equal(meta[:, 1].long(), number % 4 // 2), "another patient's sex"
     assert torch.equal(label, drawn(number)), "another patient's label"
@@ -82,8 +81,8 @@ def test_use_names_the_inputs(rows, tmp_path, use, types):
     *inputs, label = dls.one_batch()
     assert [type(o) for o in inputs] == types and type(label) is TensorCategory
     assert dls.use == use and dls.n_inp == len(types) and dls.c == 2 and list(dls.vocab) == ["Normal", "Pneumonia"]
-    assert (dls.transform(RadiographTransform) is None) == (use == "metadata")
-    assert (dls.transform(MetadataTransform) is None) == (use == "image")
+    assert (dls.radiograph is None) == (use == "metadata")
+    assert (dls.metadata is None) == (use == "image")
 
 def test_metadata_alone_needs_no_image_files(rows, tmp_path):
     dls = make(rows.drop(columns="file"), tmp_path/"nowhere", use="metadata")
@@ -102,7 +101,7 @@ def test_pixels_are_the_files_own_from_0_to_1(rows, tmp_path):
 def test_test_rows_are_cached_and_never_loaded(rows, tmp_path):
     dls = make(rows, tmp_path, weighted=True)
     test = set(rows.loc[rows["split"] == "test", "file"])
-    assert test and all(f in dls.transform(RadiographTransform).cache for f in test)
+    assert test and all(f in dls.radiograph.cache for f in test)
     assert not test & {*dls.train_ds.items["file"], *dls.valid_ds.items["file"]}
     assert set(dls.train_ds.items["split"]) == {"train"} and set(dls.valid_ds.items["split"]) == {"valid"}
     assert set(dls.test_rows["file"]) == test
@@ -117,7 +116,7 @@ def test_after_decoding_the_files_are_not_read_again(own_rows, tmp_path, workers
 
 def test_without_a_cache_files_are_read_at_every_use_and_none_is_kept(own_rows, tmp_path):
     dls = make(own_rows, tmp_path, cache=False, num_workers=0)
-    assert dls.transform(RadiographTransform).cache is None
+    assert dls.radiograph.cache is None
     dls.one_batch()
     for f in own_rows["file"]: (tmp_path/"own"/f).unlink()
     with pytest.raises(ValueError, match="does not exist"): dls.one_batch()
@@ -239,7 +238,7 @@ def test_test_dl_needs_no_metadata_and_says_what_is_unknown(rows, tmp_path):
     dls = make(rows, tmp_path)
     test = rows[rows["split"] == "test"]
     _, meta = dls.test_dl(test[["file"]]).one_batch()
-    missing = dls.transform(MetadataTransform).missing.float()
+    missing = dls.metadata.missing.float()
     assert torch.equal(meta, missing.expand_as(meta))
     with pytest.warns(UserWarning, match="view: lateral not among the training words") as seen:
         _, meta = dls.test_dl(test[["file", "age"]].assign(view="lateral")).one_batch()
@@ -260,10 +259,10 @@ def test_synthetic_rows_outside_train_are_refused(rows, tmp_path, side):
 
 def test_test_dl_uses_the_training_statistics_and_keeps_nothing(rows, tmp_path):
     dls = make(rows, tmp_path)
-    before = dict(dls.transform(MetadataTransform).stats)
+    before = dict(dls.metadata.stats)
     _, meta = dls.test_dl([dict(file=rows["file"][0], age=99)]).one_batch()
     lo, hi = before["age"]
-    assert meta[0, -2] == pytest.approx((99 - lo) / (hi - lo)) and dls.transform(MetadataTransform).stats == before
+    assert meta[0, -2] == pytest.approx((99 - lo) / (hi - lo)) and dls.metadata.stats == before
 
 def test_a_new_image_is_read_from_its_file(rows, own_rows, tmp_path):
     x, = make(rows, tmp_path, use="image").test_dl(own_rows.iloc[:3]).one_batch()
@@ -286,7 +285,7 @@ def test_the_table_is_not_changed(rows, tmp_path):
 def test_what_is_predicted_is_not_resampled(rows, tmp_path):
     dls = RadiographDataLoaders.from_df(rows, tmp_path, size=SIDE, bs=8)
     seen = rows[rows["split"] == "valid"].iloc[:8]
-    pixels = dls.transform(RadiographTransform)(seen)
+    pixels = dls.radiograph(seen)
     assert torch.equal(dls.test_dl(seen).one_batch()[0].as_subclass(torch.Tensor),
                        pixels.as_subclass(torch.Tensor) / 255)
     train = dls.train.new(shuffle=False)

@@ -157,7 +157,7 @@ def test_from_df_fits_on_training_rows_only(rows, tmp_path):
     "A word and an age that only test rows have are not learned from them."
     few = rows.index.isin(rows.index[rows["split"] == "test"][:3]) # of all, it would tell the sides apart
     rows = rows.assign(age=rows["age"].mask(few, 99.), view=rows["view"].mask(few, "lateral"))
-    tfm = RadiographDataLoaders.from_df(rows, tmp_path, size=48, bs=8, use="metadata").transform(MetadataTransform)
+    tfm = RadiographDataLoaders.from_df(rows, tmp_path, size=48, bs=8, use="metadata").metadata
     train = rows[rows["split"] == "train"]
     assert tfm.stats == dict(sex=["F", "M"], view=["AP", "PA"], age=(train["age"].min(), train["age"].max()))
     assert train["age"].max() < 99

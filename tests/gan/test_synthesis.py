@@ -337,7 +337,7 @@ def test_a_model_trains_on_both(rows, make, tmp_path, metadata):
     learn = fusion_learner(dls, "test_resnet", weights="none")
     with learn.no_logging(): learn.fit(1)
     assert np.isfinite(learn.validate()[0])
-    made = dls.transform(MetadataTransform)(both[both["synthetic"]]).isnan()
+    made = dls.metadata(both[both["synthetic"]]).isnan()
     assert made.all() if metadata == "image-only" else not made.any()
 
 # bad input, and folders

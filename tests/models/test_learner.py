@@ -7,7 +7,6 @@ from sklearn import metrics as skm
 from torch import nn
 from fastai.vision.all import Callback, ClassificationInterpretation, load_learner
 from cxr_fastai.fit.callbacks import HistoryWriter
-from cxr_fastai.data.batches import RadiographTransform
 from cxr_fastai.data.loaders import RadiographDataLoaders
 from cxr_fastai.models.fusion import FUSIONS, parameter_groups
 from cxr_fastai.cohort.leaks import LeakError
@@ -356,7 +355,7 @@ def test_export_loads_to_the_same_bits_and_carries_no_patient(own, rows, tmp_pat
     assert len(data) < size + 150_000
     for row in rows.itertuples(): assert row.image.encode() not in data and str(row.patient_id).encode() not in data
     for side in (rows, dls.train_ds.items): assert side["patient_id"].to_numpy()[:3].tobytes() not in data
-    radiograph = dls.transform(RadiographTransform)
+    radiograph = dls.radiograph
     for image in radiograph.cache.get(rows["file"]) if radiograph else []: assert image[20].tobytes() not in data
 
     assert len(dls.train_ds) == n and torch.equal(dls.valid.one_batch()[0], batch)

@@ -8,7 +8,6 @@ from cxr_fastai.data.loaders import RadiographDataLoaders
 from cxr_fastai.trained.explain import _ask, _encoded
 from cxr_fastai.models.fusion import FUSIONS
 from cxr_fastai.cohort.leaks import LeakError
-from cxr_fastai.data.metadata import MetadataTransform
 from sklearn.metrics import roc_auc_score
 from cxr_fastai.models.learner import fusion_learner, image_learner, metadata_learner
 from cxr_fastai.trained.explain import explain, explain_bundle
@@ -84,7 +83,7 @@ def test_heat_is_where_the_finding_is(tmp_path):
 
 def test_image_and_metadata_share_the_log_odds_by_shapley(learn, test):
     few = test.iloc[:7].reset_index(drop=True)
-    found, names = explain(learn, few), learn.dls.transform(MetadataTransform).names
+    found, names = explain(learn, few), learn.dls.metadata.names
     swapped = [few.assign(**{o: few[o].iloc[j] for o in names}) for j in range(len(few))] # everyone with j's metadata
     table = np.stack([log_odds(learn, o) for o in swapped], 1)                            # image i, metadata j
     image, metadata, neither, own = table.mean(1), table.mean(0), np.diag(table).mean(), np.diag(table)
