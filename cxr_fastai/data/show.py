@@ -3,10 +3,12 @@ from importlib import import_module
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from fastai.data.core import show_batch
+from fastai.interpret import plot_top_losses
+from fastai.learner import show_results
 from fastai.torch_core import display_df, TensorImageBW
 from fastai.vision.data import get_grid
 from fastcore.imports import IN_NOTEBOOK
-from plum import dispatch
 
 from ..core.files import say
 from ..core.style import show_film
@@ -40,14 +42,14 @@ def _draw(ax, image, lines, color="black", **kwargs):
     ax.set_title("\n".join(str(o) for o in lines), fontsize="small", color=color)
     return ax
 
-@dispatch
+@show_batch.dispatch
 def show_batch(x:RadiographInput, y, samples, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None, **kwargs):
     if not isinstance(samples[0][0], TensorRadiograph):
         return _table(samples[:max_n], ["metadata", "label"][:len(samples[0])])
     axs = _grid(samples, ctxs, max_n, nrows, ncols, figsize)
     return [_draw(ax, image, reversed(rest), **kwargs) for ax, (image, *rest) in zip(axs, samples)]
 
-@dispatch
+@show_results.dispatch
 def show_results(x:RadiographInput, y, samples, outs, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None,
                  **kwargs):
     if not isinstance(samples[0][0], TensorRadiograph):
@@ -56,7 +58,7 @@ def show_results(x:RadiographInput, y, samples, outs, ctxs=None, max_n=9, nrows=
     return [_draw(ax, image, [f"{label} / {out[0]}", *words], "green" if str(label) == str(out[0]) else "red")
             for ax, (image, *words, label), out in zip(axs, samples, outs)]
 
-@dispatch
+@plot_top_losses.dispatch
 def plot_top_losses(x:RadiographInput, y, samples, outs, raws, losses, nrows=None, ncols=None, figsize=None, **kwargs):
     texts = [f"{out[0]} / {sample[-1]} / {float(loss):.2f} / {float(raw.max()):.2f}"
              for sample, out, raw, loss in zip(samples, outs, raws, losses)]
