@@ -32,6 +32,7 @@ from .stats.areas import *
 from .stats.audit import *
 from .stats.calibration import *
 from .stats.compare import *
+from .stats.counts import *
 from .stats.differences import *
 from .stats.draws import *
 from .stats.formats import *
