@@ -68,7 +68,7 @@ def fold_metadata(
     rows."""
     asked = [[o for o in names if o not in _REFUSED] for names in (cat_names, cont_names)]
     check_names(*asked)
-    if twice := [o for o in rows.columns[rows.columns.duplicated()]]:
+    if twice := list(rows.columns[rows.columns.duplicated()]):
         raise ValueError(f"The table has more than one column {few(map(repr, twice))}: rename or drop one.")
     new = {o: fold_words(rows[o], o) for o in cat_names if o in rows and not pd.api.types.is_numeric_dtype(rows[o])}
     new = {o: v for o, v in new.items() if not v.astype(object).equals(rows[o].astype(object))}

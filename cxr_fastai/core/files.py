@@ -153,12 +153,12 @@ def check_keywords(
     given:Iterable, # names
     known:Iterable, # names that have an effect
     who:str,        # takes them, as its sentence begins
-    hints:dict={},  # name that users know from elsewhere -> what to write instead
+    hints:dict=None, # name that users know from elsewhere -> what to write instead
 ):
     "KeywordError for a name that isn't known: nothing that is given is ignored."
     for o in given:
         if o not in known:
-            instead = hints.get(o) or f"it takes {few(dict.fromkeys(known), 30)}"
+            instead = (hints or {}).get(o) or f"it takes {few(dict.fromkeys(known), 30)}"
             raise KeywordError(f"{who} doesn't take {o!r}: {instead}.")
 
 def one_line(

@@ -55,7 +55,7 @@ def _packages(needed):
 def _extras(needed):
     "Which extras are complete; a package that is there but outside its bounds is a warning."
     there, absent, old = [], [], []
-    for extra, use in USES.items():
+    for extra in USES:
         own = [o for o in needed if o.marker and o.marker.evaluate(dict(extra=extra))]
         wrong = [why for o in own if (why := _wrong(o))]
         if own: (absent if wrong else there).append(extra)

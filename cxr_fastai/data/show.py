@@ -13,7 +13,7 @@ from fastcore.imports import IN_NOTEBOOK
 from ..core.files import say
 from ..core.style import show_film
 
-import_module("fastai.vision.all") # first: of functions that fit, plum takes the later one, and fastai's fit all there is
+import_module("fastai.vision.all") # first: of functions that fit, plum takes the later, and fastai's fit all there is
 
 __all__ = ["TensorRadiograph", "RadiographInput", "show_batch", "show_results", "plot_top_losses", "show_columns"]
 

@@ -11,7 +11,7 @@ from fastai.metrics import accuracy
 
 from ..stats.scoring import METRICS, PAPER_METRICS
 
-__all__ = [*(o for o in METRICS if o != "accuracy"), "paper_metrics", "all_metrics"]
+__all__ = ["paper_metrics", "all_metrics"] + [o for o in METRICS if o != "accuracy"]
 
 class EpochMetric(Metric):
     "A metric of a whole epoch: keeps each batch's positive-class probability and label, and scores them together."

@@ -103,7 +103,7 @@ def _audit_counts(name, rows, text, max_n):
     times = excess_of(table, n, positives) if n else 1
     if times > 1: n, positives = n//times, positives//times
     solved = pd.DataFrame([_solve(o, n, positives) for o in table], index=rows.index)
-    rows = rows.assign(**solved.astype({k: "Int64" for k in ("TP", "FP", "TN", "FN")}))
+    rows = rows.assign(**solved.astype(dict.fromkeys(("TP", "FP", "TN", "FN"), "Int64")))
     explained, several = int(rows.fits.sum()), rows.index[rows.ways > 1]
     said = [f"No row fits a set up to n={max_n:,}."]
     if n: said = list(_say_fit(table, max_n, n, positives, explained, others))

@@ -43,7 +43,7 @@ class Study:
     ):
         "ValueError for metadata that no cell could learn, and for a dose where the positives aren't fewer."
         fold_metadata(rows, plan.training.cat_names, plan.training.cont_names)
-        if plan.protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; `split_paper` comes after
+        if plan.protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; then `split_paper`
         self.rows, self.plan, self.out, self.data, self.track = rows, plan, Path(out).absolute(), data, track
         self.backbones, self.arms, self.seeds = list(plan.weights_of), list(plan.arms), list(plan.seeds)
         neg, pos = ((rows["split"] == "train") & (rows["label"] == o) for o in classes(rows))

@@ -277,4 +277,6 @@ def _shortcuts(folder):
     if not (folder/"scores.csv").exists(): return {}
     scores = read_csv(folder/"scores.csv")
     own = scores[(scores["arm"] == "meta") & (scores["metric"] == "rocauc")].head(1)
-    return {"Metadata alone, the study's arm Meta": (o.mean, o.low, o.high) for o in own.itertuples()}
+    if own.empty: return {}
+    o = next(own.itertuples())
+    return {"Metadata alone, the study's arm Meta": (o.mean, o.low, o.high)}

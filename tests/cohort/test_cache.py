@@ -102,7 +102,7 @@ def test_each_size_and_each_reader_version_has_its_own_store(files, tmp_path, de
     np.testing.assert_array_equal(open_cache(files, tmp_path, 8).get(files), want(files, 8))
     monkeypatch.setattr(module, "READER_VERSION", READER_VERSION+1)
     open_cache(files, tmp_path)
-    assert Counter(decoded) == {f: 3 for f in files}
+    assert Counter(decoded) == dict.fromkeys(files, 3)
     assert sorted(o.name for o in (tmp_path/"cache").iterdir()) == sorted(
         [f"16px-v{READER_VERSION}", f"8px-v{READER_VERSION}", f"16px-v{READER_VERSION+1}"])
 
@@ -271,7 +271,7 @@ def test_two_processes_share_the_work_and_decode_each_file_once(tmp_path, decode
     both = [start(files, tmp_path), start(files[::-1], tmp_path)]
     said = [o.communicate(timeout=60)[0] for o in both]
     assert [o.returncode for o in both] == [0, 0]
-    assert Counter((tmp_path/"log").read_text().split()) == {f: 1 for f in files}
+    assert Counter((tmp_path/"log").read_text().split()) == dict.fromkeys(files, 1)
     np.testing.assert_array_equal(open_cache(files, tmp_path).get(files), want(files))
     assert decoded == [] and all("sum" in o for o in said)
 

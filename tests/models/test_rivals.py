@@ -52,9 +52,9 @@ def test_logit_adjustment_learns_a_balanced_classifier():
         opt = torch.optim.LBFGS([bias], max_iter=50)
         def step():
             opt.zero_grad()
-            l = loss(bias.expand(500, 2), y)
-            l.backward()
-            return l
+            value = loss(bias.expand(500, 2), y)
+            value.backward()
+            return value
         opt.step(step)
         assert float(bias.softmax(0)[1]) == pytest.approx(expected, abs=1e-3)
 

@@ -8,7 +8,7 @@ from cxr_fastai.cohort.folder import data_digest
 TINY = dict(size=32, epochs=1, bs=16, weights="none", gan_epochs=1)
 BY = dict(method="by patient", stratified=True, test=.3, valid=.2, seed=0)
 
-def about(rows, tmp_path, **kwargs): 
+def about(rows, tmp_path, **kwargs):
     plan = plan_of(backbones="test_resnet", **TINY | {k: o for k, o in kwargs.items() if k != "data"})
     return Study(rows, plan, tmp_path, data=kwargs.get("data", "")).about
 

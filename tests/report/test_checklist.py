@@ -13,12 +13,14 @@ SETTINGS = dict(backbones=["resnet50"], arms=ARMS, seeds=[0, 1, 2], protocol="cl
                 gan_training=dict(epochs=30, bs=4, lr=2e-4, lam=2., identity=0., ngf=32, residual=True),
                 versions=dict(cxr_fastai="0.1", torch="2.15"))
 
-@pytest.fixture
-def rows():
+def twelve():
     label = pd.Categorical(["Normal", "Normal", "Pneumonia"]*4, ["Normal", "Pneumonia"], ordered=True)
     return pd.DataFrame(dict(image=[f"{i}.png" for i in range(12)], patient_id=[str(i) for i in range(12)], label=label,
                              age=[30., 40, np.nan]*4, sex=["F", "M", "F"]*4, view=["AP", "PA", None]*4,
                              split=["train"]*6 + ["valid"]*3 + ["test"]*3))
+
+@pytest.fixture
+def rows(): return twelve()
 
 PLAN = dict(primary=["real-meta", "real-synth-meta"], alpha=.05, time="2026-01-02T03:04:05+00:00")
 

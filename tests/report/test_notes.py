@@ -1,6 +1,9 @@
-import numpy as np, pandas as pd
+import numpy as np, pandas as pd, pytest
 from cxr_fastai.report.notes import drawn_note, leaky_note, shortcut_note, split_note
-from test_checklist import rows, SETTINGS
+from test_checklist import SETTINGS, twelve
+
+@pytest.fixture
+def rows(): return twelve()
 
 def test_drawn_films_are_said_and_those_of_before_by_their_name():
     assert drawn_note(SETTINGS) == "" and "say nothing" in drawn_note(SETTINGS | dict(drawn=True))

@@ -137,7 +137,7 @@ def test_one_backbone_of_three_is_no_gain_by_luck():
     (dict(p_verdict=np.nan), "the AUC can't be tested")])
 def test_too_little_is_no_verdict(few, says):
     said = verdict(lines(1e-9).assign(**few))
-    assert f"can't be said: " in said and says in said and ": the data" not in said
+    assert "can't be said: " in said and says in said and ": the data" not in said
 
 def test_only_seeds_and_real_rows_that_both_arms_have_are_compared():
     label, a, b = drawn(seeds=3, gap=1.)
