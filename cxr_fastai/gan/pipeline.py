@@ -112,7 +112,7 @@ def synthetic_minority(
     made.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(made.parent/".lock"):
         if not made.exists():
-            learn, _ = train_gan(rows, out, gan, seed, track)
+            learn, _ = train_gan(rows, out, gan, seed=seed, track=track)
             synthesise(learn, rows, _number(rows, gan.synthetic, direction), direction=direction, out=made,
                        metadata=gan.metadata, seed=seed)
         synth = read_manifest(made)

@@ -40,7 +40,7 @@ class CellError(RuntimeError):
 
 class Cell:
     """What one folder of a study is of: a backbone, an arm and a seed of a plan, over real rows. `settings` are all
-    that determines its result; `name`, `track` and `loud` are its study's alone."""
+    that determines its result; `name` and `track` are its study's alone."""
     def __init__(self,
         folder:str|Path,   # its own
         rows:pd.DataFrame, # real ones, split
@@ -48,10 +48,9 @@ class Cell:
         settings:dict,     # all that determines the result
         name:str="",       # its arm in full, as its study has it; what determines it stands in `settings`
         track:str="",      # trackers, as in `tracked`
-        loud:bool=False,   # print to the terminal, not to log.txt
     ):
         self.folder, self.rows, self.plan, self.settings = Path(folder), rows, plan, settings
-        self.name, self.track, self.loud = name or settings["arm"], track, loud
+        self.name, self.track = name or settings["arm"], track
     def __repr__(self): return self.folder.name
     @property
     def arm(self): return parse_arm(self.name)
@@ -132,13 +131,13 @@ def _clear(folder):
         if o.is_dir(): shutil.rmtree(o)
         elif o.name != ".lock": o.unlink()
 
-def _attempt(cell):
+def _attempt(cell, loud):
     "Run the cell, whose lock is held; an error is its outcome and never its study's end."
     try:
         if is_first():
             _clear(cell.folder)
             write_json(cell.folder/"settings.json", cell.settings)
-        with logged(None if cell.loud else cell.folder/"log.txt"): result = _train(cell)
+        with logged(None if loud else cell.folder/"log.txt"): result = _train(cell)
         if is_first(): write_json(cell.folder/"scores.json", result)
         return dict(status="done")
     except Exception as e:
@@ -147,7 +146,8 @@ def _attempt(cell):
         return dict(status="failed", error=f"{cell}: {one_line(e)}")
 
 def run_cell(
-    cell:Cell, # one of `Study.cells`
+    cell:Cell,       # one of `Study.cells`
+    loud:bool=False, # print to the terminal, not to log.txt
 ) -> dict: # status: 'done' (now or before), 'busy' (another process has it) or 'failed', with `error`, one sentence
     "Run one cell, unless it is done or another process runs it."
     def begin():
@@ -161,7 +161,7 @@ def run_cell(
     held = []
     try:
         status = agreed(begin)
-        if status == "begin": return _attempt(cell)
+        if status == "begin": return _attempt(cell, loud)
         return dict(status=status)
     except OSError as e: return dict(status="failed", error=f"{cell}: {e}")
     finally:

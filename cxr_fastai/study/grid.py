@@ -97,11 +97,11 @@ class Study:
         "Run what isn't done. A cell that fails is said and the others go on; the same call tries it again."
         begin_distributed()
         todo = list({c.folder: c for c in self.cells.values() if not c.done}.values())
-        for c in todo: c.loud = loud
         self.declare()
         synth, plain = [c for c in todo if c.gan], [c for c in todo if not c.gan]
         jobs = self._syntheses(synth, loud)
         engine = partial(on_ray, address=ray, cpus=cpus, gpus=gpus) if ray else partial(in_workers, workers=workers)
+        engine = partial(engine, partial(run_job, loud=loud))
         self.errors = {}
         self._all(engine, jobs + plain, "Synthesis, and cells without it" if jobs else "Cells")
         failed = {o.seed: e for o, e in self.errors.items() if isinstance(o, Synthesis)}
@@ -136,7 +136,7 @@ class Study:
         "Run jobs until none is busy elsewhere; remember what failed."
         while jobs:
             busy = []
-            outcomes = engine(run_job, jobs)
+            outcomes = engine(jobs)
             for i, outcome in progress(outcomes, len(jobs), what) if is_first() else outcomes:
                 if outcome["status"] == "busy": busy.append(jobs[i])
                 if outcome["status"] == "failed": self._failed(jobs[i], outcome["error"])

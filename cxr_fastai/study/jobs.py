@@ -31,6 +31,7 @@ class Synthesis:
 
 def run_job(
     job:Cell|Synthesis, # of a study
+    loud:bool=False,    # a cell's epoch table goes to the terminal
 ) -> dict: # as `run_cell` gives it
     "Run one job of a study."
-    return run_cell(job) if isinstance(job, Cell) else agreed(job)
+    return run_cell(job, loud) if isinstance(job, Cell) else agreed(job)

@@ -112,7 +112,7 @@ def run_study(
     say(f"\n{flow_text(rows)}\n\n{len(study.cells)} cells; protocol '{plan.protocol}', "
         f"scored at the {plan.training.epoch_rule} epoch\n", flush=True)
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
-    study.run(workers, ray, gpus=gpus, loud=one and workers == 1 and not ray)
+    study.run(workers=workers, ray=ray, gpus=gpus, loud=one and workers == 1 and not ray)
     folder = agreed(lambda: save_study(study, prevalence))
     if not is_first(): return folder
     print_study(folder)
@@ -135,7 +135,8 @@ def print_study(
     shown = [o for o in HEADLINES if o in table["metrics"]]
     say(to_markdown(table["metrics"][["backbone", "arm", *shown, "weights"]]) + "\n")
     about = read_json(Path(folder)/"settings.json")
-    for o in drawn_note(about), leaky_note(about, read_rows(Path(folder)/"rows.csv")): say(o, end="\n" * bool(o))
+    for o in drawn_note(about), leaky_note(about, read_rows(Path(folder)/"rows.csv")):
+        if o: say(o)
     if "positives_synthetic" in shown:
         say("Recall is over the real positives alone, recall_with_synthetic over the synthetic ones, too.")
     say(sampling_note(read_csv(Path(folder)/"flow.csv")))
