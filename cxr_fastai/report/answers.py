@@ -6,8 +6,6 @@ from ..arms import arm_title, parse_arm
 from ..cohort.rows import positive
 from .notes import column_names, counted, has_synth, is_drawn_study, listed, on_several_sides, split_note, uses
 
-__all__ = [] # `CLAIM` and `TRIPOD_AI` of the checklist name them
-
 SIDES = "train", "valid", "test"
 KNOWN = "auto", "imagenet", "none" # weights of which it is known what they were fitted on
 

@@ -1,30 +1,25 @@
 """Why a classifier said what it said: Grad-CAM over the radiograph beside the contributions of the metadata.
 
-All is in log-odds of the positive class, which contributions add up in. The backbone runs once an image; what would be
-said of other metadata is asked of what lies above the feature map. Heat outside the lungs is shown: it is a finding."""
-import math
+All is in log-odds of the positive class, which contributions add up in. Heat outside the lungs is shown: it is a
+finding."""
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import numpy as np
 import pandas as pd
-from fastai.torch_core import Module
 from scipy.stats import rankdata
-from torch import nn
 
 from ..cohort.rows import read_rows
 from ..core.csvs import read_csv, write_csv
-from ..core.extras import need
 from ..core.files import atomic, few
-from ..core.progress import progress
 from ..data.given import as_rows
 from ..data.metadata import TensorMetadata
-from ..fit.precision import in_precision
 from ..models.learner import RadiographLearner
 from ..stats.draws import resample
 from ..stats.intervals import percentiles
 from ..stats.scoring import called, weighted_metrics
+from .ask import ask, encoded, shapley
 from .bundle import load_bundle
 from .plots import border_heat, border_ring, plot_explained, plot_patient
 
@@ -33,83 +28,6 @@ __all__ = ["Explanation", "explain", "explain_bundle"]
 BACKGROUND = 32  # rows that stand for 'another patient' in Shapley values
 REPEATS = 8      # shufflings behind a permutation importance
 RESAMPLES = 1000 # of patients, behind an interval
-
-# What the model says
-
-class _Top(Module):
-    "What lies above the feature map: map `[n, width, h, w]` and metadata `[n, d]` to logits, as the whole model does."
-    def __init__(self, model, bf16): self.model, self.places, self.bf16 = model, nn.Identity(), bf16
-    @in_precision
-    def forward(self, fmap, meta): return self.model.above(self.places(fmap), meta)
-
-def _log_odds(logits): return logits[:, 1] - logits[:, 0]
-
-def _grad_cam(top, fmap, meta):
-    "What speaks for the positive class, and below 0 against it, and where: `[n, 1, h, w]`."
-    attr = need("captum.attr", extra="explain", what="Grad-CAM")
-    cam = attr.LayerGradCam(lambda *o: _log_odds(top(*o)), top.places)
-    heat = cam.attribute(fmap, additional_forward_args=(meta,))
-    return _as_picture(heat.detach().cpu(), top.model.backbone.body)
-
-def _as_picture(heat, body):
-    "A transformer's tokens `[n, 1, tokens, 1]` go back to their places; class and register tokens have none."
-    if heat.shape[3] > 1 or heat.shape[2] == 1: return heat
-    heat = heat[:, :, getattr(body, "num_prefix_tokens", 0):]
-    side = math.isqrt(heat.shape[2])
-    if side**2 != heat.shape[2]: raise ValueError(f"{heat.shape[2]} tokens make no square: this backbone has no heat.")
-    return heat.reshape(-1, 1, side, side)
-
-def _encoded(learn, rows):
-    "The transform and the metadata `[n, d]`; None and no slot where the model reads none."
-    if not hasattr(learn.model, "mlp"): return None, torch.zeros(len(rows), 0)
-    tfm = learn.dls.metadata
-    z = tfm(rows).as_subclass(torch.Tensor)
-    return tfm, torch.where(z.isnan(), tfm.missing.float(), z) # as the model treats image-only rows
-
-def _questions(z, tfm, turns, near, sees):
-    "{(input, how it is changed, number): metadata `[n, d]` to ask of, with the images as they are}."
-    asked = {("image", "shuffled", k): z[turn.argsort()] for k, turn in enumerate(turns) if sees}
-    if not tfm: return asked
-    column, absent = tfm.column, tfm.missing.to(z.dtype).expand_as(z)
-    asked |= {("metadata", "another's", k): z[[j]].expand_as(z) for k, j in enumerate(near) if sees}
-    slots = {"metadata": column >= 0} | {name: column == c for c, name in enumerate(tfm.names)}
-    for name, its in slots.items():
-        asked[name, "missing", 0] = torch.where(its, absent, z)
-        asked |= {(name, "shuffled", k): torch.where(its, z[turn], z) for k, turn in enumerate(turns)}
-    return asked
-
-@torch.no_grad()
-def _ask(learn, rows, z, tfm, turns, near):
-    """Probabilities `[n]` as predicted; log-odds `[n]` of each question, in fp32 above the map, as they differ by less
-    than bf16 has digits; heat `[n, 1, h, w]` and the mean film, None without images."""
-    dl, device, model = learn.dls.test_dl(rows), learn.dls.device, learn.model
-    predicting, top, sees = _Top(model, model.bf16).eval(), _Top(model, False), hasattr(model, "backbone")
-    asked = {("own", "as is", 0): z} | _questions(z, tfm, turns, near, sees)
-    said, prob, maps, heat, film, start = {o: [] for o in asked}, [], {}, [], 0, 0
-    for x, *_ in progress(dl, len(dl), "explaining"):
-        at, x = slice(start, start := start + len(x)), x.as_subclass(torch.Tensor)
-        with torch.autocast(device.type, torch.bfloat16, enabled=model.bf16): fmap = model.backbone(x) if sees else x
-        prob.append(predicting(fmap, z[at].to(device)).softmax(1)[:, 1])
-        fmap = fmap.float()
-        for o, table in asked.items(): said[o].append(_log_odds(top(fmap, table[at].to(device))))
-        if not sees: continue
-        maps |= {j: fmap[[j - at.start]] for j in near if at.start <= j < at.stop}
-        heat, film = heat + [_grad_cam(top, fmap, z[at].to(device))], film + x.sum(0).cpu()
-    for k, j in enumerate(near if sees and tfm else []): # another's image
-        parts = [o.to(device) for o in z.split(dl.bs)]
-        said["image", "another's", k] = [_log_odds(top(maps[j].expand(len(o), -1, -1, -1), o)) for o in parts]
-    said = {o: torch.cat(parts).cpu().double().numpy() for o, parts in said.items()}
-    for (name, how, k), x in said.items():
-        if (name, how) == ("image", "shuffled"): said[name, how, k] = x[turns[k].numpy()] # asked in the order of images
-    return torch.cat(prob).cpu().numpy(), said, *((torch.cat(heat), film[0] / len(rows)) if sees else (None, None))
-
-# What follows from it
-
-def _shapley(own, said, near):
-    "What image and metadata add to a row's log-odds beyond another's, `[n]` each."
-    image, metadata = (np.mean([said[o, "another's", k] for k in range(len(near))], 0) for o in ("metadata", "image"))
-    neither = own[near].mean() # `image`: the row's own image alone, `metadata`: its own metadata alone
-    return dict(from_image=(own - metadata + image - neither)/2, from_metadata=(own - image + metadata - neither)/2)
 
 def _labels(rows, vocab):
     "0/1 `[n]`, None for rows without labels."
@@ -126,15 +44,15 @@ def _mean(weights, x):
 
 def _lines(table, said, label, weights):
     "Measure, input and value `[b]` by lines of weights."
-    auc = lambda x: weighted_metrics(label, rankdata(x)/len(x), weights, calibration=False)["rocauc"] # by order alone
+    def auc(odds): return weighted_metrics(label, rankdata(odds)/len(odds), weights, calibration=False)["rocauc"]
     own, shuffled = table["log_odds"].to_numpy(), {}
-    base = auc(own) if label is not None else None
-    if base is not None: yield "rocauc", "model", base
-    for (name, how, _), x in said.items():
-        if how == "shuffled": shuffled.setdefault(name, []).append(x)
-    for name, xs in shuffled.items():
-        if label is not None: yield "auc_drop", name, np.mean([base - auc(x) for x in xs], 0)
-        yield "log_odds_change", name, _mean(weights, np.abs(own - np.array(xs)).mean(0))
+    whole = auc(own) if label is not None else None # by order alone
+    if whole is not None: yield "rocauc", "model", whole
+    for (name, how, _), odds in said.items():
+        if how == "shuffled": shuffled.setdefault(name, []).append(odds)
+    for name, each in shuffled.items():
+        if whole is not None: yield "auc_drop", name, np.mean([whole - auc(odds) for odds in each], 0)
+        yield "log_odds_change", name, _mean(weights, np.abs(own - np.array(each)).mean(0))
     if "from_image" in table:
         image, metadata = (_mean(weights, table[o].abs().to_numpy()) for o in ("from_image", "from_metadata"))
         with np.errstate(invalid="ignore"): yield "decision_share", "image", image / (image + metadata)
@@ -145,7 +63,7 @@ def _importance(table, said, label, seed):
     who, n = table.get("patient_id", pd.Series(table.index)), len(table)
     draws = resample(who, np.zeros(n) if label is None else label, RESAMPLES, seed)
     lines = _lines(table, said, label, np.concatenate([np.ones((1, n), np.float32), draws]))
-    return pd.DataFrame([(*names, x[0], *percentiles(x[1:])) for *names, x in lines],
+    return pd.DataFrame([(measure, name, drawn[0], *percentiles(drawn[1:])) for measure, name, drawn in lines],
                         columns=["measure", "input", "value", "low", "high"])
 
 @dataclass(repr=False)
@@ -207,9 +125,10 @@ class Explanation:
         with atomic(out/"limits.txt") as tmp: tmp.write_text(f"{self!r}\n", encoding="utf-8")
         chosen = np.argsort(self.table["probability"].to_numpy(), kind="stable")
         chosen = chosen[np.linspace(0, n - 1, min(n, max_figures)).round().astype(int)].tolist()
-        figures = {out/"patients"/f"{i:05}-{Path(self.files[i] or 'row').stem}.png": i for i in chosen}
+        figures = {out/"summary.png": None}
+        figures |= {out/"patients"/f"{i:05}-{Path(self.files[i] or 'row').stem}.png": i for i in chosen}
         for old in set((out/"patients").glob("?????-*.png")) - figures.keys(): old.unlink()
-        for file, i in (figures | {out/"summary.png": None}).items():
+        for file, i in figures.items():
             with atomic(file) as tmp: self.show(i).savefig(tmp, dpi=110)
         return out
 
@@ -241,22 +160,23 @@ def explain(
     if not (n := len(rows)): raise ValueError("There are no rows to explain.")
     label, rng = _labels(rows, learn.dls.vocab), np.random.default_rng(seed)
     if label is not None: learn.check_unseen(rows) # the AUC is a score
-    tfm, z = _encoded(learn, rows)
-    turns = [torch.from_numpy(rng.permutation(n)) for _ in range(REPEATS)]
-    near = rng.choice(n, min(n, BACKGROUND), replace=False).tolist()
-    prob, said, heat, film = _ask(learn, rows, z, tfm, turns, near)
+    tfm, coded = encoded(learn, rows)
+    shuffles = [torch.from_numpy(rng.permutation(n)) for _ in range(REPEATS)]
+    others = rng.choice(n, min(n, BACKGROUND), replace=False).tolist()
+    prob, said, heat, film = ask(learn, rows, coded, tfm, shuffles, others)
     own = said.pop(("own", "as is", 0))
     table = rows[[o for o in ("image", "patient_id", "label") if o in rows]]
     hit = called(prob, learn.threshold).astype(int)
     table = table.assign(probability=prob, log_odds=own, decision=[learn.dls.vocab[o] for o in hit])
-    if heat is not None and tfm: table = table.assign(**_shapley(own, said, near))
+    if heat is not None and tfm: table = table.assign(**shapley(own, said, others))
     for name, how, k in said:
         if how == "missing": table[f"knowing_{name}"] = own - said[name, how, k]
     if heat is not None: table["border_heat"] = border_heat(heat, len(film))
-    res = Explanation(table, _importance(table, said, label, seed), heat, film,
-                      rows["file"].tolist() if heat is not None else [None]*n,
-                      [tfm.decode(TensorMetadata(o)) if tfm else {} for o in z], tuple(learn.dls.vocab),
-                      learn.threshold, beside)
+    res = Explanation(
+        table=table, importance=_importance(table, said, label, seed), heat=heat, film=film,
+        files=rows["file"].tolist() if heat is not None else [None]*n,
+        words=[tfm.decode(TensorMetadata(o)) if tfm else {} for o in coded],
+        classes=tuple(learn.dls.vocab), threshold=learn.threshold, beside=beside)
     if out is not None: res.save(out, max_figures)
     return res
 
@@ -270,7 +190,7 @@ def explain_bundle(
     "`explain` from files. ValueError for another csv; BundleError for another bundle."
     learn, rows = load_bundle(bundle), read_rows(csv)
     if "split" in rows: rows = rows[rows["split"] == "test"]
-    return explain(learn, rows, out, max_figures, seed, _shortcuts(Path(csv).parent))
+    return explain(learn, rows, out, max_figures=max_figures, seed=seed, beside=_shortcuts(Path(csv).parent))
 
 def _shortcuts(folder):
     "How far metadata alone goes, where the rows are a study's that has such an arm."

@@ -5,7 +5,7 @@ from cxr_fastai.trained.bundle import load_bundle, save_bundle
 from cxr_fastai.cohort.rows import save_rows
 from cxr_fastai.cohort.sampling import split_patients
 from cxr_fastai.data.loaders import RadiographDataLoaders
-from cxr_fastai.trained.explain import _ask, _encoded
+from cxr_fastai.trained.ask import ask, encoded
 from cxr_fastai.models.fusion import FUSIONS
 from cxr_fastai.cohort.leaks import LeakError
 from sklearn.metrics import roc_auc_score
@@ -110,8 +110,8 @@ def test_knowing_is_against_missing(learn, test, found):
 def test_a_shuffled_input_is_another_rows(learn, test):
     rng, n = np.random.default_rng(3), len(test)
     turn, rows = torch.from_numpy(rng.permutation(n)), test.reset_index(drop=True)
-    tfm, z = _encoded(learn, rows)
-    said = _ask(learn, rows, z, tfm, [turn], [0])[1]
+    tfm, z = encoded(learn, rows)
+    said = ask(learn, rows, z, tfm, [turn], [0]).said
     for name, column in ("image", "file"), ("age", "age"):
         swapped = rows.assign(**{column: rows[column].to_numpy()[turn]})
         np.testing.assert_allclose(said[name, "shuffled", 0], log_odds(learn, swapped), atol=1e-4)
