@@ -28,8 +28,8 @@ def _dct(n):
 
 def _lowest(n, count=256):
     "Flat indices of the `count` lowest spatial frequencies of an [n,n] DCT, the mean left out."
-    u, v = np.indices((n, n))
-    return np.lexsort((u.ravel(), np.hypot(u, v).ravel()))[1:count+1]
+    down, across = (o.ravel() for o in np.indices((n, n)))
+    return np.lexsort((down, np.hypot(down, across)))[1:count+1]
 
 def _packed(bits):
     "[n,256] bits, by frequency, to hashes [n,4] of 16 bands, each of low and high frequencies: see near_duplicates."
@@ -53,10 +53,11 @@ def perceptual_hash(
     rows, cols, dct, low = _box(h, _THUMB)[_EDGE:-_EDGE], _box(w, _THUMB)[_EDGE:-_EDGE].T, _dct(side), _lowest(side)
     bits, some = np.zeros((n, 256), bool), max(1, 2**22 // (h*w)) # as many at a time as are 16 MB of floats
     for i in range(0, n, some):
-        t = rows @ pixels[i:i+some].astype(np.float32) @ cols
-        t = (t - t.mean((1, 2), keepdims=True)) / (t.std((1, 2), keepdims=True) + 1) # +1: an image of one gray stays 0
-        f = (dct @ np.tanh(t) @ dct.T).reshape(len(t), -1)[:,low] # tanh: blacks and whites weigh little, clipped or not
-        bits[i:i+some] = f > .5 # more than rounding, far less than the coefficients of a film
+        thumbs = rows @ pixels[i:i+some].astype(np.float32) @ cols
+        thumbs = (thumbs - thumbs.mean((1, 2), keepdims=True)) / (thumbs.std((1, 2), keepdims=True) + 1) # one gray: 0
+        gray = np.tanh(thumbs) # blacks and whites weigh little, clipped or not
+        waves = (dct @ gray @ dct.T).reshape(len(gray), -1)[:,low]
+        bits[i:i+some] = waves > .5 # more than rounding, far less than the coefficients of a film
     return _packed(bits)
 
 def _positions(words, asked, flips, budget):
@@ -81,14 +82,14 @@ def _positions(words, asked, flips, budget):
 def _meetings(asked, hashes, flips, budget):
     "Candidates `i` of `asked`, `j` of `hashes`, band by band, a million at a time."
     bands = [o.view(np.uint16).reshape(-1, 16) for o in (hashes, asked)]
-    for b in range(16): # the band in front, three more behind it
-        words, own = (np.roll(o, -b, axis=1)[:,3::-1].copy().view(np.uint64).ravel() for o in bands)
+    for band in range(16): # the band in front, three more behind it
+        words, own = (np.roll(o, -band, axis=1)[:,3::-1].copy().view(np.uint64).ravel() for o in bands)
         order = np.argsort(words, kind="stable")
         begin, count = _positions(words[order], own, flips, budget)
         for part in np.array_split(np.arange(len(asked)), 1 + (count.sum() >> 20)):
-            c, first = count[part].ravel(), begin[part].ravel()
+            many, first = count[part].ravel(), begin[part].ravel()
             i = np.repeat(part, count[part].sum(1))
-            yield i, order[np.arange(c.sum()) + np.repeat(first - c.cumsum() + c, c)]
+            yield i, order[np.arange(many.sum()) + np.repeat(first - many.cumsum() + many, many)]
 
 def _pairs_within(asked, ask, hashes, side, flips=True, budget=BUDGET):
     """[m,4] of bits, i < j, k: rows `ask`, whose hashes are now `asked` [k*len(ask),4], and rows of another side, at
@@ -132,15 +133,16 @@ def _turned(hashes):
     """{what was done: hashes of the films so changed}. A mirrored film has the signs of its odd columns' waves turned,
     an inverted one all, and one that lies on its side has rows' waves for columns'; so none is decoded again."""
     n = _THUMB - 2*_EDGE
-    u, v = np.divmod(_lowest(n), n)
-    place = {o: i for i, o in enumerate(zip(u.tolist(), v.tolist()))}
-    across = [place.get((b, a), i) for (a, b), i in place.items()]
+    down, across = np.divmod(_lowest(n), n)
+    place = {o: i for i, o in enumerate(zip(down.tolist(), across.tolist()))}
+    on_side = [place.get(o[::-1], i) for o, i in place.items()]
+    flips = {"": 0*down, "mirrored": across, "upside down": down, "turned by half": down + across}
     bits, res = _unpacked(hashes), {}
-    for turn, source in (("", bits), ("on its side", bits[:,across])):
-        for flip, odd in (("", 0*u), ("mirrored", v % 2), ("upside down", u % 2), ("turned by half", (u + v) % 2)):
+    for turn, source in (("", bits), ("on its side", bits[:,on_side])):
+        for flip, waves in flips.items():
             for gray in ("", "inverted"):
                 name = " and ".join(filter(None, [turn, flip, gray]))
-                if name: res[name] = _packed(source ^ (odd > 0) ^ bool(gray))
+                if name: res[name] = _packed(source ^ (waves % 2 > 0) ^ bool(gray))
     return res
 
 def turned_duplicates(

@@ -39,21 +39,21 @@ def _assign(images, share, names, rng):
     `images` [patients,2]: negatives and positives of each; `share`: {side: its part of all}; `names` of the classes."""
     share = {o: p for o, p in share.items() if p}
     sides, k, left = list(share), len(share), (images > 0).sum(0).tolist()
-    for name, n, m in zip(names, left, images.sum(0)):
-        if n < k: raise ValueError(f"{k} sides need {k} patients of each class; {name} has {n} ({m:,} images).")
+    for name, n, films in zip(names, left, images.sum(0)):
+        if n < k: raise ValueError(f"{k} sides need {k} patients of each class; {name} has {n} ({films:,} images).")
     parts, side = (images/images.sum(0)).tolist(), [None] * len(images)
     room, empty = [[p, p] for p in share.values()], [set(range(k)), set(range(k))] # of each class
     for i in np.lexsort((rng.random(len(images)), -images.sum(1), (images == 0).any(1))).tolist():
-        own = [c for c in (0, 1) if parts[i][c]]
-        last = [empty[c] for c in own if len(empty[c]) == left[c]] # a class's last patients fill sides without it
+        own = [o for o in (0, 1) if parts[i][o]] # classes
+        last = [empty[o] for o in own if len(empty[o]) == left[o]] # a class's last patients fill sides without it
         fit = sorted(set.intersection(*last)) if last else range(k)
-        wts = np.cumsum([max(0, sum(room[s][c] for c in own)) for s in fit])
-        s = fit[int(np.searchsorted(wts, rng.random()*wts[-1]))]
-        side[i] = sides[s]
-        for c in own:
-            room[s][c] -= parts[i][c]
-            left[c] -= 1
-            empty[c].discard(s)
+        wts = np.cumsum([max(0, sum(room[o][label] for label in own)) for o in fit])
+        chosen = fit[int(np.searchsorted(wts, rng.random()*wts[-1]))]
+        side[i] = sides[chosen]
+        for label in own:
+            room[chosen][label] -= parts[i][label]
+            left[label] -= 1
+            empty[label].discard(chosen)
     return np.array(side, object)
 
 def split_patients(

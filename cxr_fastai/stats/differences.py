@@ -72,20 +72,20 @@ def _said(value, parts, level):
 
 def _figure(name, test, a, b, level):
     "One of `METRICS` that has slopes."
-    (va, sa), (vb, sb) = (METRICS[name].slopes(test.label, o) for o in (a, b))
-    slopes, by_seed, among = sb - sa, vb - va, METRICS[name].share_of
+    (before, slopes_before), (after, slopes_after) = (METRICS[name].slopes(test.label, o) for o in (a, b))
+    slopes, by_seed, among = slopes_after - slopes_before, after - before, METRICS[name].share_of
     parts = test.variance(slopes.mean(0))
     if among is not None: parts = _at_least(parts, test.count(test.label == among), len(a))
     return _said(by_seed.mean(), _with_luck(parts, by_seed, test.again(slopes)), level)
 
 def _gain(test, a, b, level):
     "The relative gain of recall; its interval is one of the logarithm."
-    (va, sa), (vb, sb) = (METRICS["recall"].slopes(test.label, o) for o in (a, b))
-    before, after = va.mean(), vb.mean()
+    (each_before, slopes_before), (each_after, slopes_after) = (METRICS["recall"].slopes(test.label, o) for o in (a, b))
+    before, after = each_before.mean(), each_after.mean()
     value = (after - before)/before if before else np.nan
     if not before*after: return dict(value=value, low=np.nan, high=np.nan, p=np.nan)
-    slopes, by_seed, k = sb/after - sa/before, vb/after - va/before, test.count(test.label)
-    parts = _at_least(test.variance(slopes.mean(0)), k, len(a), 1/(before*after))
+    slopes, by_seed = slopes_after/after - slopes_before/before, each_after/after - each_before/before
+    parts = _at_least(test.variance(slopes.mean(0)), test.count(test.label), len(a), 1/(before*after))
     low, high, p = _interval(np.log(after/before), _with_luck(parts, by_seed, test.again(slopes)), level)
     return dict(value=value, low=np.expm1(low), high=np.expm1(high), p=p)
 
@@ -93,16 +93,16 @@ def _at_90(test, a, b, valid, *, n, seed, level):
     """Recall at 90% specificity on valid. A threshold has no slopes: patients of both sides are drawn, and every
     resample finds its own."""
     label, patients, *probs = valid
-    (label, q), (_, r) = (check_scores(label, np.atleast_2d(o), patients) for o in probs)
+    (label, valid_a), (_, valid_b) = (check_scores(label, np.atleast_2d(o), patients) for o in probs)
     if label.all(): return dict(UNKNOWN) # no threshold is to be had
     drawn = [resample(test.patients, test.label, n, [seed, 0]), resample(patients, label, n, [seed, 1])]
     once = [np.ones((1, len(o))) for o in (test.label, label)]
-    def found(at):
-        of = lambda p, q: at_specificity_draws(test.label, p, at[0], label, q, at[1])["recall"]
-        return of(b, r) - of(a, q)
-    by_seed, moved, k = found(once)[:, 0], found(drawn), test.count(test.label)
-    v = np.nanvar(moved.mean(0), ddof=1)*k/max(k - 1, 1)
-    parts = _at_least([(v, v*v/max(k - 1, 1))], k, len(by_seed))
+    def recall(prob, valid_prob, weights):
+        return at_specificity_draws(test.label, prob, weights[0], label, valid_prob, weights[1])["recall"]
+    by_seed, moved = (recall(b, valid_b, o) - recall(a, valid_a, o) for o in (once, drawn))
+    by_seed, ill = by_seed[:, 0], test.count(test.label)
+    variance = np.nanvar(moved.mean(0), ddof=1)*ill/max(ill - 1, 1)
+    parts = _at_least([(variance, variance**2/max(ill - 1, 1))], ill, len(by_seed))
     again = np.nanvar(moved - moved.mean(0), axis=1, ddof=1)
     return _said(by_seed.mean(), _with_luck(parts, by_seed, again), level)
 

@@ -68,9 +68,9 @@ def _own(name, part, label, prob, who, at):
     p, n = values.mean(), len(np.unique(who[at & (label == METRICS[name].share_of)]))
     if p in (0, 1): return p, *wilson(p*n, n)
     alike = set(values) <= {0., 1.} # seeds that contradict one another
-    worth = p*(1 - p)/(added @ added) if _varies(added) else np.nan
-    low, high = wilson(p*worth, worth) if worth == worth and not alike else (np.nan, np.nan)
-    return p, low, high
+    if alike or not _varies(added): return p, np.nan, np.nan
+    worth = p*(1 - p)/(added @ added)
+    return p, *wilson(p*worth, worth)
 
 def _enough(label, who, at):
     return min(len(np.unique(who[at & o])) for o in (label, ~label)) >= MIN_PATIENTS

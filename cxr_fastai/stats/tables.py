@@ -51,31 +51,35 @@ def _paper_counts(own):
 class _Arm:
     "What an arm's seeds said of the same rows, in resamples that all arms of those rows share; measured once."
     def __init__(self, test, valid, shifts, draws, counts):
-        self.test, self.counts = test, counts
-        self.draws, self.free = draws(test, True), draws(test, False)
-        moved = np.stack([prior_shift(p, *o) for p, o in zip(test.prob, shifts)])
-        label, prob = test.label, test.prob
-        self.parts = [(measured(label, prob, self.draws), calibrated(label, prob, self.free), prob > .5, "{}")]
+        self.test, self.counts, self.parts = test, counts, []
+        self.draws, free = draws(test, True), draws(test, False)
+        label, prob, moved = test.label, test.prob, [prior_shift(p, *o) for p, o in zip(test.prob, shifts)]
+        calibration, moved = calibrated(label, prob, free), np.stack(moved)
+        self._add("{}", prob > .5, measured(label, prob, self.draws), calibration)
         self._at_valid(valid, draws(valid, True, 1))
-        again = measured(label, moved, self.draws, ranked=False), calibrated(label, moved, self.free, self.parts[0][1])
-        self.parts.append((*again, moved > .5, "{}_corrected"))
+        decided = measured(label, moved, self.draws, ranked=False)
+        self._add("{}_corrected", moved > .5, decided, calibrated(label, moved, free, calibration))
+
+    def _add(self, name, called, *found):
+        "Metrics that are named so, of these decisions: as they are, and as they are drawn."
+        once, drawn = ({k: v for part in parts for k, v in part.items()} for parts in zip(*found))
+        self.parts.append((name, called, once, drawn))
 
     def _at_valid(self, valid, drawn):
         "Recall and specificity at the thresholds that have a specificity on valid, which every draw finds anew."
         label, prob, wanted = self.test.label, self.test.prob, (.9, .95)
         many = at_specificity_draws(label, prob, self.draws, valid.label, valid.prob, drawn, wanted)
-        for share, o in zip(wanted, many):
-            called = prob > np.array([threshold_at(valid.label, q, share) for q in valid.prob])[:, None]
+        for share, found in zip(wanted, many):
+            called = prob > np.array([threshold_at(valid.label, o, share) for o in valid.prob])[:, None]
             once = dict(recall=called[:, label].mean(1), specificity=1 - called[:, ~label].mean(1))
-            self.parts.append(((once, o), ({}, {}), called, f"{{}}_at_{share*100:.0f}"))
+            self._add(f"{{}}_at_{share*100:.0f}", called, (once, found))
 
     def table(self, at=slice(None)):
         "Every metric over the seeds `at`."
-        lines = []
-        for (once, drawn), more, called, name in self.parts:
-            once, drawn = ({k: v[at] for k, v in (a | b).items()} for a, b in ((once, more[0]), (drawn, more[1])))
-            found = summary(once, drawn, self.test.label, self.test.prob[at], called[at], self.test.who)
-            lines.append(found.rename(index=name.format))
+        lines, label, prob, who = [], self.test.label, self.test.prob[at], self.test.who
+        for name, called, *found in self.parts:
+            once, drawn = ({k: v[at] for k, v in o.items()} for o in found)
+            lines.append(summary(once, drawn, label, prob, called[at], who).rename(index=name.format))
         counts = {k: v[at] for k, v in self.counts.items()}
         lines.append(pd.DataFrame([dict(mean=v.mean(), sd=v.std(ddof=1) if len(v) > 1 and "rec" in k else np.nan)
                                    for k, v in counts.items()], index=list(counts)))

@@ -19,7 +19,8 @@ def test_the_smallest_set_is_found_and_multiples_of_it_are_no_others():
     table = [printed(*o, ["accuracy", "recall", "precision"]) for o in ROWS]
     n, positives, explained, others = search_sets(table, 200)
     assert (n, positives, explained, len(others)) == (N, POSITIVES, 4, 0)
-    assert counts_of(table[0], 2*N, 2*POSITIVES) == (1, 40, 8) and counts_of(table[0], N, POSITIVES - 1) == (0, None, None)
+    assert counts_of(table[0], 2*N, 2*POSITIVES) == (1, 40, 8)
+    assert counts_of(table[0], N, POSITIVES - 1) == (0, None, None)
 
 def test_a_set_that_only_a_coarse_rocauc_makes_too_large_is_told():
     table = [printed(*o, ["accuracy", "recall", "precision"]) for o in ROWS]
