@@ -65,3 +65,8 @@ def test_every_folder_stands_in_the_readmes_plan():
 
 def test_versions_agree():
     assert f"## {cxr_fastai.__version__}" in (ROOT/"CHANGELOG.md").read_text()
+    assert f"\nversion: {cxr_fastai.__version__}\n" in (ROOT/"CITATION.cff").read_text()
+
+def test_the_places_to_contribute_at_exist():
+    for place in re.findall(r"`([\w/]+\.py)`", (ROOT/"CONTRIBUTING.md").read_text()):
+        assert (ROOT/place).exists() or (ROOT/"cxr_fastai"/place).exists(), place
