@@ -34,12 +34,13 @@ def in_precision(
         return out.float() if self.bf16 else out
     return _forward
 
+def _is_number(o): return isinstance(o, (int, float)) and not isinstance(o, bool)
+
 class TorchOptimizer(OptimWrapper):
     "A torch optimizer for fastai; its switches, such as `foreach`, are no hyperparameters: trackers can't plot them."
     @property
     def hypers(self):
-        number = lambda o: isinstance(o, (int, float)) and not isinstance(o, bool)
-        return [{k: v for k, v in o.items() if number(v)} for o in super().hypers]
+        return [{k: v for k, v in o.items() if _is_number(v)} for o in super().hypers]
 
 def fused_adamw(
     params:list,   # parameters, in groups or not

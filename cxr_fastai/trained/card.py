@@ -96,29 +96,31 @@ def _arm_fits(o):
 
 def _summary_fits(o):
     "As far as `model_card` reads it; whoever saves may tell more."
-    s, test, cell = (o.get(k, {}) for k in ("settings", "test", "cell"))
+    settings, test, cell = (o.get(k, {}) for k in ("settings", "test", "cell"))
     if not (_table(cell) and all(map(_said, cell.values()))): return False
-    if "arm" in cell and not _arm_fits(cell["arm"]): return False
-    ends = [test.get(k) is None for k in ("recall_low", "recall_high")] if _table(test) else []
-    if not (_table(s) and _figures(test) and ends[0] == ends[1]): return False
-    if "arm" in s and not _arm_fits(s["arm"]): return False
-    return all(_said(s.get(k)) for k in READ)
+    if not (_table(settings) and all(_said(settings.get(k)) for k in READ)): return False
+    if not all(_arm_fits(its["arm"]) for its in (cell, settings) if "arm" in its): return False
+    return _figures(test) and (test.get("recall_low") is None) == (test.get("recall_high") is None)
+
+def _pattern_fits(o): return isinstance(o, list) and len(o) == SIDE**2 and all(_number(v, -1, 1) for v in o)
 
 def _ranges_fit(o):
-    "Of `typical.typical_ranges`."
-    row = lambda x: isinstance(x, list) and len(x) == SIDE**2 and all(_number(v, -1, 1) for v in x)
-    return (set(o) == {"films", "mean", "patterns", "far", "flat"} and row(o["mean"]) and _number(o["far"], 0, 10) and
-            _whole(o["films"], 1, 2**63) and _number(o["flat"], 0, 255) and isinstance(o["patterns"], list) and
-            0 < len(o["patterns"]) < 100 and
-            all(map(row, o["patterns"])))
+    "Of `lookalike.typical_ranges`."
+    if set(o) != {"films", "mean", "patterns", "far", "flat"}: return False
+    if not (_whole(o["films"], 1, 2**63) and _number(o["far"], 0, 10) and _number(o["flat"], 0, 255)): return False
+    if not (isinstance(o["patterns"], list) and 0 < len(o["patterns"]) < 100): return False
+    return all(map(_pattern_fits, [o["mean"], *o["patterns"]]))
+
+def _words_fit(o): return _texts(o) and 0 < len(set(o)) == len(o) <= MAX_WORDS
+
+def _range_fits(o):
+    return isinstance(o, list) and len(o) == 2 and all(_number(v, -1e300, 1e300) for v in o) and o[0] <= o[1]
 
 def _columns_fit(o):
     if not (_texts(o.get("cat_names")) and _texts(o.get("cont_names")) and _table(o.get("stats"))): return False
     names, stats = o["cat_names"] + o["cont_names"], o["stats"]
     if not names or len(set(names)) < len(names) or set(names) != set(stats): return False
-    span = lambda s: isinstance(s, list) and len(s) == 2 and all(_number(x, -1e300, 1e300) for x in s) and s[0] <= s[1]
-    words = lambda s: _texts(s) and 0 < len(set(s)) == len(s) <= MAX_WORDS
-    return all(words(stats[c]) for c in o["cat_names"]) and all(span(stats[c]) for c in o["cont_names"])
+    return all(_words_fit(stats[c]) for c in o["cat_names"]) and all(_range_fits(stats[c]) for c in o["cont_names"])
 
 def check_card(
     card:dict,     # what json gave

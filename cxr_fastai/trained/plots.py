@@ -2,6 +2,8 @@
 
 `predictions_of` gives the table that a study's figures take (`plot_confusion`, `plot_roc`, `plot_pr`), so that they are
 a learner's too. Figures are matplotlib's own and unknown to pyplot: none stays open."""
+from functools import partial
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -25,7 +27,7 @@ __all__ = ["border_heat", "border_ring", "plot_explained", "plot_patient", "plot
 
 BORDER = .1     # the ring's width, as a share of the film's side
 RESAMPLES = 400 # behind a drawn band
-IMAGE, METADATA, BOTH = COLOURS["real"], COLOURS["real-meta"], COLOURS["meta"]
+IMAGE, METADATA, COLUMN = COLOURS["real"], COLOURS["real-meta"], COLOURS["meta"]
 WORDS = dict(auc_drop="AUC lost when shuffled", log_odds_change="log-odds moved when shuffled")
 
 def _rates(label, prob, weights, thresholds):
@@ -82,8 +84,9 @@ def plot_top_losses(
     loss, tfm, radiograph = -np.log(own.clip(1e-12)), learn.dls.metadata, learn.dls.radiograph
     white = radiograph.white if radiograph else None
     worst = loss.nlargest(n).index
-    fig = Figure(figsize=(7.2, 2.9 * -(-len(worst) // 3)), layout="constrained")
-    axs = fig.subplots(-(-len(worst) // 3), 3, squeeze=False)
+    lines = ceil(len(worst) / 3)
+    fig = Figure(figsize=(7.2, 2.9 * lines), layout="constrained")
+    axs = fig.subplots(lines, 3, squeeze=False)
     for ax in axs.flat: ax.axis("off")
     for ax, i in zip(axs.flat, worst):
         if files is not None: show_film(ax, _film(files.iloc[i], 256, white))
@@ -111,8 +114,9 @@ def border_heat(
 ) -> np.ndarray:       # `[n]`; nan for films without heat
     "The share of each film's heat that is in the ring."
     ring = torch.from_numpy(border_ring(size))
-    parts = [(o[:, ring].sum(1), o.sum((1, 2))) for o in (_enlarged(part, size).abs() for part in heat.split(64))]
-    inside, everywhere = (torch.cat(o).double().numpy() for o in zip(*parts))
+    strengths = [_enlarged(part, size).abs() for part in heat.split(64)] # as many films fit in memory at once
+    inside = torch.cat([o[:, ring].sum(1) for o in strengths]).double().numpy()
+    everywhere = torch.cat([o.sum((1, 2)) for o in strengths]).double().numpy()
     return np.divide(inside, everywhere, out=np.full(len(heat), np.nan), where=everywhere > 0)
 
 def _draw_heat(ax, film, heat, share, pos):
@@ -128,24 +132,29 @@ def _ends(values, low, high):
     "How far an interval reaches on both sides, `[2, n]`: not at all on one that its value lies beyond."
     return np.clip([values - low, high - values], 0, None)
 
-def _bars(ax, names, values, colours, title, ends=None):
+def _bars(ax, names, values, title, ends=None):
     y = np.arange(len(names))
-    ax.barh(y, values, xerr=ends, color=colours, ecolor="0.3", height=.65, capsize=2)
+    ax.barh(y, values, xerr=ends, color=[_colour(o) for o in names], ecolor="0.3", height=.65, capsize=2)
     ax.axvline(0, color="0.3", lw=.8)
     ax.set_yticks(y, names)
     ax.set_ylim(len(names) - .4, -.6)
     ax.set_title(title, fontsize="small")
     ax.grid(False, axis="y")
 
-def _panels(*draw):
-    "A figure of panels in a row; those that are None are left out."
-    draw = [o for o in draw if o]
-    fig = Figure(figsize=(3.1 * len(draw), 3.5), layout="constrained")
-    for ax, panel in zip(fig.subplots(1, len(draw), squeeze=False)[0], draw): panel(ax)
+def _panels(panels):
+    "A figure of panels in a row, each drawn by a function of its axes."
+    fig = Figure(figsize=(3.1 * len(panels), 3.5), layout="constrained")
+    for ax, draw in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels): draw(ax)
     return fig
 
-def _percent(o): return "none" if np.isnan(o) else f"{o:.0%}"
-def _said(o): return "missing" if o is None else f"{o:g}" if isinstance(o, float) else o
+def _percent(share): return "none" if np.isnan(share) else f"{share:.0%}"
+
+def _said(value):
+    "A row's metadata in words."
+    if value is None: return "missing"
+    return f"{value:g}" if isinstance(value, float) else value
+
+def _colour(name): return dict(image=IMAGE, metadata=METADATA).get(name, COLUMN)
 
 @rc_context(STYLE)
 def plot_patient(
@@ -155,14 +164,16 @@ def plot_patient(
     """A film, its heat, and what the inputs add to the log-odds: image and metadata beyond another patient's, each
     value beyond its being missing."""
     row, pos = found.table.iloc[i], found.classes[1]
-    both = (("image", IMAGE), ("metadata", METADATA)) if "from_image" in row else ()
-    bars = [(o, row[f"from_{o}"], colour) for o, colour in both]
-    bars += [(f"{k} {_said(v)}", row[f"knowing_{k}"], BOTH) for k, v in found.words[i].items()]
-    film = _film(found.files[i], len(found.film)) if found.heat is not None else None
-    heat = _enlarged(found.heat[[i]], len(film))[0].numpy() if film is not None else None
-    fig = _panels(film is not None and (lambda ax: show_film(ax, film)),
-                  film is not None and (lambda ax: _draw_heat(ax, film, heat, _percent(row["border_heat"]), pos)),
-                  bars and (lambda ax: _bars(ax, *zip(*bars), f"log-odds of {pos}: what this adds")))
+    panels, bars = [], [(o, row[f"from_{o}"]) for o in ("image", "metadata") if f"from_{o}" in row]
+    bars += [(f"{name} {_said(value)}", row[f"knowing_{name}"]) for name, value in found.words[i].items()]
+    if found.heat is not None:
+        film = _film(found.files[i], len(found.film))
+        heat, share = _enlarged(found.heat[[i]], len(film))[0].numpy(), _percent(row["border_heat"])
+        panels += [partial(show_film, film=film), partial(_draw_heat, film=film, heat=heat, share=share, pos=pos)]
+    if bars:
+        names, values = zip(*bars)
+        panels.append(partial(_bars, names=names, values=values, title=f"log-odds of {pos}: what this adds"))
+    fig = _panels(panels)
     told = [Path(str(row[o])).name for o in ("image", "label") if o in row]
     called = (f"probability of {pos} {row['probability']:.2f}: called {row['decision']} "
               f"(above {found.threshold:.3g} {pos})")
@@ -185,14 +196,15 @@ def plot_explained(
 ):                       # the figure
     "Mean heat over the mean film; the importances of the inputs; the image's share."
     lines, share, border = _shuffled(found), found.of("decision_share"), found.of("border_heat")
-    heat = _mean_heat(found).numpy() if border else None
     values = lines["value"].to_numpy()
     ends = _ends(values, *lines[["low", "high"]].to_numpy().T)
-    colours = [IMAGE if o == "image" else METADATA if o == "metadata" else BOTH for o in lines["input"]]
-    beyond = border and "{:.0%} ({:.0%} to {:.0%})".format(*border)
-    fig = _panels(border and (lambda ax: _draw_heat(ax, found.film.numpy(), heat, beyond, found.classes[1])),
-                  lambda ax: _bars(ax, list(lines["input"]), values, colours, WORDS[lines["measure"].iloc[0]], ends),
-                  share and (lambda ax: _draw_share(ax, *share)))
+    names, title = list(lines["input"]), WORDS[lines["measure"].iloc[0]]
+    panels = [partial(_bars, names=names, values=values, title=title, ends=ends)]
+    if border:
+        heat, beyond = _mean_heat(found).numpy(), "{:.0%} ({:.0%} to {:.0%})".format(*border)
+        panels.insert(0, partial(_draw_heat, film=found.film.numpy(), heat=heat, share=beyond, pos=found.classes[1]))
+    if share: panels.append(partial(_draw_share, value=share[0], low=share[1], high=share[2]))
+    fig = _panels(panels)
     area = found.of("rocauc", "model")
     told = "; AUC on them {:.2f} ({:.2f} to {:.2f})".format(*area) if area else ""
     fig.suptitle(f"{len(found.table):,} rows{told}: what the model uses, which needn't be the illness",

@@ -30,11 +30,11 @@ def file_header(
     if isinstance(meta, dict): return meta
     raise BundleError(f"{file} is no safetensors file: its header is no table.")
 
-def _opened(file, f):
-    "What `f` gives of an open file. BundleError for what is no whole safetensors file."
+def _opened(file, told):
+    "What `told` gives of each name in an open file. BundleError for what is no whole safetensors file."
     file_header(file)
     try:
-        with safe_open(file, "pt") as o: return {k: f(o, k) for k in o.keys()}
+        with safe_open(file, "pt") as opened: return {name: told(opened, name) for name in opened.keys()}
     except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError) as e:
         raise BundleError(f"{file}: {one_line(e)}.") from None
 
@@ -42,14 +42,16 @@ def file_types(
     file:Path, # .safetensors
 ) -> dict:     # name -> (type as safetensors has it, shape)
     "What a file's header says of its tensors; none of them is read."
-    told = lambda o, k: (o.get_slice(k).get_dtype(), tuple(o.get_slice(k).get_shape()))
+    def told(opened, name):
+        tensor = opened.get_slice(name)
+        return tensor.get_dtype(), tuple(tensor.get_shape())
     return _opened(file, told)
 
 def read_weights(
     file:Path, # .safetensors
 ) -> dict:     # name -> tensor
     "The tensors."
-    return _opened(file, lambda o, k: o.get_tensor(k))
+    return _opened(file, lambda opened, name: opened.get_tensor(name))
 
 def check_types(
     found:dict, # of `file_types`
