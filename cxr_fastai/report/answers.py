@@ -4,6 +4,7 @@ An answer says what was done, as far as settings and tables tell; where they don
 is its author's. No torch."""
 from ..arms import arm_title, parse_arm
 from ..cohort.rows import positive
+from ..stats.scoring import METRICS
 from .notes import column_names, counted, has_synth, is_drawn_study, listed, on_several_sides, split_note, uses
 
 SIDES = "train", "valid", "test"
@@ -141,9 +142,9 @@ def ensembling(settings, tables):
             "None: each model predicts alone.")
 
 def metrics(settings, tables):
-    return ("Recall at .5, the paper's; specificity, precision, accuracy, F1, ROC-AUC, PR-AUC, Brier score, "
-            "calibration; sensitivity at thresholds fixed on the valid rows; ROC, precision-recall and calibration "
-            "curves.")
+    others = ", ".join(o.words for name, o in METRICS.items() if name != "recall")
+    return (f"Recall at .5, the paper's; {others}, calibration; sensitivity at thresholds fixed on the valid rows; "
+            "ROC, precision-recall and calibration curves.")
 
 def statistics(settings, tables):
     many = len(settings["seeds"]) > 1

@@ -8,7 +8,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ..arms import Arm, arm_title, parse_arm
 from ..core.files import few
@@ -18,7 +17,7 @@ from ..stats.draws import resample
 from ..stats.intervals import spread
 from ..stats.predictions import joined
 from ..stats.prevalence import net_benefit
-from ..stats.scoring import called as called_at
+from ..stats.scoring import called as called_at, METRICS
 from ..stats.subgroups import group_scores
 
 __all__ = ["doses_of", "plot_calibration", "plot_confusion", "plot_curves", "plot_decision", "plot_dose",
@@ -86,7 +85,7 @@ def plot_roc(
     predictions:pd.DataFrame, # of one backbone
 ):                            # the figure
     "ROC curves of a backbone's arms with bands, and their area. ValueError for predictions of two backbones."
-    fig, ax, _ = _each_arm(predictions, _roc, roc_auc_score, GRID, "1 - specificity", "recall (sensitivity)")
+    fig, ax, _ = _each_arm(predictions, _roc, METRICS["rocauc"], GRID, "1 - specificity", "recall (sensitivity)")
     ax.plot([0, 1], [0, 1], ls=":", color="gray", lw=1)
     return fig
 
@@ -95,7 +94,7 @@ def plot_pr(
     predictions:pd.DataFrame, # of one backbone
 ):                            # the figure
     "Precision over recall with bands, and its average; the dotted line is guessing. ValueError as `plot_roc`."
-    fig, ax, label = _each_arm(predictions, _pr, average_precision_score, GRID[1:], "recall (sensitivity)", "precision")
+    fig, ax, label = _each_arm(predictions, _pr, METRICS["pr_auc"], GRID[1:], "recall (sensitivity)", "precision")
     ax.axhline(label.mean(), ls=":", color="gray", lw=1)
     return fig
 
