@@ -20,6 +20,7 @@ NOTE = ("Synthetic radiographs by cxr_fastai: films of real patients, changed by
         "They are under the terms of the data they were made from: share them as you may share those." + ANEW)
 _WORDS = ["source_image", "source_file", "source_patient_id", "donor_image", "generator", "direction",
           "metadata_policy"] # words, even if they look like numbers
+
 def _check_unseen(rows, seen, whose):
     "LeakError where a row outside train is of a patient that the generator was trained on."
     hit = fold_ids(rows["patient_id"]).isin({fold_id(o) for o in seen}).to_numpy()
@@ -59,8 +60,8 @@ def _check_added(rows, synth, folders):
 def _mask_others(rows, label, names, seed):
     "Mask real training rows of the other label, until rows without any metadata are as frequent there as in `label`."
     train = (rows["split"] == "train") & ~is_image_only(rows)
-    same, gone = rows["label"] == label, rows[names].isna().all(axis=1)
-    same, other = train & same, train & ~same
+    own, gone = rows["label"] == label, rows[names].isna().all(axis=1)
+    same, other = train & own, train & ~own
     free = np.flatnonzero(other & ~gone & ~is_synthetic(rows))
     k = np.clip(round(gone[same].mean()*other.sum()) - gone[other].sum(), 0, len(free))
     hit = np.isin(np.arange(len(rows)), np.random.default_rng(seed).choice(free, k, replace=False))

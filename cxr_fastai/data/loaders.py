@@ -41,18 +41,17 @@ class RadiographDataLoaders(DataLoaders):
         seed:int=0,                # of shuffling, and of learners that are given none
         use:str="both",            # 'both', 'image' or 'metadata': the inputs
         weighted:bool=False,       # draw both classes equally often in training
-        tfms=None,                 # batch augmentations; `radiograph_tfms()` where None, [] for none
-        cache=True,                # decode once: True (user's cache), a folder, or False (decode at every use)
         num_workers:int=None,      # 0 with a cache, all cores without
-        protocol:str="clean",      # 'paper' lets leaks between the sides pass, said aloud: to show what the paper did
-        **kwargs,                  # `val_bs`, `device`, ... of fastai's `dataloaders`: what changes something here
+        **kwargs,                  # `tfms`, `cache` and `protocol` of `radiograph_block`; `val_bs`, `device`, ... of
+                                   # fastai's `dataloaders`: what changes something here
     ):
         """Train and valid DataLoaders. Rows of the split 'test' are cached, and checked for leaks, but never loaded
         here: `dls.test_dl(rows)` loads them. ValueError for a table without both classes in train and valid, or bs >
         its training rows; `LeakError` where the sides share a patient, an image or a near-duplicate."""
         if "file" not in rows: rows = rows.assign(file=[str(Path(path)/str(o)) for o in rows["image"]])
-        block = radiograph_block(cat_names, cont_names, size, use, tfms, cache, protocol)
-        if num_workers is None: num_workers = 0 if cache is not False or use == "metadata" else defaults.cpus
+        of_block = {name: kwargs.pop(name) for name in ("tfms", "cache", "protocol") if name in kwargs}
+        block = radiograph_block(cat_names, cont_names, size=size, use=use, **of_block)
+        if num_workers is None: num_workers = 0 if block.cache is not False or use == "metadata" else defaults.cpus
         dls = block.dataloaders(rows, path=path, bs=bs, num_workers=num_workers, **kwargs)
         dls.train.rng, dls.seed = random.Random(seed), seed
         if weighted:
@@ -108,8 +107,8 @@ class RadiographDataLoaders(DataLoaders):
     @property
     def columns(self):
         "What a row may have, that is read or is known to be of a table."
-        metadata = self.metadata
-        return list(dict.fromkeys([*(metadata.names if metadata else []), *self.train_ds.items, *OF_ROWS]))
+        names = self.metadata.names if self.metadata else []
+        return list(dict.fromkeys([*names, *self.train_ds.items, *OF_ROWS]))
 
     def _check_unseen(self, rows):
         "LeakError where rows outside train are of patients of the training rows, or what a loaded model has seen."
@@ -124,20 +123,19 @@ class RadiographDataLoaders(DataLoaders):
         rows:pd.DataFrame, # with `file`
     ):
         "Decode the films of `rows` into the user's cache, where none is open."
-        if (o := self.radiograph) and not o.cache: o.open(rows["file"].tolist())
+        if self.radiograph and not self.radiograph.cache: self.radiograph.open(rows["file"].tolist())
 
     def hashes(self,
         rows:pd.DataFrame, # with `file`
     ):
         "Perceptual hashes of their films; None without films or cache."
-        return o.hashes(rows["file"].tolist()) if (o := self.radiograph) and len(rows) else None
+        if self.radiograph and len(rows): return self.radiograph.hashes(rows["file"].tolist())
 
     def check_leaks(self):
         "Put what is loaded now, and the table's test rows, through `leaks.check_leaks`; LeakError names the rows."
         if self.train_ds.protocol == "paper": return
         sides = [self.train_ds.items.assign(split="train"), self.valid_ds.items.assign(split="valid"), self.test_rows]
-        transforms = self.metadata, self.radiograph
-        _check_leaks(pd.concat(sides, ignore_index=True), *transforms)
+        _check_leaks(pd.concat(sides, ignore_index=True), self.metadata, self.radiograph)
 
     @property
     def test_rows(self): return self.train_ds.rows[self.train_ds.rows["split"] == "test"]
@@ -232,8 +230,8 @@ def radiograph_block(
     size:int=256,              # side of the square image, pixels
     use:str="both",            # 'both', 'image' or 'metadata': the inputs
     tfms=None,                 # batch augmentations; `radiograph_tfms()` where None, [] for none
-    cache=True,                # True, a folder, or False
-    protocol:str="clean",      # 'paper' lets leaks between the sides pass
+    cache=True,                # decode once: True (user's cache), a folder, or False (decode at every use)
+    protocol:str="clean",      # 'paper' lets leaks between the sides pass, said aloud: to show what the paper did
 ) -> RadiographBlock:          # `.dataloaders(rows)` gives `RadiographDataLoaders`
     "A DataBlock that pairs each radiograph with its metadata row: (image, metadata) -> label."
     if use not in ("both", "image", "metadata"):
@@ -243,4 +241,4 @@ def radiograph_block(
     pixels = TransformBlock(RadiographTransform(size), batch_tfms=batch_tfms)
     words = TransformBlock(MetadataTransform(cat_names, cont_names))
     inputs = {"both": [pixels, words], "image": [pixels], "metadata": [words]}[use]
-    return RadiographBlock(inputs, cache, protocol, n_inp=len(inputs))
+    return RadiographBlock(inputs, cache=cache, protocol=protocol, n_inp=len(inputs))

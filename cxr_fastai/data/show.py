@@ -1,6 +1,4 @@
 """The radiograph tensor, and pictures of batches, results and top losses, titled with label and metadata in words."""
-from importlib import import_module
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from fastai.data.core import show_batch
@@ -12,8 +10,6 @@ from fastcore.imports import IN_NOTEBOOK
 
 from ..core.files import say
 from ..core.style import show_film
-
-import_module("fastai.vision.all") # first: of functions that fit, plum takes the later, and fastai's fit all there is
 
 __all__ = ["TensorRadiograph", "RadiographInput", "show_batch", "show_results", "plot_top_losses", "show_columns"]
 

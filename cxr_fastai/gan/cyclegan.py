@@ -183,9 +183,9 @@ class CycleGANLearner(Learner):
     ) -> str: # 16 hex letters
         "Names what `translate` computes: the generator's weights, whether they give a residual, the precision."
         net = self._generator(direction)
-        h = hashlib.sha256(repr((net.residual, net.bf16)).encode())
-        for o in net.state_dict().values(): h.update(o.cpu().contiguous().numpy().tobytes())
-        return h.hexdigest()[:16]
+        digest = hashlib.sha256(repr((net.residual, net.bf16)).encode())
+        for o in net.state_dict().values(): digest.update(o.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def _generator(self, direction):
         if direction not in DIRECTIONS:
@@ -278,12 +278,14 @@ def cyclegan_learner(
     settings |= dict(n_blocks=ifnone(n_blocks, 9 if dls.size >= 256 else 6), seed=seed, size=dls.size,
                      bf16=use_bf16(precision, dls.device))
     if model is None:
-        generator = partial(Generator, settings["n_blocks"], ngf, residual, upsample)
-        model = CycleGAN(generator, partial(Discriminator, ndf, n_layers), {k: settings[k] for k in ARCHITECTURE})
+        generator = partial(Generator, n_blocks=settings["n_blocks"], ngf=ngf, residual=residual, upsample=upsample)
+        discriminator = partial(Discriminator, ndf=ndf, n_layers=n_layers)
+        model = CycleGAN(generator, discriminator, settings={k: settings[k] for k in ARCHITECTURE})
     for net in model.modules():
         if hasattr(net, "bf16"): net.bf16 = settings["bf16"]
     settings |= dict.fromkeys(ARCHITECTURE) | model.settings
-    loss = CycleGANLoss(model, gan, lam, identity, idt_every, pool, diffaug, seed)
+    loss = CycleGANLoss(model, gan=gan, lam=lam, identity=identity, idt_every=idt_every, pool=pool, diffaug=diffaug,
+                        seed=seed)
     learn = CycleGANLearner(dls, model.to(dls.device), loss, adam, lr=lr, splitter=CycleGAN.groups, seed=seed,
                             settings=settings, metrics=[LossPart(o) for o in loss.names], **kwargs)
     learn.remove_cb(ProgressCallback)

@@ -34,7 +34,9 @@ class ImagePool:
         return old
 
     def state_dict(self): return dict(images=self.images, rng=self.rng.getstate())
-    def load_state_dict(self, state): self.images = state["images"]; self.rng.setstate(state["rng"])
+    def load_state_dict(self, state):
+        self.images = state["images"]
+        self.rng.setstate(state["rng"])
     def __getstate__(self): return self.__dict__ | dict(images=[]) # a pickled learner carries no patient
 
 def _each(x, low, high): return torch.empty(len(x), 1, 1, 1, device=x.device).uniform_(low, high)
@@ -130,17 +132,18 @@ class CycleGANLoss:
         a,    # images of the majority
         b,    # images of the minority
     ):        # the scalar to go down; `parts` keeps its terms, `acc_d_a` and `acc_d_b`
-        (fake_b, fake_a, same_a, same_b), m = pred, self.model
-        o = dict(adv_ab=self._fool(m.d_b, fake_b), adv_ba=self._fool(m.d_a, fake_a),
-                 cyc_a=self.lam * F.l1_loss(m.g_ba(fake_b), a), cyc_b=self.lam * F.l1_loss(m.g_ab(fake_a), b))
+        (fake_b, fake_a, same_a, same_b), model, lam = pred, self.model, self.lam
+        parts = dict(adv_ab=self._fool(model.d_b, fake_b), adv_ba=self._fool(model.d_a, fake_a),
+                     cyc_a=lam * F.l1_loss(model.g_ba(fake_b), a), cyc_b=lam * F.l1_loss(model.g_ab(fake_a), b))
         if same_a is not None:
-            weight = self.lam * self.identity
-            o |= dict(idt_a=weight * F.l1_loss(same_a, a), idt_b=weight * F.l1_loss(same_b, b))
-        o["d_a"], acc_a = self._tell(m.d_a, a, self.pool_a(fake_a.detach()))
-        o["d_b"], acc_b = self._tell(m.d_b, b, self.pool_b(fake_b.detach()))
-        self.parts = {k: v.detach() for k, v in o.items()} | dict(acc_d_a=acc_a, acc_d_b=acc_b)
+            weight = lam * self.identity
+            parts |= dict(idt_a=weight * F.l1_loss(same_a, a), idt_b=weight * F.l1_loss(same_b, b))
+        parts["d_a"], acc_a = self._tell(model.d_a, a, self.pool_a(fake_a.detach()))
+        parts["d_b"], acc_b = self._tell(model.d_b, b, self.pool_b(fake_b.detach()))
+        self.parts = {name: part.detach() for name, part in parts.items()} | dict(acc_d_a=acc_a, acc_d_b=acc_b)
         self.n += 1
-        return sum(v * (self.idt_every if k.startswith("idt") else 1) for k, v in o.items())
+        times = {name: self.idt_every if name.startswith("idt") else 1 for name in parts}
+        return sum(part * times[name] for name, part in parts.items())
 
     def state_dict(self): return dict(n=self.n, pool_a=self.pool_a.state_dict(), pool_b=self.pool_b.state_dict())
     def load_state_dict(self, state):

@@ -34,8 +34,9 @@ def _refuse(**tables):
 
 def _inception_score(rows, weights, size):
     "exp of the mean divergence between an image's predicted classes and all images' (Salimans 2016, arXiv:1606.03498)."
-    p = torch.from_numpy(radiograph_features(rows, inception(weights, "logits_unbiased"), size=size)[0]).softmax(1)
-    return float((p * (p / p.mean(0)).log()).sum(1).mean().exp())
+    logits, _ = radiograph_features(rows, inception(weights, layer="logits_unbiased"), size=size)
+    prob = torch.from_numpy(logits).softmax(1)
+    return float((prob * (prob / prob.mean(0)).log()).sum(1).mean().exp())
 
 def frechet_distance(
     x:np.ndarray, # features `[n, d]`
@@ -52,18 +53,20 @@ def kernel_distance(
     y:np.ndarray, # features `[m, d]`, standardised alike
 ) -> float:
     "Unbiased squared MMD with the kernel (x.y/d + 1)^3 (Binkowski 2018, arXiv:1801.01401): 0 on average for like sets."
-    k = lambda a, b: (a @ b.T / x.shape[1] + 1)**3
-    within = lambda a: (k(a, a).sum() - np.trace(k(a, a))) / (len(a)*(len(a) - 1))
-    return float(within(x) + within(y) - 2*k(x, y).mean())
+    def kernel(one, two): return (one @ two.T / x.shape[1] + 1)**3
+    def within(one):
+        pairs = kernel(one, one)
+        return (pairs.sum() - np.trace(pairs)) / (len(one)*(len(one) - 1))
+    return float(within(x) + within(y) - 2*kernel(x, y).mean())
 
 def _manifold(real, fake, k=5):
     "Precision and recall (Kynkäänniemi 2019, arXiv:1904.06991), density and coverage (Naeem 2020, arXiv:2002.09797)."
     k = min(k, len(real) - 1, len(fake) - 1)
     radius = lambda o: np.sort(cdist(o, o), axis=1)[:, k] # column 0 is the image itself
-    apart, r, f = cdist(real, fake), radius(real)[:, None], radius(fake)
-    within = apart <= r
-    return dict(precision=within.any(0).mean(), recall=(apart <= f).any(1).mean(), density=within.sum(0).mean()/k,
-                coverage=(apart.min(1) <= r[:, 0]).mean())
+    apart, of_real, of_fake = cdist(real, fake), radius(real), radius(fake)
+    within = apart <= of_real[:, None]
+    return dict(precision=within.any(0).mean(), recall=(apart <= of_fake).any(1).mean(),
+                density=within.sum(0).mean()/k, coverage=(apart.min(1) <= of_real).mean())
 
 def _figures(real, fake):
     distances = {"Fréchet distance": frechet_distance(real, fake), "kernel distance": kernel_distance(real, fake)}

@@ -33,8 +33,8 @@ def _jitters(source, seed):
     "Numbers of `JITTER` `[n,4]`: none at a source's first use; then small, from (seed, row)."
     res = np.tile([1., 0, 0, 0], (len(source), 1))
     for i in np.flatnonzero(source["file"].duplicated()):
-        r = np.random.default_rng([seed, i])
-        res[i] = r.uniform(1.03, 1.1), r.uniform(-3, 3), *r.uniform(-.02, .02, 2)
+        rng = np.random.default_rng([seed, i])
+        res[i] = rng.uniform(1.03, 1.1), rng.uniform(-3, 3), *rng.uniform(-.02, .02, 2)
     return res.round(4)
 
 def _jittered(pixels, zoom, angle, shift_x, shift_y):

@@ -119,7 +119,7 @@ class MetadataModel(Module):
         return self.mlp(inputs[-1])
 
     def above(self,
-        fmap,            # not read: there is no backbone
+        fmap:None,       # not read: there is no backbone
         metadata:Tensor, # `[n, d]`
     ) -> Tensor:         # `[n, n_out]`
         "Logits from the metadata."

@@ -2,7 +2,7 @@
 
 An answer says what was done, as far as settings and tables tell; where they don't, there is none (None), and the item
 is its author's. No torch."""
-from ..arms import arm_title, parse_arm
+from ..arms import arm_title, parse_arm, POLICIES
 from ..cohort.rows import positive
 from ..stats.scoring import METRICS
 from .notes import column_names, counted, has_synth, is_drawn_study, listed, on_several_sides, split_note, uses
@@ -47,8 +47,9 @@ def _masked(settings):
     said, both = "", [arm for arm in map(parse_arm, settings["arms"]) if arm.synth and arm.use == "both"]
     if share: said += (f" In training {share:.0%} of the values are masked as missing, and where films are read, as "
                        "many patients.")
-    if any((arm.policy or settings.get("metadata")) == "missing" for arm in both):
-        said += " Synthetic rows of the policy 'missing' have none; real rows of the other label are masked as often."
+    policies = {arm.policy or settings.get("metadata") for arm in both}
+    for name in [name for name, policy in POLICIES.items() if policy.masks and name in policies]:
+        said += f" Synthetic rows of the policy {name!r} have none; real rows of the other label are masked as often."
     return said
 
 def missing(settings, tables):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from ..cohort.rows import classes, positive
+from ..settings import CAT_NAMES, CONT_NAMES
 from . import answers
 from .answers import SIDES
 
@@ -22,7 +23,7 @@ def _quartiles(numbers):
 
 def characteristics(
     rows:pd.DataFrame,             # after the split; `label` is categorical, negative first
-    names=("sex", "view", "age"),  # metadata columns
+    names=(*CAT_NAMES, *CONT_NAMES), # metadata columns
 ) -> pd.DataFrame:                 # a line a characteristic, columns `all train valid test`
     "Who is on which side (CLAIM's item 36): counts and shares of words, median and quartiles of numbers."
     sides = [rows] + [rows[rows["split"] == o] for o in SIDES]
