@@ -16,6 +16,7 @@ from fastcore.foundation import L
 
 from ..cohort.leaks import check_leaks, LeakError
 from ..cohort.rows import classes, fold_metadata, is_synthetic, positive
+from ..fit.precision import as_device
 from ..settings import CAT_NAMES, CONT_NAMES
 from ..cohort.seen import check_unseen, Seen
 from ..cohort.words import fold_ids
@@ -91,6 +92,7 @@ class RadiographDataLoaders(DataLoaders):
         LeakError for rows with labels that are synthetic or were trained on (and aren't said to be of train): they may
         be predicted, and never scored on (but by 'paper')."""
         check_keywords(kwargs, OF_TEST, "test_dl", HINTS)
+        if "device" in kwargs: kwargs["device"] = as_device(kwargs["device"])
         rows = as_rows(rows, self.columns)
         if self.radiograph and "file" not in rows:
             raise ValueError("These rows name no image: this model reads a radiograph, in a column 'image' or 'file'.")
@@ -163,7 +165,7 @@ class RadiographBlock(DataBlock):
 
     def dataloaders(self, source, path=".", verbose=False, **kwargs):
         check_keywords(kwargs, OF_DLS, "These DataLoaders", HINTS)
-        return super().dataloaders(source, path, verbose, **kwargs)
+        return super().dataloaders(source, path, verbose, **kwargs | dict(device=as_device(kwargs.get("device"))))
 
     def datasets(self, source, verbose=False):
         tfms = {type(t): t for tt in self.type_tfms for t in tt}
@@ -197,7 +199,7 @@ class RadiographBlock(DataBlock):
             if isinstance(t, RadiographTransform): t.white = white
         none = pd.DataFrame(columns=["image", "patient_id", "label", "split", "file"])
         dsets = self._datasets(none, [[], []], [*tfms, LabelTransform(vocab)])
-        return dsets.dataloaders(bs=bs, after_batch=self.batch_tfms, device=device, num_workers=0)
+        return dsets.dataloaders(bs=bs, after_batch=self.batch_tfms, device=as_device(device), num_workers=0)
 
 def _refuse(rows):
     "The table, or one sentence that says why nothing can be trained on it."

@@ -9,10 +9,13 @@ from typing import Callable
 import torch
 from fastai.learner import Learner
 from fastai.torch_core import default_device, num_distrib, rank_distrib
+from timm.layers import convert_sync_batchnorm
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core.extras import need
 
-__all__ = ["agreed", "alone", "begin_distributed", "is_first", "together"]
+__all__ = ["agreed", "alone", "begin_distributed", "is_first", "synced_norms", "together"]
 
 def _broadcast(self, t, rank):
     "For `DistributedDL`: fastai's own moves the row numbers to a GPU even where there is none."
@@ -61,11 +64,29 @@ def agreed(
     if error: raise error
     return value
 
+@contextmanager
+def synced_norms(
+    model:nn.Module, # changed in place, while the context lasts
+):
+    """Context in which batch norms count over all processes. By timm's conversion: torch's own, which fastai takes,
+    loses the activation within timm's norms. A norm of before shares its weights and counts, and comes back."""
+    before = {k: o for k, o in model.named_modules() if isinstance(o, _BatchNorm)}
+    convert_sync_batchnorm(model)
+    try: yield
+    finally:
+        for name, norm in before.items():
+            norm.train(model.get_submodule(name).training)
+            model.set_submodule(name, norm)
+
+@contextmanager
 def together(
     learn:Learner, # any learner
 ):
     "Context in which `learn` trains with the other processes, if there are any; batch norm is shared on GPUs alone."
-    if num_distrib() < 2: return nullcontext()
+    if num_distrib() < 2:
+        yield
+        return
     from fastai.distributed import DistributedDL # needs accelerate, which one process does not
     DistributedDL._broadcast, on_gpu = _broadcast, learn.dls.device.type == "cuda"
-    return learn.distrib_ctx(sync_bn=on_gpu, cpu=not on_gpu)
+    norms = synced_norms(learn.model) if on_gpu else nullcontext()
+    with norms, learn.distrib_ctx(sync_bn=False, cpu=not on_gpu): yield

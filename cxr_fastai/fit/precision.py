@@ -1,11 +1,26 @@
-"""What a fit takes of the machine: bfloat16 where the hardware has it, and torch's fused optimizer."""
+"""What a fit takes of the machine: its device, bfloat16 where the hardware has it, and torch's fused optimizer."""
 from collections.abc import Callable
 from functools import wraps
 
 import torch
 from fastai.optimizer import OptimWrapper
+from fastai.torch_core import default_device
 
-__all__ = ["TorchOptimizer", "computes_bf16", "fused_adamw", "in_precision", "use_bf16"]
+__all__ = ["TorchOptimizer", "as_device", "computes_bf16", "fused_adamw", "in_precision", "use_bf16"]
+
+BACKENDS = dict(cuda=torch.cuda, mps=torch.mps)
+
+def as_device(
+    device=None,     # 'cpu', 'cuda', 'cuda:1', 'mps', a torch.device; None: fastai's default
+) -> torch.device:
+    "A device by its name. ValueError for one that isn't known, or isn't there."
+    if device is None: return default_device()
+    try: found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device={device!r} is not known; use 'cpu', 'cuda', 'cuda:1' or 'mps'.") from None
+    if found.type in BACKENDS and (found.index or 0) >= (n := BACKENDS[found.type].device_count()):
+        raise ValueError(f"device={device!r}: torch sees {n} of that kind here; 'cpu' is always there.")
+    return found
 
 def computes_bf16(
     device:torch.device, # where the model runs

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.transforms import IntToFloatTensor
-from fastai.torch_core import concat, default_device
+from fastai.torch_core import concat
 from fastai.vision.augment import aug_transforms
-from fastcore.basics import ifnone, store_attr
+from fastcore.basics import store_attr
 from fasttransform.transform import DisplayedTransform
 
 from ..cohort.leaks import check_leaks, LeakError
@@ -17,6 +17,7 @@ from ..cohort.rows import classes, is_synthetic
 from ..core.files import few
 from ..data.batches import RadiographTransform
 from ..data.show import show_columns, TensorRadiograph
+from ..fit.precision import as_device
 
 __all__ = ["UnpairedDL", "UnpairedDataLoaders", "unpaired_tfms"]
 
@@ -95,7 +96,7 @@ class UnpairedDataLoaders(DataLoaders):
         domains = [own[own["label"] == o] for o in classes(rows)]
         for name, o in zip(classes(rows), domains):
             if not len(o): raise ValueError(f"There is no training row of {name}; both domains are needed.")
-        device = ifnone(device, default_device())
+        device = as_device(device)
         dl = lambda split_idx, tfms, **kwargs: UnpairedDL(
             UnpairedRows(*domains, tfm, split_idx), bs=bs, num_workers=0, device=device,
             after_batch=[IntToFloatTensor(), *tfms, Signed()], **kwargs)

@@ -199,6 +199,7 @@ class RadiographLearner(Learner):
                 raise ValueError(f"{file}: its optimizer state doesn't fit; with_opt=False loads the rest.") from None
 
 def _learner(dls, model, seed, metrics, cbs, settings, frozen=False, **kwargs):
+    model = model.to(dls.device) # fastai moves it when it fits, and a loaded model never fits
     if model.bf16: model = model.to(memory_format=torch.channels_last) # what bf16 convolutions are fastest in
     kwargs = dict(opt_func=fused_adamw) | kwargs
     loss = _loss(kwargs.pop("loss_func", None), dls.c)

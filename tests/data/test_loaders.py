@@ -274,8 +274,9 @@ def test_the_block_alone_gives_the_same_dataloaders(rows, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(dls.valid.one_batch(), make(rows, tmp_path).valid.one_batch()))
 
 def test_fastais_arguments_pass_through(rows, tmp_path):
-    dls = make(rows, tmp_path, val_bs=3, device=torch.device("cpu"))
+    dls = make(rows, tmp_path, val_bs=3, device="cpu")
     assert dls.valid.bs == 3 and dls.train.bs == 8 and dls.device == torch.device("cpu")
+    assert dls.test_dl(rows.iloc[:2], device="cpu").one_batch()[0].device.type == "cpu"
 
 def test_the_table_is_not_changed(rows, tmp_path):
     before = rows.copy()

@@ -1,6 +1,7 @@
 import json, os, socket, subprocess, sys
 import pandas as pd, pytest, torch
-from cxr_fastai.fit.distributed import agreed, begin_distributed, is_first, together
+from cxr_fastai.fit.distributed import agreed, begin_distributed, is_first, synced_norms, together
+from cxr_fastai.models.backbone import create_backbone
 from cxr_fastai.settings import plan_of
 from cxr_fastai.study.grid import Study
 
@@ -69,3 +70,14 @@ def test_alone_nothing_is_waited_for():
     begin_distributed()
     assert is_first() and agreed(lambda: 3) == 3 and not torch.distributed.is_initialized()
     with together(None): pass
+
+@pytest.mark.parametrize("arch", ["test_resnet", "densenet121"])
+def test_synced_norms_keep_their_activations_and_give_way_to_those_of_before(arch):
+    body, x = create_backbone(arch, "none", 32).eval(), torch.randn(2, 1, 32, 32)
+    kinds, want = [type(o) for o in body.modules()], body(x)
+    own = {k: o.data_ptr() for k, o in body.state_dict().items()}
+    with synced_norms(body.train()):
+        assert sum(isinstance(o, torch.nn.SyncBatchNorm) for o in body.modules()) > 3
+        assert torch.equal(body.eval()(x), want)
+    assert [type(o) for o in body.modules()] == kinds and not body.training and torch.equal(body(x), want)
+    assert {k: o.data_ptr() for k, o in body.state_dict().items()} == own

@@ -3,9 +3,9 @@ import numpy as np, pandas as pd, pytest, torch
 from torch import nn
 from fastai.vision.all import Adam, Callback, ProgressCallback
 from cxr_fastai.fit.callbacks import EpochTable, HistoryWriter, PlainTable, epoch_table
-from cxr_fastai.fit.precision import computes_bf16, fused_adamw, use_bf16
+from cxr_fastai.fit.precision import as_device, computes_bf16, fused_adamw, use_bf16
 from cxr_fastai.data.loaders import RadiographDataLoaders
-from cxr_fastai.models.learner import metadata_learner
+from cxr_fastai.models.learner import fusion_learner, metadata_learner
 
 CPU = torch.device("cpu")
 COLUMNS = "train_loss valid_loss accuracy precision recall rocauc".split()
@@ -14,6 +14,22 @@ COLUMNS = "train_loss valid_loss accuracy precision recall rocauc".split()
 def make(rows, tmp_path):
     dls = RadiographDataLoaders.from_df(rows, tmp_path, bs=8, use="metadata")
     return lambda **kwargs: metadata_learner(dls, **kwargs)
+
+# device
+
+def test_a_device_by_its_name():
+    assert as_device("cpu") == as_device(CPU) == CPU and as_device("meta").type == "meta"
+    assert as_device() == torch.ones(1).to(as_device()).device
+
+@pytest.mark.parametrize("device, why", [("gpu", "is not known; use 'cpu'"), (3.5, "is not known"),
+                                         (f"cuda:{torch.cuda.device_count()}", "torch sees")])
+def test_a_device_that_isnt_there_gets_one_sentence(device, why):
+    with pytest.raises(ValueError, match=why): as_device(device)
+
+def test_a_learner_is_where_its_rows_are(rows, tmp_path):
+    dls = RadiographDataLoaders.from_df(rows, tmp_path, size=32, bs=8, device="meta")
+    for learn in fusion_learner(dls, "test_resnet", weights="none"), metadata_learner(dls):
+        assert {o.device.type for o in [*learn.model.parameters(), *learn.model.buffers()]} == {"meta"}
 
 # precision
 
