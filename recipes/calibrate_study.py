@@ -98,12 +98,13 @@ def compared(test, valid, draws, seed, backbone="net0"):
 def single(test, valid, draws, seed):
     "Intervals of one arm, as `score_table` makes them: name -> (low, high)."
     (label, who, (prob, _)), (fixed, theirs, (other, _)) = test, valid
-    at = resample(who, label, draws, seed)
+    at = resample(who, label, draws, seed=seed)
     table = spread(label, prob, at, calibration=False, patients=who)
     names = "recall", "specificity", "pr_auc", "brier", "rocauc"
     found = {k: (table.low[k], table.high[k]) for k in names}
     if len(prob) > 1: found |= {f"{k} procedure": (table.proc_low[k], table.proc_high[k]) for k in names}
-    moved = at_specificity_draws(label, prob, at, fixed, other, resample(theirs, fixed, draws, seed + 1))["recall"]
+    there = resample(theirs, fixed, draws, seed=seed + 1)
+    moved = at_specificity_draws(label, prob, at, fixed, other, there)["recall"]
     return found | dict(recall_at_90=percentiles(moved.mean(0)))
 
 def covered(rng, setting, sets, draws):

@@ -41,6 +41,7 @@ def holm(
 def compare_arms(
     predictions:pd.DataFrame, # long: `backbone arm seed side image patient_id label probability synthetic`
     pairs:list,               # (before, after), as `arms.comparisons_of` gives them
+    *,
     n:int=2000,               # resamples, for recall at 90% specificity
     seed:int=0,               # of them
 ) -> pd.DataFrame:            # a line a backbone and pair; differences are after minus before
@@ -113,6 +114,7 @@ def _no_line(plan, comparisons):
 
 def correct(
     comparisons:pd.DataFrame, # of `compare_arms`, with the marks of `plan.mark_plan` where there are any
+    *,
     before:str=None,          # the pair that is asked about; None: the one that is marked as primary, else Real-Meta
     after:str=None,           # to Ensemble
 ) -> pd.DataFrame:            # and `family holm_verdict`, nan for other pairs
@@ -136,6 +138,7 @@ def _as_planned(table):
 
 def verdict(
     comparisons:pd.DataFrame, # of `compare_arms`, or of a study's comparisons.csv
+    *,
     before:str=None,          # the comparison that is asked about: from this arm; None: the study's primary one, which
     after:str=None,           # is Real-Meta to Ensemble where nothing else was planned
     plan:dict=None,           # the study's plan.json: what it planned and hasn't is said, too
@@ -145,7 +148,7 @@ def verdict(
     backbones). Recall at .5 stands beside it with specificity, as both move with the threshold. With fewer than ten
     test patients of a class or three seeds nothing is said but what would be needed."""
     at = _primary(comparisons, before, after)
-    table = correct(comparisons, before, after)[at]
+    table = correct(comparisons, before=before, after=after)[at]
     rate = lambda o: alpha or getattr(o, "alpha", ALPHA)
     said = [_sentence(o, int(o.family), rate(o), _marks(o)) for o in table.itertuples()]
     return "\n".join(said + _no_line(plan, table))

@@ -95,7 +95,8 @@ def _at_90(test, a, b, valid, *, n, seed, level):
     label, patients, *probs = valid
     (label, valid_a), (_, valid_b) = (check_scores(label, np.atleast_2d(o), patients) for o in probs)
     if label.all(): return dict(UNKNOWN) # no threshold is to be had
-    drawn = [resample(test.patients, test.label, n, [seed, 0]), resample(patients, label, n, [seed, 1])]
+    drawn = [resample(who, own, n, seed=[seed, side])
+             for side, (who, own) in enumerate([(test.patients, test.label), (patients, label)])]
     once = [np.ones((1, len(o))) for o in (test.label, label)]
     def recall(prob, valid_prob, weights):
         return at_specificity_draws(test.label, prob, weights[0], label, valid_prob, weights[1])["recall"]

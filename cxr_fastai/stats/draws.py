@@ -15,6 +15,7 @@ def resample(
     patients:Iterable, # whose each row is, `[n]`
     label:np.ndarray,  # 0/1, `[n]`
     n:int=2000,        # resamples
+    *,
     seed:int=0,        # of them
     stratified:bool=True, # as many patients of each class in every resample; False: by the draw, as for calibration
 ) -> np.ndarray: # float32 `[n, rows]`: how often each row is in each resample

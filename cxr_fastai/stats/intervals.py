@@ -202,7 +202,7 @@ def spread(
     patients = _clusters(draws) if patients is None else pd.factorize(np.asarray(patients))[0]
     once, drawn = measured(label, prob, draws, thresholds)
     if calibration:
-        more = calibrated(label, prob, resample(patients, label, CALIBRATION, seed, stratified=False))
+        more = calibrated(label, prob, resample(patients, label, CALIBRATION, seed=seed, stratified=False))
         once, drawn = once | more[0], drawn | more[1]
     called = prob > np.broadcast_to(thresholds, len(prob))[:, None]
     return summary(once, drawn, label, prob, called, patients, level)

@@ -70,6 +70,7 @@ def prevalence_table(
     predictions:pd.DataFrame, # as for `score_table`
     cells:pd.DataFrame,       # a line a cell: `backbone arm seed train_prior`
     prevalence:float,         # share of positives where the model would be used
+    *,
     n:int=1000,               # resamples
     seed:int=0,               # of them
 ) -> pd.DataFrame:            # a line a backbone, arm and rule: `ppv npv net_benefit` with `_low _high`; `treat_all`
@@ -83,7 +84,8 @@ def prevalence_table(
             key = tuple(o.patients)
             if key not in known:
                 v = valid[arm]
-                known[key] = resample(o.patients, o.label, n, seed), resample(v.patients, v.label, n, [seed, 1])
+                known[key] = (resample(o.patients, o.label, n, seed=seed),
+                              resample(v.patients, v.label, n, seed=[seed, 1]))
             before = [priors[(backbone, arm, s)] for s in o.seeds]
             for rule, ppv, npv, gain, everyone in _lines(o, valid[arm], before, prevalence, *known[key]):
                 line = dict(backbone=backbone, arm=arm, rule=rule, prevalence=prevalence, seeds=len(o.seeds))

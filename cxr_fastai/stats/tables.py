@@ -92,7 +92,7 @@ def _sharing(n, seed):
         key = tuple(o.patients), o.label.tobytes(), stratified, stream
         if key not in known:
             many, stem = n if stratified else min(n, CALIBRATION), [seed, stream] if stream else seed
-            known[key] = resample(o.patients, o.label, many, stem, stratified)
+            known[key] = resample(o.patients, o.label, many, seed=stem, stratified=stratified)
         return known[key]
     return draws
 

@@ -61,7 +61,7 @@ def _lines(table, said, label, weights):
 def _importance(table, said, label, seed):
     "The lines with their intervals."
     who, n = table.get("patient_id", pd.Series(table.index)), len(table)
-    draws = resample(who, np.zeros(n) if label is None else label, RESAMPLES, seed)
+    draws = resample(who, np.zeros(n) if label is None else label, RESAMPLES, seed=seed)
     lines = _lines(table, said, label, np.concatenate([np.ones((1, n), np.float32), draws]))
     return pd.DataFrame([(measure, name, drawn[0], *percentiles(drawn[1:])) for measure, name, drawn in lines],
                         columns=["measure", "input", "value", "low", "high"])

@@ -50,7 +50,7 @@ def plot_thresholds(
     resampled patients. A threshold chosen on these very rows flatters: choose on valid, look at test."""
     label, prob = (o.astype(float) for o in check_scores(label, prob, patients))
     if prob.ndim > 1: raise ValueError("plot_thresholds draws one model's probabilities, [n].")
-    draws = resample(range(len(label)) if patients is None else patients, label, RESAMPLES, seed)
+    draws = resample(range(len(label)) if patients is None else patients, label, RESAMPLES, seed=seed)
     fig = Figure(figsize=(5, 4), layout="constrained")
     ax = fig.subplots()
     ones = np.ones((1, len(label)))

@@ -112,7 +112,7 @@ def test_a_test_set_as_large_as_nihs_fits_in_memory():
 def test_thresholds_are_found_anew_in_every_draw(drawn):
     label, prob, patients = drawn
     rng = np.random.default_rng(3)
-    (w, v), valid = (resample(patients, label, 40, o) for o in (0, 1)), rng.random((2, 200)).round(2)
+    (w, v), valid = (resample(patients, label, 40, seed=o) for o in (0, 1)), rng.random((2, 200)).round(2)
     found = at_specificity_draws(label, [prob, prob], w, label, valid, v, .9)
     for s in 0, 1:
         for b in range(40):
