@@ -87,6 +87,7 @@ class RadiographLearner(Learner):
         super().__init__(*args, **kwargs)
         self.seed, self.fits, self.threshold = seed, 0, threshold
         self.settings = settings # what the model is built from, beside the DataLoaders; None: by hand
+        self.card = {}           # of the bundle that it was loaded from
         self.seen = Seen() | getattr(getattr(self.model, "backbone", None), "seen", Seen())
 
     def add_cb(self, cb):

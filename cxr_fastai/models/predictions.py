@@ -25,7 +25,7 @@ SYNTHETIC = REAL | dict(image="real-synth", fusion="real-synth-meta") # and wher
 
 def _arm(learn):
     "Its cell's arm where it is a study's; else what its inputs, fusion and training rows make it."
-    if arm := getattr(learn, "card", {}).get("summary", {}).get("cell", {}).get("arm"): return arm
+    if arm := learn.card.get("summary", {}).get("cell", {}).get("arm"): return arm
     arms = SYNTHETIC if is_synthetic(learn.dls.train_ds.items).any() else REAL
     base, fusion = arms[learn.settings["kind"]], learn.settings.get("fusion", "concat")
     return base if fusion == "concat" else f"{base}+{fusion}"

@@ -105,7 +105,7 @@ def _card(learn, threshold, summary, licence, seen):
     if not getattr(learn, "settings", None):
         raise BundleError("This learner wasn't made by image_, metadata_ or fusion_learner of this version; it can't "
                           "be bundled.")
-    dls, known = learn.dls, getattr(learn, "card", {})
+    dls, known = learn.dls, learn.card
     _check_tfms(dls)
     _check_loss(learn.loss_func)
     radiograph, metadata = dls.radiograph, dls.metadata
@@ -215,5 +215,5 @@ def load_bundle(
     if "arch" in card: learn.model.backbone.weights = card["weights"]
     learn.settings |= {o: card[o] for o in ("arch",) if o in card}
     learn.card, learn.threshold = card, card["threshold"]
-    learn.seen = dls.seen = Seen.from_card(card.get("seen"))
+    learn.seen = Seen.from_card(card.get("seen"))
     return learn

@@ -34,8 +34,8 @@ def typical_ranges(
     if len(pixels) < MIN_FILMS: return {}
     x, contrast = _shapes(pixels)
     order = np.random.default_rng(0).permutation(len(x))
-    halves = [order[::2], order[1::2]]
-    far = np.concatenate([_distance(x[a], *_patterns(x[b])) for a, b in (halves, halves[::-1])])
+    one, other = x[order[::2]], x[order[1::2]]
+    far = np.concatenate([_distance(one, *_patterns(other)), _distance(other, *_patterns(one))])
     mean, patterns = _patterns(x)
     return dict(films=len(x), mean=mean.round(4).tolist(), patterns=patterns.round(4).tolist(),
                 far=round(float(np.quantile(far, 1 - RARE)), 4),

@@ -36,9 +36,10 @@ def _said(o):
 
 def _stamp(file):
     "Eight digits of a file's size and time of change: two wards' films may have the same names."
-    try: s = os.stat(file)
+    try: told = os.stat(file)
     except (OSError, ValueError): return "" # reading its pixels will say why
-    return f"{crc32(f'{s.st_size} {s.st_mtime_ns}'.encode()):08x}" if os.path.isfile(file) else ""
+    if not os.path.isfile(file): return ""
+    return f"{crc32(f'{told.st_size} {told.st_mtime_ns}'.encode()):08x}"
 
 class Predictor:
     "A bundle that predicts batches of decoded rows."
@@ -104,28 +105,28 @@ class Predictor:
         rows:list, # of `decode`
     ) -> list:     # of dicts of `columns`
         "Rows with what the model says of those that could be read."
-        said, res = iter(self.probabilities([o for o in rows if "error" not in o])), []
-        for o in rows:
-            line = self.known(o) | {k: _said(o.get(k)) for k in ("flag", "error")}
-            p = None if "error" in o else next(said)
-            if p is not None and not 0 <= p <= 1: line["error"] = NO_NUMBER
-            elif p is not None:
-                line["probability"] = f"{p:.9g}"
-                line["decision"] = self.card["classes"][int(called(p, self.threshold))]
-            res.append(line)
-        return res
+        probabilities = iter(self.probabilities([o for o in rows if "error" not in o]))
+        return [self._line(row, None if "error" in row else next(probabilities)) for row in rows]
+
+    def _line(self, row, p):
+        "A row of the table; `p` is None where its picture couldn't be read."
+        line = self.known(row) | {k: _said(row.get(k)) for k in ("flag", "error")}
+        if p is None: return line
+        if not 0 <= p <= 1: return line | dict(error=NO_NUMBER)
+        return line | dict(probability=f"{p:.9g}", decision=self.card["classes"][int(called(p, self.threshold))])
 
 def _is_whole(good, n, bs): return good == bs or n == 16*bs # where hardly any can be read, memory must not fill
 
 def _batches(rows, bs):
     "Lists of `bs` readable rows, the last one fewer, with the unreadable ones among them."
-    some, good = [], 0
-    for o in rows:
-        some, good = [*some, o], good + ("error" not in o)
-        if _is_whole(good, len(some), bs):
-            yield some
-            some, good = [], 0
-    if some: yield some
+    batch, good = [], 0
+    for row in rows:
+        batch.append(row)
+        if "error" not in row: good += 1
+        if _is_whole(good, len(batch), bs):
+            yield batch
+            batch, good = [], 0
+    if batch: yield batch
 
 def _decoded(predictor, rows, workers, bs):
     "In order, at most two batches ahead of the model."
