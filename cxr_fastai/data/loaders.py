@@ -51,7 +51,7 @@ class RadiographDataLoaders(DataLoaders):
         its training rows; `LeakError` where the sides share a patient, an image or a near-duplicate."""
         if "file" not in rows: rows = rows.assign(file=[str(Path(path)/str(o)) for o in rows["image"]])
         of_block = {name: kwargs.pop(name) for name in ("tfms", "cache", "protocol") if name in kwargs}
-        block = radiograph_block(cat_names, cont_names, size=size, use=use, **of_block)
+        block = radiograph_block(cat_names=cat_names, cont_names=cont_names, size=size, use=use, **of_block)
         if num_workers is None: num_workers = 0 if block.cache is not False or use == "metadata" else defaults.cpus
         dls = block.dataloaders(rows, path=path, bs=bs, num_workers=num_workers, **kwargs)
         dls.train.rng, dls.seed = random.Random(seed), seed
@@ -170,7 +170,8 @@ class RadiographBlock(DataBlock):
     def datasets(self, source, verbose=False):
         tfms = {type(t): t for tt in self.type_tfms for t in tt}
         metadata, radiograph = tfms.get(MetadataTransform), tfms.get(RadiographTransform)
-        source = fold_metadata(source, *((metadata.cat_names, metadata.cont_names) if metadata else ()))
+        if metadata: source = fold_metadata(source, cat_names=metadata.cat_names, cont_names=metadata.cont_names)
+        else: source = fold_metadata(source) # refuses two columns of one name
         label, rows = LabelTransform(classes(source)), _refuse(source.reset_index(drop=True))
         splits = [np.flatnonzero(rows["split"] == o).tolist() for o in ("train", "valid")]
         if metadata: metadata.fit(rows.iloc[splits[0]])
@@ -241,6 +242,6 @@ def radiograph_block(
     if protocol not in ("clean", "paper"): raise ValueError(f"protocol={protocol!r} is neither 'clean' nor 'paper'.")
     batch_tfms = [IntToFloatTensor, *map(_training_only, radiograph_tfms() if tfms is None else tfms)]
     pixels = TransformBlock(RadiographTransform(size), batch_tfms=batch_tfms)
-    words = TransformBlock(MetadataTransform(cat_names, cont_names))
+    words = TransformBlock(MetadataTransform(cat_names=cat_names, cont_names=cont_names))
     inputs = {"both": [pixels, words], "image": [pixels], "metadata": [words]}[use]
     return RadiographBlock(inputs, cache=cache, protocol=protocol, n_inp=len(inputs))

@@ -33,13 +33,13 @@ def inception(
                       "elsewhere and give weights=FILE, or judge by other features.") from e
     return lambda x: net((x * 255).round().byte().expand(-1, 3, -1, -1).contiguous())[0]
 
-def _extractor(features, weights, size, seed):
+def _extractor(features, *, weights, size, seed):
     "A function of `[n, 1, h, w]` in 0..1, and the name of its features."
     if features == "inception": return inception(weights), INCEPTION
     if isinstance(features, str):
         with torch.random.fork_rng(devices=[]): # drawn on the CPU; whoever is training goes on as if nothing were
             torch.default_generator.manual_seed(seed)
-            net = create_backbone(features, weights, size)
+            net = create_backbone(features, weights=weights, size=size)
         return net, f"{features}, {'untrained' if net.weights == 'none' else net.weights.split(' (')[0]}"
     model = getattr(features, "model", features) # a Learner's
     if hasattr(model, "backbone"): return model.backbone, f"classifier's {type(model.backbone.body).__name__}"
@@ -75,12 +75,12 @@ def radiograph_features(
     bs:int=32,           # images a batch
 ) -> tuple:              # float64 `[n, d]`, and the features' name
     "Pooled features of radiographs. Untrained ones compare texture and layout only, and say so in their name."
-    net, name = _extractor(features, weights, size, seed)
+    net, name = _extractor(features, weights=weights, size=size, seed=seed)
     return _pooled(rows, net, size, bs), name
 
-def both_features(real, synth, features, weights, size, seed):
+def both_features(real, synth, *, features, weights, size, seed):
     "Of two tables' radiographs, by one network."
-    net, name = _extractor(features, weights, size, seed)
+    net, name = _extractor(features, weights=weights, size=size, seed=seed)
     return _pooled(real, net, size), _pooled(synth, net, size), name
 
 def standardised(real, *others):

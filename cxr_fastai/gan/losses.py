@@ -102,7 +102,7 @@ class CycleGANLoss:
             raise ValueError(f"diffaug: {few(sorted(unknown))} is not known; there are {', '.join(DIFFAUG)}.")
         store_attr(but="gan,seed,pool")
         self.gan, self.n, self.parts = GAN[gan], 0, {}
-        self.pool_a, self.pool_b = ImagePool(pool, seed), ImagePool(pool, seed + 1)
+        self.pool_a, self.pool_b = ImagePool(size=pool, seed=seed), ImagePool(size=pool, seed=seed + 1)
 
     @property
     def names(self):

@@ -30,9 +30,9 @@ class Columns(NamedTuple):
 
 TOLD = .55 # the probe's AUC above which metadata tells synthetic rows from real ones
 
-def draw_evenly(m, n, rng):
-    "`n` numbers below `m`, each as often as any other; the remainder is drawn."
-    return np.concatenate([rng.permutation(m) for _ in range(-(-n // m))])[:n]
+def draw_evenly(n, *, below, rng):
+    "`n` numbers below `below`, each as often as any other; the remainder is drawn."
+    return np.concatenate([rng.permutation(below) for _ in range(-(-n // below))])[:n]
 
 def _costs(donor, source, columns):
     """Cost `[n,m]` of each pair, and whether it is a match. Fewest different words come first, then fewest numbers
@@ -80,7 +80,7 @@ def metadata_probe(
     owner = dict(zip(rows["image"], rows["patient_id"].astype(str)))
     who = [*real["image"].map(owner), *synth["donor_image"].fillna(synth["source_image"]).map(owner)]
     table = pd.concat([o[names] for o in (real, synth)], ignore_index=True)
-    x = np.asarray(MetadataTransform(cat_names, cont_names).fit(table)(table))
+    x = np.asarray(MetadataTransform(cat_names=cat_names, cont_names=cont_names).fit(table)(table))
     y, aucs = np.repeat([0, 1], [len(real), len(synth)]), []
     model = make_pipeline(PolynomialFeatures(2), StandardScaler(), LogisticRegression(C=.1, max_iter=1000))
     for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=0).split(x, y, who):

@@ -92,7 +92,8 @@ def quality(
     half of the real patients against as many synthetic images, and against the other half (the floor). ValueError for
     fewer than 8 patients in either table."""
     _refuse(real=real_rows, synthetic=synth_rows)
-    real, fake, name = both_features(real_rows, synth_rows, features, weights, size, seed)
+    real, fake, name = both_features(real_rows, synth_rows, features=features, weights=weights, size=size,
+                                     seed=seed)
     proper, rng, found = name == INCEPTION, np.random.default_rng(seed), []
     if not proper: real, fake = standardised(real, fake) # FID and KID are defined on the features as they are
     parts = [_halves(real_rows, rng) for _ in range(repeats)]
@@ -121,7 +122,8 @@ def told_apart(
     """AUC of a real-or-synthetic classifier (logistic regression on the features) on held-out rows: cross-validated, no
     patient in two folds; a synthetic image's patient is its source's. 1: told apart at sight; .5, the floor: never."""
     _refuse(real=real_rows, synthetic=synth_rows)
-    real, fake, name = both_features(real_rows, synth_rows, features, weights, size, seed)
+    real, fake, name = both_features(real_rows, synth_rows, features=features, weights=weights, size=size,
+                                     seed=seed)
     x, y = np.concatenate([real, fake]), np.repeat([0, 1], [len(real), len(fake)])
     who = pd.factorize(pd.concat([real_rows["patient_id"], synth_rows["patient_id"]]).astype(str))[0]
     prob = np.zeros(len(y))
@@ -168,7 +170,7 @@ def memorisation(
     train, synth = (o.reset_index(drop=True) for o in (train_rows, synth_rows))
     at = dict(zip(train["image"], train.index))
     own = [at.get(o, -1) for o in synth.get("source_image", pd.Series(-1, synth.index))]
-    x, y, name = both_features(train, synth, features, weights, size, seed)
+    x, y, name = both_features(train, synth, features=features, weights=weights, size=size, seed=seed)
     spaces = dict(features=standardised(x, y), pixels=(_thumbs(train), _thumbs(synth)))
     table = synth[["image", "file"]].copy()
     for space, (a, b) in spaces.items():

@@ -122,14 +122,14 @@ def synthesise(
         raise ValueError(f"n={n:,} synthetic rows were asked for, and there are {len(sources):,} {there} training rows "
                          "to translate, each once; augment=True translates them again, a little moved.")
     rng = np.random.default_rng(seed)
-    donor = targets.iloc[draw_evenly(len(targets), n, rng)]
+    donor = targets.iloc[draw_evenly(n, below=len(targets), rng=rng)]
     if POLICIES[metadata].matched: source = match_sources(donor, sources, columns, rng)
-    else: source = sources.iloc[draw_evenly(len(sources), n, rng)]
+    else: source = sources.iloc[draw_evenly(n, below=len(sources), rng=rng)]
     label = pd.Categorical([here]*n, classes(rows), ordered=True)
     digest = gan.digest(direction)
     lines = _lines(source, donor, columns.names, metadata, label=label, direction=direction, size=gan.size, seed=seed,
                    generator=digest)
-    auc = metadata_probe(rows, lines, columns.cat_names, columns.cont_names)
+    auc = metadata_probe(rows, lines, cat_names=columns.cat_names, cont_names=columns.cont_names)
     about = dict(digest=digest, direction=direction, size=gan.size, n=n, seed=seed, augment=augment,
                  metadata=metadata, within=columns.within, cat_names=list(columns.cat_names),
                  cont_names=list(columns.cont_names),

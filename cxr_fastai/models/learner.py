@@ -225,7 +225,7 @@ def _begin(dls, seed, given, *uses):
 
 def _backbone(dls, arch, weights):
     if isinstance(arch, Backbone): return arch
-    return create_backbone(arch, weights, dls.radiograph.size)
+    return create_backbone(arch, weights=weights, size=dls.radiograph.size)
 
 @delegates(Learner.__init__, but=["dls", "model", "splitter"])
 def image_learner(
