@@ -11,6 +11,7 @@ from .core.installed import *
 from .core.memory import *
 from .core.progress import *
 from .core.templates import *
+from .core.threads import *
 from .core.workers import *
 from .cohort.altered import *
 from .cohort.cache import *

@@ -25,6 +25,7 @@ from .core.extras import install_command
 from .core.files import few
 from .core.installed import Finding, Findings, installed
 from .core.memory import free_memory
+from .core.threads import others, spin_said
 from .core.workers import threads_of
 from .fit.precision import computes_bf16, use_bf16
 from .gan.networks import Discriminator, Generator
@@ -120,6 +121,11 @@ def _device(workers):
         why = f"torch's CUDA {cuda} can't use it" if cuda else "torch was built without CUDA"
         yield Finding("device", "warn", f"{device}: an NVIDIA driver is there, but {why}", "update driver or torch")
     else: yield Finding("device", "ok", f"{device}: no GPU was found; {cores} cores, {torch.get_num_threads()} threads")
+    busy = others()
+    if busy < .5: yield Finding("threads", "ok", spin_said())
+    else:
+        told = f"other processes keep {busy:.1f} of {cores} cores busy; {spin_said()}"
+        yield Finding("threads", "warn", told, f"OMP_NUM_THREADS={max(1, round(cores - busy))} may be faster")
     if workers > cores:
         yield Finding("workers", "warn", f"{workers} cells at a time on {cores} cores", f"--workers {cores}")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Thread
 
 from .extras import need
+from .threads import cores
 
 __all__ = ["in_workers", "on_ray", "threads_of"]
 
@@ -19,8 +20,7 @@ def threads_of(
     workers:int, # processes at a time
 ) -> int:        # at least 1
     "A worker's share of the cores that this process may use."
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, cores // workers)
+    return max(1, cores() // workers)
 
 def _noted(f, job, note):
     "Say by an empty file that the job began, then do it."
