@@ -1,4 +1,5 @@
 import multiprocessing, os, signal, tempfile
+from functools import cache
 from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1") # nets this small only wait for a second thread; subprocesses inherit it
 import matplotlib
@@ -39,8 +40,8 @@ def make_rows(folder, n_patients=64, seed=0):
     return rows.assign(label=pd.Categorical.from_codes(rows["label"], ["Normal", "Pneumonia"], ordered=True))
 
 SLOW = """test_readme test_notebooks test_recipes study/test_grid trained/test_onnx study/test_run gan/test_pipeline
-fit/test_distributed fit/test_tracking gan/test_cyclegan report/test_page gan/test_quality core/test_workers
-study/test_cell trained/test_explain fit/test_checkpoint""".split() # files, the longest first
+fit/test_distributed fit/test_tracking gan/test_cyclegan report/test_page gan/test_quality gan/test_features
+core/test_workers study/test_cell trained/test_explain fit/test_checkpoint""".split() # files, the longest first
 QUICK = "test_readme", "core/test_workers" # of these, single tests are slow
 
 def pytest_collection_modifyitems(items):
@@ -131,3 +132,18 @@ def no_figures_left():
 def rows(tmp_path_factory):
     "80 small drawn images of 64 patients, split by patient; about 45 train, 11 valid, 24 test. Not to be changed."
     return split_patients(make_rows(tmp_path_factory.mktemp("images")), seed=0)
+
+@pytest.fixture(scope="session")
+def tiny_dls(rows, tmp_path_factory):
+    "`tiny_dls(use)`: DataLoaders of `rows`, made once. Not to be changed."
+    from cxr_fastai.data.loaders import RadiographDataLoaders
+    folder = tmp_path_factory.mktemp("tiny")
+    return cache(lambda use="both": RadiographDataLoaders.from_df(rows, folder, size=SIDE, bs=8, use=use))
+
+@pytest.fixture(scope="session")
+def tiny_learner(tiny_dls):
+    "`tiny_learner(use)`: an untrained learner of 'image', 'metadata' or 'both', made once. Not to be trained."
+    from cxr_fastai.models import learner
+    small = dict(arch="test_resnet", weights="none", precision="fp32")
+    make = dict(image=learner.image_learner, both=learner.fusion_learner, metadata=learner.metadata_learner)
+    return cache(lambda use="both": make[use](tiny_dls(use), **({} if use == "metadata" else small)))

@@ -3,8 +3,6 @@ import html, importlib, inspect, pkgutil, re
 import pytest
 import cxr_fastai
 from cxr_fastai.gan import cyclegan
-from cxr_fastai.data import loaders as data
-from cxr_fastai.models import learner
 from cxr_fastai.gan import unpaired
 from fastcore.docments import MarkdownRenderer, docments
 from conftest import ROOT, run_python
@@ -65,13 +63,10 @@ def test_doc_and_show_doc_can_show_every_name():
         text = MarkdownRenderer(o)._repr_markdown_()
         assert o.__name__ in text and (inspect.isclass(o) or inspect.getdoc(o).splitlines()[0] in text), k
 
-@pytest.mark.parametrize("make", ["image", "metadata", "fusion"])
-def test_summary_counts_the_models_weights(make, rows):
-    dls = data.RadiographDataLoaders.from_df(rows, size=32, bs=8)
-    arch = [] if make == "metadata" else ["test_resnet"]
-    learn = getattr(learner, f"{make}_learner")(dls, *arch, **dict(weights="none") if arch else {})
-    text = learn.summary()
-    assert "Total params" in text and (make == "metadata" or "Conv2d" in text) and "Linear" in text
+@pytest.mark.parametrize("use", ["image", "metadata", "both"])
+def test_summary_counts_the_models_weights(use, tiny_learner):
+    text = tiny_learner(use).summary()
+    assert "Total params" in text and (use == "metadata" or "Conv2d" in text) and "Linear" in text
 
 def test_summary_of_a_cyclegan_is_of_both_kinds_of_network(rows):
     gan = cyclegan.cyclegan_learner(unpaired.UnpairedDataLoaders.from_df(rows, size=32, bs=2), ngf=8, ndf=8)

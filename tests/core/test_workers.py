@@ -1,5 +1,6 @@
 import os, signal, subprocess, sys, time
 from functools import partial
+from pathlib import Path
 import pytest
 from cxr_fastai.core.workers import in_workers, on_ray, threads_of
 
@@ -41,7 +42,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from functools import partial
 from pathlib import Path
-from test_engines import computing
+from test_workers import computing
 from cxr_fastai.core.workers import in_workers
 list(in_workers(partial(computing, Path(sys.argv[2])), ["a", "b"], workers=2))
 """
@@ -51,20 +52,23 @@ def computing(folder, job):
     (folder/f"{job}-{os.getpid()}").touch()
     while True: sum(range(10**6))
 
-def living(pids):
-    return [o for o in pids if os.path.exists(f"/proc/{o}") and " Z " not in open(f"/proc/{o}/stat").read()]
+def living(pids): return [o for o in pids if lives(o)]
+
+def lives(pid):
+    "Not one that has ended, whether or not its parent has asked for it."
+    try: return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError: return False # it may end while this is asked
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="asks /proc")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_their_parent_however_it_ends(tmp_path, how):
     parent = subprocess.Popen([sys.executable, "-c", PARENT, os.path.dirname(__file__), tmp_path])
-    until = time.time() + 120
-    while len(list(tmp_path.iterdir())) < 2 and time.time() < until: time.sleep(.05)
+    while len(list(tmp_path.iterdir())) < 2 and parent.poll() is None: time.sleep(.05)
     pids = [o.name.split("-")[1] for o in tmp_path.iterdir()]
     assert len(living(pids)) == 2
     parent.send_signal(how)
     parent.wait()
-    until = time.time() + 30
+    until = time.time() + 120
     while living(pids) and time.time() < until: time.sleep(.1)
     assert not living(pids)
 

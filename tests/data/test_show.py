@@ -1,22 +1,9 @@
 import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from PIL import Image
-from cxr_fastai.data.loaders import RadiographDataLoaders
 from cxr_fastai.data.show import TensorRadiograph
-from cxr_fastai.models.learner import fusion_learner, image_learner, metadata_learner
-from conftest import SIDE
 
-@pytest.fixture(scope="module", params=["both", "image", "metadata"])
-def learn(request, rows, tmp_path_factory):
-    use = request.param
-    dls = RadiographDataLoaders.from_df(rows, tmp_path_factory.mktemp("learner"), size=SIDE, bs=8, use=use)
-    if use == "metadata": return metadata_learner(dls)
-    return (image_learner if use == "image" else fusion_learner)(dls, "test_resnet", weights="none", precision="fp32")
-
-@pytest.fixture(autouse=True)
-def no_figures_left():
-    plt.close("all")
-    yield
-    plt.close("all")
+@pytest.fixture(params=["both", "image", "metadata"])
+def learn(request, tiny_learner): return tiny_learner(request.param)
 
 def shown():
     "What the last figure shows: each picture's gray as on screen, 0 black to 1 white, its title and its title's color."

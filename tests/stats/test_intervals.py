@@ -1,19 +1,20 @@
 import numpy as np, pytest
 from scipy.stats import norm, t as student
 from sklearn import metrics as skm
-from cxr_fastai.stats.calibration import threshold_at
-from cxr_fastai.stats.draws import at_specificity_draws, resample
+from cxr_fastai.stats.draws import resample
 from cxr_fastai.stats.intervals import calibrated, percentiles, procedure, spread, summary
 from cxr_fastai.stats.areas import auc_interval, mean_area
 from cxr_fastai.stats.scoring import METRICS, scores, weighted_metrics, wilson
 
-@pytest.fixture
-def drawn():
+def two_images_each():
     "Probabilities with ties, two images of some patients."
     rng = np.random.default_rng(0)
     label = (rng.random(200) < .3).astype(int)
     prob = (1/(1 + np.exp(-(rng.normal(size=200) + label - .6)))).round(2)
     return label, prob, np.arange(200) // 2
+
+@pytest.fixture
+def drawn(): return two_images_each()
 
 def test_unweighted_they_are_the_metrics_of_scores(drawn):
     label, prob, _ = drawn
@@ -55,16 +56,6 @@ def test_blocks_change_nothing(drawn, monkeypatch):
     monkeypatch.setattr("cxr_fastai.stats.scoring.BLOCK", 7*200)
     for k, v in weighted_metrics(label, prob, weights).items():
         assert v == pytest.approx(whole[k], abs=1e-9, nan_ok=True)
-
-def test_resamples_draw_patients_within_strata(drawn):
-    label, _, patients = drawn
-    weights = resample(patients, label, 300, seed=1)
-    assert weights.shape == (300, 200) and (weights[:, ::2] == weights[:, 1::2]).all() # both images of a patient
-    ill = np.repeat(np.maximum(label[::2], label[1::2]), 2).astype(bool)
-    assert (weights[:, ill].sum(1) == ill.sum()).all() and (weights[:, ~ill].sum(1) == (~ill).sum()).all()
-    assert weights[:, ::2].mean(0) == pytest.approx(1, abs=.3) and weights.max() > 3
-    assert (resample(patients, label, 300, seed=1) == weights).all()
-    assert (resample(patients, label, 300, seed=2) != weights).any()
 
 def test_one_cells_interval_is_that_of_a_plain_bootstrap(drawn):
     label, prob, patients = drawn
@@ -108,26 +99,6 @@ def test_a_test_set_as_large_as_nihs_fits_in_memory():
     weighted_metrics(label, rng.random(30_000), draws)
     assert tracemalloc.get_traced_memory()[1] < 600e6
     tracemalloc.stop()
-
-def test_thresholds_are_found_anew_in_every_draw(drawn):
-    label, prob, patients = drawn
-    rng = np.random.default_rng(3)
-    (w, v), valid = (resample(patients, label, 40, seed=o) for o in (0, 1)), rng.random((2, 200)).round(2)
-    found = at_specificity_draws(label, [prob, prob], w, label, valid, v, .9)
-    for s in 0, 1:
-        for b in range(40):
-            times = v[b].astype(int)
-            at = threshold_at(label.repeat(times), valid[s].repeat(times), .9)
-            hit, total = (w[b]*(prob > at)*label).sum(), (w[b]*label).sum()
-            passed = (w[b]*(prob <= at)*(1 - label)).sum()/(w[b]*(1 - label)).sum()
-            assert (found["recall"][s, b], found["specificity"][s, b]) == pytest.approx((hit/total, passed))
-    once = at_specificity_draws(label, prob, np.ones((1, 200)), label, prob, np.ones((1, 200)), .95)
-    assert once["recall"] == pytest.approx((prob[label == 1] > threshold_at(label, prob, .95)).mean())
-
-def test_a_draw_without_a_class_has_no_value():
-    weights = np.array([[1., 1, 0, 0], [1, 1, 1, 1]])
-    found = at_specificity_draws([1, 1, 0, 0], [.9, .8, .1, .2], weights, [1, 1, 0, 0], [.9, .8, .1, .2], weights[::-1])
-    assert np.isnan(found["specificity"][0, 0]) and np.isnan(found["recall"][0, 1]) and found["recall"][0, 0] == 1
 
 def spans(label, prob, who=None, **kwargs):
     who = range(len(label)) if who is None else who
