@@ -3,6 +3,7 @@
 Each function takes DataFrames with the columns of a study's csv files and gives a narrow matplotlib figure that pyplot
 doesn't know: none stays open. Scores are of the real test rows: means over seeds, 95% bands by resampled patients."""
 from itertools import cycle
+from math import ceil
 
 import matplotlib as mpl
 import numpy as np
@@ -34,7 +35,7 @@ def _legend(fig, ax):
     "The legend below everything, where it hides no line."
     handles, names = ax.get_legend_handles_labels()
     ncols = 2 if max(map(len, names)) < 22 else 1
-    fig.set_figheight(fig.get_figheight() + .19*-(-len(names) // ncols))
+    fig.set_figheight(fig.get_figheight() + .19*ceil(len(names) / ncols))
     fig.legend(handles, names, loc="outside lower center", ncols=ncols, columnspacing=1.2, handlelength=1.5)
 
 def _weights(o, stratified=True):
@@ -169,7 +170,7 @@ def plot_confusion(
         ax.imshow(share, cmap="Blues", vmin=0, vmax=1.2)
         for (i, j), s in np.ndenumerate(share):
             count = f"{called[i, j]:,.1f}".removesuffix(".0")
-            ax.text(j, i, f"{count}\n{s:.0%}", ha="center", va="center", color="kw"[int(s > .65)])
+            ax.text(j, i, f"{count}\n{s:.0%}", ha="center", va="center", color="white" if s > .65 else "black")
         ax.set_yticks([0, 1], names, rotation=90, va="center")
         ax.set(xticks=[0, 1], xticklabels=names, title=arm_title(arm))
         ax.grid(False)
