@@ -3,7 +3,7 @@
 Each setting is written down once, here. Flags of a shell, keyword arguments, what names a folder and `settings.json`
 are all made of it."""
 import hashlib, inspect, platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +32,7 @@ GAN_FLAGS = dict(gan="gan", epochs="gan_epochs", size="gan_size", synthetic="syn
 LISTS = {"`RIVALS`": RIVALS, "`POLICIES`": POLICIES, "`FUSIONS`": FUSIONS} # in comments; a shell's help has their words
 
 def listed(
-    given, # text with commas, or any list of words
+    given:str|Iterable, # text with commas, or any list of words
 ) -> tuple:
     "Words, one by one."
     return tuple(o.strip() for o in given.split(",") if o.strip()) if isinstance(given, str) else tuple(given)

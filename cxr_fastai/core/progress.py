@@ -1,6 +1,6 @@
 """How far a loop is, in a terminal, a notebook or a log; and work done in threads ahead of its use."""
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
@@ -8,15 +8,46 @@ from fastcore.imports import IN_NOTEBOOK
 
 from .files import bar_fits, say
 
-__all__ = ["ahead", "progress"]
+__all__ = ["TimeLeft", "ahead", "duration", "progress"]
+
+def duration(
+    seconds:float,
+) -> str:
+    "A time in words: '45 s', '12 min', '3.4 h'."
+    if seconds < 90: return f"{seconds:.0f} s"
+    return f"{seconds/60:.0f} min" if seconds < 5400 else f"{seconds/3600:.1f} h"
+
+class TimeLeft:
+    "How long jobs of several kinds will take, from what those of each kind took."
+    def __init__(self,
+        kinds:list,    # of every job, in words
+        workers:int=1, # jobs at a time
+    ): self.left, self.took, self.workers = Counter(kinds), defaultdict(list), workers
+
+    def ended(self,
+        kind:str,            # of a job that is over
+        seconds:float=None,  # it took; None: it did nothing
+    ):
+        "One job less."
+        self.left[kind] -= 1
+        if seconds is not None: self.took[kind].append(seconds)
+
+    def __str__(self):
+        left = {k: n for k, n in self.left.items() if n > 0}
+        mean = {k: sum(self.took[k])/len(self.took[k]) for k in left if self.took[k]}
+        if not mean: return ""
+        told = duration(sum(left[k]*mean[k] for k in mean)/self.workers)
+        unknown = [k for k in left if k not in mean]
+        return f", about {told} left" + (f" without {' and '.join(unknown)}" if unknown else "")
 
 def progress(
     items:Iterable, # any iterable
     total:int,      # how many it will give
     what:str,       # what is being done to them, as the line begins
+    left:TimeLeft=None, # of jobs that aren't alike; their lines are plain everywhere
 ):
     "Yield from `items` under a bar in a terminal or notebook; elsewhere at most ten plain lines, none within a second."
-    if IN_NOTEBOOK or bar_fits():
+    if left is None and (IN_NOTEBOOK or bar_fits()):
         from fastprogress.fastprogress import progress_bar
         bar = progress_bar(items, total=total)
         bar.comment = what
@@ -28,8 +59,9 @@ def progress(
         yield o
         now = time.monotonic()
         if now-start > 1 and (i == total or now-last > 1 and i*10//total > (i-1)*10//total):
-            left = f", about {(now-start)*(total-i)/i:.0f} s left" if i < total else ""
-            say(f"{what}: {i:,} of {total:,} in {now-start:.0f} s{left}", flush=True)
+            alike = f", about {duration((now-start)*(total-i)/i)} left" if i < total else ""
+            told = alike if left is None else str(left)
+            say(f"{what}: {i:,} of {total:,} in {duration(now-start)}{told}", flush=True)
             last = now
 
 def ahead(

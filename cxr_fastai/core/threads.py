@@ -23,8 +23,8 @@ def mind_others():
 def spin_said() -> str:
     "How threads wait, in words, for `doctor`."
     if _ours: return f"threads spin briefly while they wait ({'='.join(SPIN)})"
-    said = [f"{o}={os.environ[o]}" for o in WAITING if o in os.environ]
-    return f"threads wait by {', '.join(said)}" if said else "torch was loaded first, and its threads spin while they wait"
+    said = ", ".join(f"{o}={os.environ[o]}" for o in WAITING if o in os.environ)
+    return f"threads wait by {said}" if said else "torch was loaded first, and its threads spin while they wait"
 
 def _groups(root, own):
     "Folders of this process's control group and of those it is in, innermost first."

@@ -1,4 +1,6 @@
 """What a fit prints and keeps of each epoch."""
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +11,9 @@ from fastcore.imports import IN_NOTEBOOK
 
 from ..core.csvs import write_csv
 from ..core.files import bar_fits, say
+from ..core.progress import duration
 
-__all__ = ["EpochTable", "HistoryWriter", "PlainTable", "epoch_table"]
+__all__ = ["EpochLines", "EpochTable", "HistoryWriter", "PlainTable", "epoch_table"]
 
 class EpochTable(ProgressCallback):
     "fastai's progress bar and table, with the columns of the paper's Figs 3-5 alone: neither epoch nor time."
@@ -37,6 +40,24 @@ class PlainTable(Callback):
 
     def _line(self, log):
         return "  ".join(f"{f'{o:.6f}' if isinstance(o, float) else o:<10}" for o in log[1:-1]).rstrip()
+
+class EpochLines(Callback):
+    "A few lines on how far a long fit is, for a terminal that doesn't see what the fit prints."
+    order = 61
+    def __init__(self,
+        what:str,      # is trained, as a line begins
+        tell:Callable, # prints a line
+        lines:int=10,  # at most
+    ): self.what, self.tell, self.lines = what, tell, lines
+
+    def before_fit(self): self.start, self.first = time.monotonic(), self.epoch
+
+    def after_epoch(self):
+        done, every = self.epoch + 1, -(-self.n_epoch // self.lines)
+        if done % every and done < self.n_epoch: return
+        each = (time.monotonic() - self.start)/max(1, done - self.first)
+        left = f", about {duration(each*(self.n_epoch - done))} left" if done < self.n_epoch else ""
+        self.tell(f"{self.what}: epoch {done} of {self.n_epoch}{left}")
 
 def epoch_table() -> Callback:
     "The epoch table for where stdout goes: `EpochTable` in a terminal or notebook, else `PlainTable`."

@@ -48,6 +48,7 @@ def train_gan(
     gan:Gan,           # its settings
     seed:int=0,        # of initialisation, pools, augmentation and pairs
     track:str="",      # trackers, as in `tracked`
+    cbs=(),            # further callbacks
 ) -> tuple:            # the learner, and its folder with checkpoints, grids and history
     "Train the CycleGAN of a cohort, split, seed and settings, or go on where it was; finished, it is only loaded."
     folder, own = gan_folder(rows, out, gan, seed), gan.training
@@ -56,7 +57,8 @@ def train_gan(
     save_rows(rows, folder/"rows.csv")
     write_json(folder/"settings.json", learn.settings | dict(gan=gan.gan, epochs=epochs, bs=bs, versions=versions()))
     every = max(1, epochs // 10)
-    cbs = Checkpoint(folder/"checkpoints", every), SaveGrids(folder/"grids", every), HistoryWriter(folder/"history.csv")
+    cbs = [Checkpoint(folder/"checkpoints", every), SaveGrids(folder/"grids", every),
+           HistoryWriter(folder/"history.csv"), *cbs]
     with tracked(track, folder, folder.name, learn.settings) as trackers:
         learn.fit_flat_lin(epochs - epochs//2, epochs//2, cbs=[*cbs, *trackers])
     return learn, folder
@@ -106,13 +108,15 @@ def synthetic_minority(
     seed:int=0,          # of everything
     direction:str="a2b", # 'b2a': of the majority, at most one a minority row
     track:str="",        # trackers of its training, as in `tracked`
+    cbs=(),              # further callbacks of its training
+    wait:bool=True,      # for another process that makes them; else `filelock.Timeout`
 ) -> pd.DataFrame:       # for `add_synthetic`
-    "Synthetic rows of this cohort and split, made by one process while the others wait."
+    "Synthetic rows of this cohort and split, made by one process at a time."
     made = synthetic_folder(rows, out, gan, seed, direction)
     made.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(made.parent/".lock"):
+    with FileLock(made.parent/".lock", timeout=-1 if wait else 0):
         if not made.exists():
-            learn, _ = train_gan(rows, out, gan, seed=seed, track=track)
+            learn, _ = train_gan(rows, out, gan, seed=seed, track=track, cbs=cbs)
             synthesise(learn, rows, _number(rows, gan.synthetic, direction), direction=direction, out=made,
                        metadata=gan.metadata, seed=seed)
         synth = read_manifest(made)

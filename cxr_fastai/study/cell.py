@@ -57,6 +57,10 @@ class Cell:
     @property
     def seed(self): return self.settings["seed"]
     @property
+    def kind(self):
+        "Cells that take about as long, in words."
+        return f"cells of {self.settings.get('arch', 'metadata')}"
+    @property
     def done(self): return (self.folder/"scores.json").exists()
     @property
     def gan(self):

@@ -17,7 +17,7 @@ from ..cohort.phantom import is_drawn
 from ..cohort.rows import classes, fold_metadata, split_method
 from ..cohort.sampling import split_paper
 from ..core.files import say
-from ..core.progress import progress
+from ..core.progress import TimeLeft, progress
 from ..core.workers import in_workers, on_ray
 from ..fit.distributed import agreed, begin_distributed, is_first
 from ..gan.pipeline import gan_folder, gan_training
@@ -99,15 +99,10 @@ class Study:
         todo = list({c.folder: c for c in self.cells.values() if not c.done}.values())
         self.declare()
         synth, plain = [c for c in todo if c.gan], [c for c in todo if not c.gan]
-        jobs = self._syntheses(synth, loud)
         engine = partial(on_ray, address=ray, cpus=cpus, gpus=gpus) if ray else partial(in_workers, workers=workers)
-        engine = partial(engine, partial(run_job, loud=loud))
-        self.errors = {}
-        self._all(engine, jobs + plain, "Synthesis, and cells without it" if jobs else "Cells")
-        failed = {o.seed: e for o, e in self.errors.items() if isinstance(o, Synthesis)}
-        for c in synth:
-            if e := failed.get(c.seed): self.errors[c] = f"{c}: not run, as the {e}"
-        self._all(engine, [c for c in synth if c not in self.errors], "Cells with synthetic rows")
+        engine, self.errors = partial(engine, partial(run_job, loud=loud)), {}
+        jobs = self._syntheses(synth, loud)
+        self._all(engine, jobs + plain, synth, TimeLeft([o.kind for o in (*jobs, *todo)], workers))
         return self
 
     def _syntheses(self, cells, loud):
@@ -132,17 +127,35 @@ class Study:
                                 alpha=self.plan.alpha, finished=finished)
         return agreed(write)
 
-    def _all(self, engine, jobs, what):
-        "Run jobs until none is busy elsewhere; remember what failed."
+    def _all(self, engine, jobs, after, left):
+        """Run jobs, and cells that come `after` the synthesis of their seed when it is there; what another process runs
+        is asked for again. Remember what failed."""
+        pause = 1
         while jobs:
-            busy = []
-            outcomes = engine(jobs)
-            for i, outcome in progress(outcomes, len(jobs), what) if is_first() else outcomes:
-                if outcome["status"] == "busy": busy.append(jobs[i])
-                if outcome["status"] == "failed": self._failed(jobs[i], outcome["error"])
-            if busy and jobs != busy: say(f"{len(busy)} cells are run by another process; waiting for it", flush=True)
-            if busy: time.sleep(1)
-            jobs = busy
+            busy, ready = [], []
+            for job, outcome in self._outcomes(engine, jobs, left):
+                status = outcome["status"]
+                if status == "busy": busy.append(job)
+                if status == "failed": self._failed(job, outcome["error"])
+                if not isinstance(job, Synthesis) or status == "busy": continue
+                own = [c for c in after if c.seed == job.seed]
+                if status == "done": ready += own
+                else: self.errors |= {c: f"{c}: not run, as the {self.errors[job]}" for c in own}
+            if busy and not ready and len(busy) == len(jobs):
+                if pause == 1: say(f"{len(busy)} jobs are run by another process; waiting for it", flush=True)
+                time.sleep(pause)
+                pause = min(15, 2*pause)
+            else: pause = 1
+            jobs = busy + ready
+
+    def _outcomes(self, engine, jobs, left):
+        "Job and outcome, as they end; the first process tells how far they are."
+        def ended():
+            for i, outcome in engine(jobs):
+                if outcome["status"] != "busy":
+                    left.ended(jobs[i].kind, outcome["seconds"] if outcome["status"] == "done" else None)
+                yield jobs[i], outcome
+        return progress(ended(), len(jobs), "Jobs", left) if is_first() else ended()
 
     def _failed(self, job, error):
         self.errors[job] = error if str(job) in error else f"{job}: {error}"

@@ -1,9 +1,13 @@
 """What a study runs: its cells, and before them the CycleGAN of a seed and its films."""
+import sys, time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from filelock import Timeout
 
-from ..core.files import one_line
+from ..core.files import one_line, say
+from ..fit.callbacks import EpochLines
 from ..fit.distributed import agreed
 from ..gan.pipeline import synthetic_minority
 from .cell import Cell, logged, run_cell
@@ -21,17 +25,24 @@ class Synthesis:
         log:Path=None,     # file for what it prints; None: the terminal
     ): self.rows, self.out, self.gans, self.seed, self.track, self.log = rows, out, gans, seed, track, log
     def __repr__(self): return f"CycleGAN of seed {self.seed}"
+    kind = "CycleGANs"
 
     def __call__(self):
+        "The status, as of `run_cell`: 'busy' while another process makes them."
+        tell = partial(say, file=sys.stdout, flush=True) # the terminal, wherever stdout goes below
+        kwargs = dict(seed=self.seed, track=self.track, cbs=[EpochLines(str(self), tell)] if self.log else [])
         try:
             with logged(self.log):
-                for o in self.gans: synthetic_minority(self.rows, self.out, o, seed=self.seed, track=self.track)
+                for o in self.gans: synthetic_minority(self.rows, self.out, o, wait=False, **kwargs)
             return dict(status="done")
+        except Timeout: return dict(status="busy")
         except Exception as e: return dict(status="failed", error=f"{self}: {one_line(e)}")
 
 def run_job(
     job:Cell|Synthesis, # of a study
     loud:bool=False,    # a cell's epoch table goes to the terminal
-) -> dict: # as `run_cell` gives it
+) -> dict: # as `run_cell` gives it, and `seconds`
     "Run one job of a study."
-    return run_cell(job, loud) if isinstance(job, Cell) else agreed(job)
+    start = time.monotonic()
+    outcome = run_cell(job, loud) if isinstance(job, Cell) else agreed(job)
+    return outcome | dict(seconds=time.monotonic() - start)

@@ -2,7 +2,7 @@ import sys
 from types import SimpleNamespace
 import pytest
 import cxr_fastai.core.progress as module
-from cxr_fastai.core.progress import progress
+from cxr_fastai.core.progress import TimeLeft, duration, progress
 
 def ticking(seconds):
     "A clock that moves `seconds` at each look."
@@ -22,3 +22,24 @@ def test_progress_in_a_terminal_is_a_bar(monkeypatch, capsys):
     assert list(progress(iter(range(20)), 20, "Decoding")) == list(range(20))
     said = capsys.readouterr().out
     assert "20/20" in said and "Decoding" in said and said.endswith("\n")
+
+def test_durations_in_words():
+    said = [duration(o) for o in (3.4, 89, 90, 5399, 5400, 12000)]
+    assert said == ["3 s", "89 s", "2 min", "90 min", "1.5 h", "3.3 h"]
+
+def test_what_is_left_is_told_by_kind_and_says_what_it_leaves_out():
+    left = TimeLeft(["CycleGANs", "cells", "cells", "cells"], workers=2)
+    assert str(left) == ""
+    left.ended("cells", 10)
+    assert str(left) == ", about 10 s left without CycleGANs"
+    left.ended("CycleGANs", 600)
+    left.ended("cells") # was there already
+    assert str(left) == ", about 5 s left"
+    left.ended("cells", 10)
+    assert str(left) == ""
+
+def test_jobs_that_are_not_alike_have_plain_lines_with_their_own_estimate(monkeypatch, capsys):
+    monkeypatch.setattr(module, "time", ticking(2))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    list(progress(range(2), 2, "Jobs", TimeLeft(["cells"])))
+    assert capsys.readouterr().out.splitlines() == ["Jobs: 1 of 2 in 2 s", "Jobs: 2 of 2 in 4 s"]

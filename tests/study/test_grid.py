@@ -1,5 +1,6 @@
 import os, resource, sys, threading, time
 import numpy as np, pandas as pd, pytest
+from filelock import FileLock
 from PIL import Image
 from cxr_fastai.arms import RIVALS, arm_title, expand_arms
 from cxr_fastai.trained.bundle import read_card
@@ -279,3 +280,18 @@ def test_the_papers_protocol_scores_synthetic_rows_and_says_which(rows, tmp_path
     gan, = tmp_path.glob("cyclegan-*")
     seen = pd.read_csv(gan/"rows.csv")
     assert len(seen) == len(rows) and set(seen.split) == {"train"} # its CycleGAN saw the rows that are scored
+
+def test_what_another_process_synthesises_is_left_to_it_and_ready_cells_are_taken(rows, tmp_path, capsys):
+    study, held = grid(rows, tmp_path, arms=["meta", "real-synth-meta"], seeds=[0]), []
+    place = next(c.settings["gan"] for c in study.cells.values() if c.gan)
+    (tmp_path/place).mkdir()
+    lock, took = FileLock(tmp_path/place/".lock"), study._outcomes
+    def outcomes(engine, jobs, left):
+        for job, outcome in took(engine, jobs, left):
+            held.append((str(job), outcome["status"]))
+            yield job, outcome
+        lock.release()
+    study._outcomes = outcomes
+    with lock.acquire(): study.run()
+    assert [status for _, status in held] == ["busy", "done", "done", "done"] and "metadata-meta" in held[1][0]
+    assert study.collect()[1].error.isna().all() and "epoch 1 of 1" in capsys.readouterr().out
