@@ -67,26 +67,28 @@ def test_lr_find_suggests_rates_and_saves_its_curve(tmp_path, capsys):
            tmp_path)
     assert "valley" in capsys.readouterr().out and (tmp_path/"lr_find-test_resnet.png").stat().st_size > 5000
 
-def test_bench_prints_a_table(tmp_path, capsys):
-    recipe("bench", "--arch", "test_resnet", "--size", 48, "--bs", 16, "--runs", 1, "--images", 60, "--folder",
-           tmp_path,
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory): return tmp_path_factory.mktemp("bench") # the films that each part asks for
+
+def test_bench_prints_a_table(drawn, capsys):
+    recipe("bench", "--arch", "test_resnet", "--size", 48, "--bs", 16, "--runs", 1, "--images", 60, "--folder", drawn,
            "--part", "classifiers")
     out = capsys.readouterr().out
     assert "| (a) fit, test_resnet 48 px bs 16" in out and "(c) DataLoaders of 112,120 rows" in out
     assert "(d) peak memory" in out
 
-def test_bench_measures_the_gan(tmp_path, capsys):
+def test_bench_measures_the_gan(drawn, capsys):
     recipe("bench", "--part", "gan", "--size", 48, "--width", 4, "--films", 12, "--runs", 1, "--images", 60, "--folder",
-           tmp_path)
+           drawn)
     out = capsys.readouterr().out
     assert out.count("| (e) CycleGAN step") == 8 and out.count("| (f) ") == 5 and "| (g) synthesis of 12 images" in out
     assert out.count("ngf 4,") == 8
     assert "x faster than fp32" in out and "upsample=resize" in out and "residual=True" in out
 
-def test_bench_measures_the_study(tmp_path, capsys):
+def test_bench_measures_the_study(drawn, capsys):
     recipe("bench", "--part", "study", "--arch", "test_resnet", "--size", 48, "--bs", 8, "--runs", 1, "--images", 60,
-           "--cells", 10, "--folder", tmp_path)
+           "--cells", 4, "--folder", drawn)
     out = capsys.readouterr().out
     assert "| (h) a cell of test_resnet" in out and "more than its training" in out and "the throughput of one" in out
-    assert "| (j) resuming a finished grid of 10 cells" in out
-    assert len(list(tmp_path.glob("grid/cells/*/scores.json"))) == 10
+    assert "| (j) resuming a finished grid of 4 cells" in out
+    assert len(list(drawn.glob("grid/cells/*/scores.json"))) == 4
