@@ -1,12 +1,14 @@
 """What a fit takes of the machine: its device, bfloat16 where the hardware has it, and torch's fused optimizer."""
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 
 import torch
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import default_device
 
-__all__ = ["TorchOptimizer", "as_device", "computes_bf16", "fused_adamw", "in_precision", "use_bf16"]
+__all__ = ["TorchOptimizer", "as_device", "computes_bf16", "computing", "device_name",
+           "fused_adamw", "in_precision", "use_bf16"]
 
 BACKENDS = dict(cuda=torch.cuda, mps=torch.mps)
 
@@ -38,6 +40,26 @@ def use_bf16(
     if precision not in ("auto", "bf16", "fp32"):
         raise ValueError(f"precision={precision!r} is not known; use 'auto', 'bf16' or 'fp32'.")
     return precision == "bf16" or precision == "auto" and computes_bf16(device)
+
+def computing(
+    precision:str, # as in `use_bf16`
+    device=None,   # as in `as_device`
+) -> dict:         # `precision`: 'bf16' or 'fp32'; `device`: its type
+    "What a precision comes to on a device, and what kind that is: of two kinds no bits are the same."
+    device = as_device(device)
+    return dict(precision="bf16" if use_bf16(precision, device) else "fp32", device=device.type)
+
+def device_name(
+    device=None, # as in `as_device`
+) -> str:
+    "Which device it is, in its maker's words."
+    device = as_device(device)
+    if device.type == "cuda": return torch.cuda.get_device_name(device)
+    return next((o.partition(":")[2].strip() for o in _cpuinfo() if o.startswith("model name")), device.type)
+
+def _cpuinfo():
+    try: return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError: return []
 
 def in_precision(
     forward:Callable, # of a Module with an attribute `bf16`

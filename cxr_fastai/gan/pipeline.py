@@ -14,6 +14,7 @@ from ..core.csvs import read_csv, write_csv
 from ..core.files import check_keywords, say, write_json
 from ..fit.callbacks import HistoryWriter
 from ..fit.checkpoint import Checkpoint
+from ..fit.precision import computing
 from ..fit.tracking import tracked
 from ..settings import Gan, settings_digest, takes, versions
 from ..stats.formats import to_markdown
@@ -39,7 +40,7 @@ def gan_folder(
     seed:int=0,        # of everything
 ) -> Path:
     "Where the CycleGAN of these rows and settings is, or will be."
-    about = gan.training | dict(seed=seed, data=data_digest(rows, size=gan.training["size"]))
+    about = gan.training | computing(gan.precision) | dict(seed=seed, data=data_digest(rows, size=gan.training["size"]))
     return Path(out)/f"cyclegan-{settings_digest(about)}"
 
 def train_gan(

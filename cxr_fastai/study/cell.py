@@ -20,6 +20,7 @@ from ..core.files import one_line, read_json, write_json
 from ..data.loaders import RadiographDataLoaders
 from ..fit.callbacks import HistoryWriter
 from ..fit.distributed import agreed, alone, is_first, together
+from ..fit.precision import device_name
 from ..fit.tracking import tracked
 from ..gan.pipeline import synthetic_minority
 from ..models.learner import fusion_learner, image_learner, metadata_learner
@@ -118,7 +119,8 @@ def _train(cell):
     return found | dict(
         weights=learn.weights, prior=train_prior(train), train_prior=train_prior(rows, cell.arm.rival),
         seconds=round(time.time() - start, 2), training=round(training, 2), threads=torch.get_num_threads(),
-        processes=max(1, num_distrib()), files={o: _sha(folder/o) for o in RESULTS})
+        device=device_name(learn.dls.device), processes=max(1, num_distrib()),
+        files={o: _sha(folder/o) for o in RESULTS})
 
 def logged(
     file:str|Path, # what is printed within goes to its end; None: to where it would go

@@ -20,6 +20,7 @@ from ..core.files import say
 from ..core.progress import TimeLeft, progress
 from ..core.workers import in_workers, on_ray
 from ..fit.distributed import agreed, begin_distributed, is_first
+from ..fit.precision import computing
 from ..gan.pipeline import gan_folder, gan_training
 from ..models.learner import training_settings
 from ..settings import Plan, named_by_content, settings_digest, versions
@@ -30,7 +31,7 @@ from .jobs import Synthesis, run_job
 __all__ = ["Study"]
 
 VERSIONS = "torch", "fastai", "timm" # another version is another cell
-FIGURES = ["weights", "train_prior", "prior", "seconds", "training"] # of a cell, beside its scores
+FIGURES = ["weights", "train_prior", "prior", "seconds", "training", "device"] # of a cell, beside its scores
 
 class Study:
     "A grid of cells over one table of rows."
@@ -66,14 +67,16 @@ class Study:
     def _settings(self, backbone, arm, seed):
         "All that determines what a cell finds."
         plan, t = self.plan, self.plan.training
+        where = computing(t.precision)
         columns = dict(cat_names=list(t.cat_names), cont_names=list(t.cont_names))
-        computing = {k: v for k, v in versions(VERSIONS).items() if k != "python"}
+        made_by = {k: v for k, v in versions(VERSIONS).items() if k != "python"}
         s = dict(arm="+".join(filter(None, [arm.base, arm.rival])), seed=seed, epochs=t.epochs, lr=t.lr, bs=t.bs,
-                 epoch_rule=t.epoch_rule, protocol=plan.protocol, columns=columns, versions=computing)
+                 epoch_rule=t.epoch_rule, protocol=plan.protocol, columns=columns, device=where["device"],
+                 versions=made_by)
         if num_distrib() > 1: s |= dict(processes=num_distrib()) # a step then sees that many batches
         if plan.protocol == "paper": s |= dict(split_seed=plan.split_seed)
         if arm.use != "metadata":
-            s |= dict(arch=backbone, weights=plan.weights_of[backbone], size=t.size, precision=t.precision)
+            s |= dict(arch=backbone, weights=plan.weights_of[backbone], size=t.size, precision=where["precision"])
         if arm.use == "both": s |= dict(fusion=arm.fusion or t.fusion)
         if arm.more: s |= dict(n=self._added(arm))
         if arm.synth:

@@ -364,6 +364,7 @@ def test_export_loads_to_the_same_bits_and_carries_no_patient(own, rows, tmp_pat
 
 PREDICT = """
 import sys
+from cxr_fastai.all import *
 learn = load_learner(sys.argv[1])
 print(repr(learn.predict(image=sys.argv[2], age=54, sex="F")[2].tolist()))
 """

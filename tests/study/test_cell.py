@@ -1,5 +1,6 @@
 import json, os, resource, shutil, time
-import numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd, pytest, torch
+from fastai.torch_core import default_device
 from filelock import FileLock
 from PIL import Image
 from cxr_fastai.study import cell as room
@@ -158,3 +159,11 @@ def test_arms_get_the_rows_they_name(rows, tmp_path):
     neg, pos = ((train.label == o).sum() for o in ("Normal", "Pneumonia"))
     for arm, more in dict(real=0, **{"real+duplicate": neg // 2, "real+duplicate+1/2": round((neg - pos)/2)}).items():
         assert len(arm_rows(one(rows, tmp_path, arm))) == len(rows) + more
+
+def test_a_name_holds_what_a_precision_came_to_and_on_what_kind_of_device(rows, tmp_path, monkeypatch):
+    auto, fp32, bf16 = (one(rows, tmp_path, precision=o) for o in ("auto", "fp32", "bf16"))
+    assert auto.folder in (fp32.folder, bf16.folder) and fp32.folder != bf16.folder
+    assert fp32.settings["precision"] == "fp32" and fp32.settings["device"] == default_device().type
+    monkeypatch.setattr("cxr_fastai.fit.precision.default_device", lambda: torch.device("cuda"))
+    assert one(rows, tmp_path, precision="fp32").folder != fp32.folder
+    assert one(rows, tmp_path, "meta", precision="fp32").settings["device"] == "cuda"
