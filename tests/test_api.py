@@ -1,5 +1,6 @@
 "The API page holds every public name with its comments; docstrings, comments, hints and lists of names are all there."
 import html, importlib, inspect, pkgutil, re
+from functools import cache
 import pytest
 import cxr_fastai
 from cxr_fastai.gan import cyclegan
@@ -34,6 +35,7 @@ def functions(name, o):
 
 FUNCTIONS = {k: f for name, o in PUBLIC.items() for k, f in functions(name, o).items()}
 
+@cache
 def parameters(f):
     "Its own, with what is known of each; not those that it hands on."
     code, found = inspect.unwrap(f).__code__, docments(f, full=True)

@@ -57,6 +57,7 @@ def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
     monkeypatch.setitem(VERBS, "study", wrong)
     with pytest.raises(ZeroDivisionError): main(["study"])
 
+@pytest.mark.slow
 def test_the_doctor_speaks_json_and_ends_with_1_where_something_fails(tmp_path, capsys):
     assert main(["doctor", "--json", "--size", "32", "--backbones", "test_resnet", "--weights", "none", "--out",
                  str(tmp_path)]) == 0

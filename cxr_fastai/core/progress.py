@@ -11,7 +11,7 @@ from .files import bar_fits, say
 __all__ = ["TimeLeft", "ahead", "duration", "progress"]
 
 def duration(
-    seconds:float,
+    seconds:float, # how long
 ) -> str:
     "A time in words: '45 s', '12 min', '3.4 h'."
     if seconds < 90: return f"{seconds:.0f} s"

@@ -200,6 +200,7 @@ def test_splits_of_the_sample_raise_and_tell_nothing(sample, recwarn):
     assert not recwarn
 
 @pytest.mark.skipif(not PHANTOM.exists(), reason="needs data/phantom")
+@pytest.mark.slow
 def test_splits_of_the_phantoms_raise_and_tell_nothing(recwarn):
     rows = read_nih(next(PHANTOM.glob("Data_Entry*.csv")), images=PHANTOM)
     films = pixels(rows)
@@ -271,6 +272,7 @@ def planted():
     yield "each image a patient", rows.assign(patient_id=rows["image"]).drop(columns="follow_up"), None
     yield "synthetic in test", rows.assign(synthetic=rows.index == b), None
 
+@pytest.mark.slow
 def test_of_twenty_planted_leaks_none_is_silent(recwarn):
     found = {}
     for kind, rows, pictures in planted():

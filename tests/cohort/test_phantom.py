@@ -156,6 +156,7 @@ def test_the_label_changes_nothing_outside_the_lungs(seed):
     assert within(.01).mean() < .7 and rise[~within(.01)].max() <= 1 and not rise[~within(1e-4)].any()
     assert rise.min() == 0 < rise.max()
 
+@pytest.mark.slow
 def test_opacities_go_from_faint_to_plain_and_cover_part_of_the_lungs():
     gain, share = [], []
     for i in range(40):

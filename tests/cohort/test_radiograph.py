@@ -292,6 +292,7 @@ assert taken <= 4 * int(sys.argv[2]), taken
 """
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
+@pytest.mark.slow
 def test_a_picture_of_16_bits_takes_four_bytes_a_pixel(tmp_path):
     side = 4000 # 64 MB, beside which Python's own noise is small
     Image.fromarray(np.tile(np.arange(side, dtype=np.uint16)*16, (side, 1))).save(tmp_path/"x.png", compress_level=1)

@@ -149,6 +149,7 @@ def noise(): return Image.fromarray(np.random.default_rng(0).integers(0, 255, (4
 @pytest.mark.parametrize("write, name", [
     (cached, "pixels.u8"), (torched, "a.pt"), (listed, "a.csv"), (zipped, "a.npz"), (drawn, "a.png"),
     (described, "a.json"), (phantom, ".png")])
+@pytest.mark.slow
 def test_a_full_disk_names_the_file_and_leaves_no_half_of_it(tmp_path, write, name):
     resource = pytest.importorskip("resource")
     noise().save(tmp_path/"film.png")

@@ -220,6 +220,7 @@ def test_the_verdict_is_printed(make, tmp_path, capsys):
     assert "too few rows" in capsys.readouterr().out
 
 @needs_nih
+@pytest.mark.slow
 def test_policies_on_the_sample(tmp_path, capsys):
     folder = SHARED/"nih_sample"
     rows = read_nih(folder/"Data_Entry_2017_v2020.csv", images=folder)
@@ -330,6 +331,7 @@ def test_missing_metadata_is_made_as_frequent_in_the_other_class(rows, make, cap
     assert share_missing(both, "Normal") == pytest.approx(share_missing(both, "Pneumonia"), abs=1/p)
 
 @pytest.mark.parametrize("metadata", ["matched", "image-only"])
+@pytest.mark.slow
 def test_a_model_trains_on_both(rows, make, tmp_path, metadata):
     both = add_synthetic(rows, make(24, metadata=metadata))
     dls = RadiographDataLoaders.from_df(both, tmp_path, size=48, bs=8, seed=0)

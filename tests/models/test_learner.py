@@ -91,6 +91,7 @@ class Epochs(Callback):
     def __init__(self): self.frozen = []
     def before_train(self): self.frozen.append(not all(p.requires_grad for p in self.model.backbone.parameters()))
 
+@pytest.mark.slow
 def test_a_pretrained_body_starts_frozen_and_is_fine_tuned(loaders):
     learn = make(loaders(), arch="tf_efficientnet_lite0", weights=LITE0, cbs=Epochs())
     assert learn.weights == "efficientnet-lite0-57934424.pth (sha256 57934424)"
@@ -110,6 +111,7 @@ def test_an_untrained_body_is_fine_tuned_in_one_cycle_without_frozen_epochs(load
     assert max(learn.recorder.hps["lr"]) == pytest.approx(1e-2, rel=.1)
 
 @pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.slow
 def test_every_fusion_trains_predicts_and_exports(loaders, fusion, tmp_path):
     learn = make(loaders(), fusion=fusion, precision="bf16")
     learn.fit_one_cycle(5, 5e-3)

@@ -13,6 +13,7 @@ def learner(rows, rival=None, make=image_learner, **kwargs):
 
 @pytest.mark.parametrize("make", [image_learner, fusion_learner])
 @pytest.mark.parametrize("rival", RIVALS)
+@pytest.mark.slow
 def test_every_rival_trains_and_changes_the_bits(rows, rival, make):
     if rival == "duplicate": table = duplicated(rows, 9)
     else: table = rows

@@ -51,6 +51,7 @@ def drawn(predictions, rows, cells):
                 dose=plot_dose(simulate(arms=("real-meta", *DOSES))),
                 curves=plot_curves(pd.DataFrame(dict(train_loss=[.7, .6], valid_loss=[.7, .7], recall=[0, .4]))))
 
+@pytest.mark.slow
 def test_no_figure_stays_open_and_the_style_is_left_alone(predictions, rows, cells, tmp_path):
     before = dict(plt.rcParams)
     for name, fig in drawn(predictions, rows, cells).items():

@@ -288,6 +288,7 @@ def test_the_recipe_audits_the_paper_by_default():
     done = recipe()
     assert done.returncode == 0 and "29 of 29 rows" in done.stdout and "84 positives serve Ensemble" in done.stdout
 
+@pytest.mark.slow
 def test_the_recipe_takes_tables_and_refuses_bad_ones_in_one_line(tmp_path):
     assert recipe(TABLE1).stdout.startswith("paper_table1.csv:")
     assert "serve Ensemble" in recipe(FIGURES, "--table1", TABLE1).stdout

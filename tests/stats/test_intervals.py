@@ -57,6 +57,7 @@ def test_blocks_change_nothing(drawn, monkeypatch):
     for k, v in weighted_metrics(label, prob, weights).items():
         assert v == pytest.approx(whole[k], abs=1e-9, nan_ok=True)
 
+@pytest.mark.slow
 def test_one_cells_interval_is_that_of_a_plain_bootstrap(drawn):
     label, prob, patients = drawn
     found = spread(label, prob, resample(patients, label, 4000))

@@ -52,6 +52,7 @@ def test_every_fusion_and_precision_fits(rows, tmp_path, fusion):
     assert not load_bundle(tmp_path/"b", precision="fp32").model.bf16
 
 @pytest.mark.parametrize("arch", ["resnet50", "densenet121", "vgg16", "test_vit"])
+@pytest.mark.slow
 def test_the_papers_backbones_and_a_transformer_fit(rows, tmp_path, arch):
     learn = make(rows, tmp_path, arch=arch)
     few = held_out(rows)[:3]
@@ -249,6 +250,7 @@ def test_a_variance_of_zero_is_saved_as_the_least_that_changes_nothing(rows, tmp
     (dict(arch="efficientvim_m1"), "can't be built at 48 pixels"),
     (dict(size=2048, bs=513), "a batch of 513 at size 2048 is more"), (dict(arch="test_vit"), "lacks"),
     (dict(n_meta=4096), r"is \[")])
+@pytest.mark.slow
 def test_what_a_card_names_is_refused_before_a_byte_of_it_is_built(saved, fields, match, monkeypatch):
     change(saved, honest=True, **fields)
     for o in FACTORIES: monkeypatch.setitem(FACTORIES, o, None)

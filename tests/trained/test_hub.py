@@ -102,6 +102,7 @@ def test_only_the_bundles_two_files_are_fetched(bundle, hub, tmp_path):
     from_hub("me/it", endpoint=hub.url, folder=tmp_path/"cache")
     assert hub.fetched == {"bundle.json", "model.safetensors"}
 
+@pytest.mark.slow
 def test_a_pickle_under_a_bundles_name_and_a_repository_without_one_are_refused(bundle, hub, tmp_path):
     push_to_hub(bundle, "me/it", token="hf_x", endpoint=hub.url)
     hub.files["model.safetensors"] = pickle.dumps(dict(a=1)) * 9

@@ -49,6 +49,7 @@ def test_too_few_films_say_nothing(drawn):
     assert typical_ranges(drawn[:MIN_FILMS - 1]) == {} and atypical(drawn[0], {}) == ""
 
 @needs_nih
+@pytest.mark.slow
 def test_on_real_films_false_alarms_are_few_and_turned_ones_are_found():
     real = films(SHARED/"nih_sample")
     of = np.array([o.name.split("_")[0] for o in sorted((SHARED/"nih_sample").rglob("*.png"))])
