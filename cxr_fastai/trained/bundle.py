@@ -215,5 +215,5 @@ def load_bundle(
     if "arch" in card: learn.model.backbone.weights = card["weights"]
     learn.settings |= {o: card[o] for o in ("arch",) if o in card}
     learn.card, learn.threshold = card, card["threshold"]
-    learn.seen = Seen.from_card(card.get("seen"))
+    learn.seen = learn.dls.seen = Seen.from_card(card.get("seen"))
     return learn
