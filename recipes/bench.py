@@ -1,7 +1,8 @@
 """What the toolkit costs on this machine: medians of alternating runs as a table. Run by hand; nothing asserts a time.
 
 `python recipes/bench.py` draws its inputs; `--originals FOLDER` (png files of 1024 px) adds a comparison with stock
-fastai, `--part` measures only the classifiers, only the CycleGAN, only the study or only prediction."""
+fastai, `--part` measures only the classifiers, only the CycleGAN, only the study or only prediction; `--part shared`,
+which isn't among them, a step beside a busy process."""
 import itertools, resource, subprocess
 from copy import deepcopy
 from tempfile import TemporaryDirectory
@@ -136,6 +137,25 @@ def gan_learner(rows, size, bs, width, **kwargs):
     dls = UnpairedDataLoaders.from_df(rows, size=size, bs=bs)
     return cyclegan_learner(dls, n_blocks=6, ngf=width, ndf=width, **kwargs)
 
+WAITING = dict(spinning=dict(GOMP_SPINCOUNT="300000"), ours={}, passive=dict(OMP_WAIT_POLICY="PASSIVE"))
+
+def step_elsewhere(env, size, bs, width, images, folder):
+    "Seconds a step of the CycleGAN in a new process, whose threads wait as `env` says."
+    words = ["--part", "step", "--size", size, "--bs", bs, "--width", width, "--images", images, "--folder", folder]
+    left = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run([sys.executable, __file__, *map(str, words)], capture_output=True, text=True, env=left | env)
+    return float(done.stdout.split()[-1])
+
+def shared(size, width, images, runs, folder, bs=4):
+    "(l) A step of the CycleGAN alone and beside one busy process, by how threads wait for each other."
+    asked = [partial(step_elsewhere, env, size, bs, width, images, folder) for env in WAITING.values()]
+    alone = alternate(runs, *asked)
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try: beside = alternate(runs, *asked)
+    finally: busy.kill()
+    return [(f"(l) CycleGAN step, {size} px bs {bs}, threads {name}", f"{a:.2f} s", f"{a/alone[0]:.2f} of spinning; "
+             f"beside a busy process {b:.2f} s, {b/a:.1f} times as long") for name, a, b in zip(WAITING, alone, beside)]
+
 def gan_steps(rows, size, bs, width, runs, steps=3):
     "(e) A step in fp32 and in the default precision, each over the bare loop; (f) the default over fp32."
     learns = {o: gan_learner(rows, size, bs, width, precision=o) for o in ("fp32", "auto")}
@@ -227,7 +247,7 @@ def prediction(rows, files, arch, size, bs, runs, folder, n=600):
 
 @call_parse
 def main(
-    part:str="all",       # 'classifiers', 'gan', 'study', 'predict' or 'all'
+    part:str="all",       # 'classifiers', 'gan', 'study', 'predict', 'all' of these; 'shared', and its 'step'
     arch:str="resnet50",  # backbone
     size:int=128,         # side of the square images, pixels
     bs:int=32,            # images a batch of the classifiers
@@ -241,6 +261,8 @@ def main(
 ):
     "Measure training, construction, memory and synthesis; print a table."
     rows, table = drawn_rows(images, f"{folder}/{images}-{size}", size), []
+    if part == "step": return print(gan_seconds(gan_learner(rows, size, bs, width), 3))
+    if part == "shared": table += shared(size, width, images, runs, folder)
     if part in ("classifiers", "all"):
         table += construction() + overhead(rows, arch, size, bs, runs)
         if originals: table += against_stock(originals, arch, size, min(bs, 16), runs)

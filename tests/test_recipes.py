@@ -85,6 +85,10 @@ def test_bench_measures_the_gan(drawn, capsys):
     assert out.count("ngf 4,") == 8
     assert "x faster than fp32" in out and "upsample=resize" in out and "residual=True" in out
 
+def test_bench_measures_one_step_for_a_process_of_its_own(drawn, capsys):
+    recipe("bench", "--part", "step", "--size", 48, "--width", 4, "--bs", 4, "--images", 60, "--folder", drawn)
+    assert 0 < float(capsys.readouterr().out.split()[-1]) < 60
+
 def test_bench_measures_the_study(drawn, capsys):
     recipe("bench", "--part", "study", "--arch", "test_resnet", "--size", 48, "--bs", 8, "--runs", 1, "--images", 60,
            "--cells", 4, "--folder", drawn)
