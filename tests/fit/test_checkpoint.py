@@ -52,8 +52,9 @@ class Stop(Exception): pass
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, "tests")
-from test_checkpoint import Callback, Path, fit, pd
+from pathlib import Path
+sys.path.insert(0, "tests/fit")
+from test_checkpoint import Callback, fit, pd
 class Kill(Callback):
     def after_backward(self):
         if self.epoch == 2 and self.iter == 3: os.kill(os.getpid(), signal.SIGKILL)
