@@ -222,7 +222,7 @@ def _looks(plan, cohort, found):
 def doctor(
     workers:int=1,         # cells at a time
     ray:str=None,          # address of a Ray cluster
-    gpus:float=0,          # that each cell asks Ray for
+    gpus:float=None,       # that each cell asks Ray for
     track:str="",          # trackers
     out:str="runs",        # folder of everything
     prevalence:float=None, # share of positives where a model would be used

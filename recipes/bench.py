@@ -11,8 +11,8 @@ from cxr_fastai.all import *
 class TrainTimer(Callback):
     "Seconds of each epoch's training part."
     def before_fit(self): self.seconds = []
-    def before_train(self): self.start = time.perf_counter()
-    def after_train(self): self.seconds.append(time.perf_counter() - self.start)
+    def before_train(self): self.start = now()
+    def after_train(self): self.seconds.append(now() - self.start)
 
 def drawn_rows(
     n,      # images
@@ -32,17 +32,22 @@ def fit_seconds(learn, epochs=1):
     with learn.no_logging(): learn.fit(epochs, 1e-4, cbs=timer)
     return np.median(timer.seconds) / (len(learn.dls.train) * learn.dls.train.bs)
 
+def now():
+    "Seconds, when all that was begun is over."
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+    return time.perf_counter()
+
 def bare_seconds(model, bs, size, steps):
     "Seconds a training image in a bare PyTorch loop over one resident batch, fused AdamW."
-    opt = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
-    x, y = torch.rand(bs, 1, size, size), torch.arange(bs) % 2
+    opt, device = torch.optim.AdamW(model.parameters(), 1e-4, fused=True), default_device()
+    x, y = torch.rand(bs, 1, size, size, device=device), torch.arange(bs, device=device) % 2
     model.train()
-    start = time.perf_counter()
+    start = now()
     for _ in range(steps):
         F.cross_entropy(model(x), y).backward()
         opt.step()
         opt.zero_grad()
-    return (time.perf_counter() - start) / (steps * bs)
+    return (now() - start) / (steps * bs)
 
 def alternate(runs, *timed):
     """Medians of each function, called in turn so that a busy moment hits all; of several rounds, the first isn't
@@ -50,7 +55,10 @@ def alternate(runs, *timed):
     times = np.array([[f() for f in timed] for _ in range(runs + (runs > 1))])
     return np.median(times[-runs:], 0)
 
-def peak_gb(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+def peak_gb():
+    "Of the device's memory, where there is a GPU; else of this process's."
+    if torch.cuda.is_available(): return torch.cuda.max_memory_allocated() / 1024**3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 
 def overhead(rows, arch, size, bs, runs):
     dls = RadiographDataLoaders.from_df(rows, size=size, bs=bs, use="image")
@@ -115,7 +123,7 @@ def bare_gan_seconds(bs, size, width, steps, precision):
     a, b = torch.rand(2, bs, 1, size, size, device=default_device()) * 2 - 1
     toward = lambda d, x, y: F.mse_loss(o := d(x), torch.full_like(o, y))
     ema = [deepcopy(o).requires_grad_(False) for o in (g_ab, g_ba)]
-    start = time.perf_counter()
+    start = now()
     for _ in range(steps):
         for d in (d_a, d_b): d.requires_grad_(False)
         fake_b, fake_a = g_ab(a), g_ba(b)
@@ -129,9 +137,9 @@ def bare_gan_seconds(bs, size, width, steps, precision):
             ((toward(d, real, 1.) + toward(d, fake, 0.)) / 2).backward()
         opt_d.step()
         opt_d.zero_grad()
-        for mean, now in zip(ema, (g_ab, g_ba)):
-            torch._foreach_lerp_(list(mean.parameters()), [p.detach() for p in now.parameters()], .001)
-    return (time.perf_counter() - start) / steps
+        for mean, new in zip(ema, (g_ab, g_ba)):
+            torch._foreach_lerp_(list(mean.parameters()), [p.detach() for p in new.parameters()], .001)
+    return (now() - start) / steps
 
 def gan_learner(rows, size, bs, width, **kwargs):
     dls = UnpairedDataLoaders.from_df(rows, size=size, bs=bs)
@@ -179,9 +187,9 @@ def synthesis(rows, size, width, runs, folder, n):
     "(g) Reading, moving, translating, probing and writing `n` images, over the generator alone."
     learn, pixels = gan_learner(rows, size, 1, width), np.zeros((n, size, size), np.uint8)
     def seconds(f):
-        start = time.perf_counter()
+        start = now()
         f()
-        return (time.perf_counter() - start) / n
+        return (now() - start) / n
     a, b = alternate(runs, lambda: seconds(lambda: synthesise(learn, rows, n, out=f"{folder}/synthetic", augment=True)),
                      lambda: seconds(lambda: learn.translate(pixels)))
     against = f"{b/a:.2f} of the generator's {1/b:.1f}"
@@ -204,9 +212,9 @@ def cell_overhead(rows, arch, size, bs, runs, folder):
 def two_workers(rows, arch, size, bs, runs, folder):
     "(i) Four cells by one process with every thread, and by two that share them, workers' start included."
     def seconds(workers):
-        start = time.perf_counter()
+        start = now()
         with TemporaryDirectory(dir=folder) as out: study_of(rows, out, range(4), arch, size, 4, bs).run(workers)
-        return time.perf_counter() - start
+        return now() - start
     a, b = alternate(runs, lambda: seconds(1), lambda: seconds(2))
     name = f"(i) 4 cells of {arch}, {size} px, 4 epochs, two workers"
     return [(name, f"{b:.1f} s", f"{a/b:.2f}x the throughput of one ({a:.1f} s)")]
@@ -214,9 +222,9 @@ def two_workers(rows, arch, size, bs, runs, folder):
 def resuming(rows, folder, cells):
     "(j) A finished grid of cells, asked for again: found, read, its tables kept."
     def again():
-        start = time.perf_counter()
+        start = now()
         save_study(study_of(rows, f"{folder}/grid", range(cells//2), "test_resnet", arms=["real", "real-meta"]).run())
-        return time.perf_counter() - start
+        return now() - start
     again()
     return [(f"(j) resuming a finished grid of {cells} cells", f"{np.median([again() for _ in range(5)]):.2f} s", "")]
 
@@ -229,9 +237,9 @@ def prediction(rows, files, arch, size, bs, runs, folder, n=600):
     pd.DataFrame(dict(file=files)).to_csv(f"{folder}/new.csv", index=False)
     model, x = load_bundle(bundle).model.eval(), torch.rand(bs, 1, size, size)
     def seconds(f):
-        start = time.perf_counter()
+        start = now()
         f()
-        return (time.perf_counter() - start) / n
+        return (now() - start) / n
     def whole():
         out.unlink(missing_ok=True)
         predict_patients(bundle, f"{folder}/new.csv", out)

@@ -5,7 +5,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1") # nets this small only wait for a 
 import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from cxr_fastai.cohort.sampling import split_patients
 
@@ -113,6 +113,12 @@ def run_python(*args, timeout=300, **kwargs):
     if process.wait(timeout) is None: process.kill()
     process.wait()
     return process
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    "Each device that is here; bits are asserted on a CPU alone."
+    if request.param == "cuda" and not torch.cuda.is_available(): pytest.skip("needs an NVIDIA GPU")
+    return request.param
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):

@@ -3,7 +3,7 @@
 Each yields (number of the job, its outcome) as jobs end, in whatever order. A worker that dies takes its job with it:
 it is started once more, and a job whose worker dies twice is given up, while the others go on. A worker whose parent
 dies, in whatever way, ends with it."""
-import os, signal, tempfile, time
+import itertools, os, signal, tempfile, time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -11,7 +11,7 @@ from threading import Thread
 from .extras import need
 from .threads import cores
 
-__all__ = ["in_workers", "on_ray", "threads_of"]
+__all__ = ["gpus", "in_workers", "on_ray", "threads_of"]
 
 DIED = dict(status="failed", error="its process died twice: killed, or out of memory")
 THREADS = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
@@ -34,13 +34,30 @@ def _end_with(parent):
         os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
     Thread(target=watch, daemon=True).start()
 
+def gpus() -> list: # their numbers or names, as CUDA_VISIBLE_DEVICES takes them
+    "NVIDIA GPUs that this process may use."
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None: return [o for o in named.split(",") if o.strip()]
+    there = Path("/proc/driver/nvidia/gpus")
+    return [str(i) for i in range(len(list(there.iterdir())))] if there.exists() else []
+
+def _begin(parent, notes, devices):
+    "In a worker: a GPU of its own where there are several, in turn; and it ends with its parent."
+    _end_with(parent)
+    if len(devices) < 2: return
+    for i in itertools.count():
+        try: (Path(notes)/f"worker-{i}").touch(exist_ok=False)
+        except FileExistsError: continue
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[i % len(devices)]
+        return
+
 def _pool(f, jobs, workers, threads):
     "Outcomes of `jobs` (number: job) from a pool that a dying worker breaks; then, None of the started ones."
     from joblib.externals.loky import ProcessPoolExecutor, as_completed
     from joblib.externals.loky.process_executor import BrokenProcessPool
     with tempfile.TemporaryDirectory() as notes:
         env = dict.fromkeys(THREADS, str(threads))
-        with ProcessPoolExecutor(workers, env=env, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+        with ProcessPoolExecutor(workers, env=env, initializer=_begin,
+                                 initargs=(os.getpid(), notes, gpus())) as pool:
             try:
                 futures = {pool.submit(_noted, f, job, Path(notes)/str(i)): i for i, job in jobs.items()}
                 for o in as_completed(futures):
@@ -56,8 +73,8 @@ def in_workers(
     jobs:list,  # what can be pickled
     workers:int=1, # processes; 1: this one
 ):
-    """Run `f(job)` of each job in worker processes of this machine, the cores' threads divided among them. Which of the
-    jobs under way killed its worker can't be seen: each of them is then tried alone."""
+    """Run `f(job)` of each job in worker processes of this machine, the cores' threads and the GPUs divided among them.
+    Which of the jobs under way killed its worker can't be seen: each of them is then tried alone."""
     if workers == 1:
         yield from ((i, f(job)) for i, job in enumerate(jobs))
         return
@@ -77,12 +94,13 @@ def on_ray(
     jobs:list,    # what can be pickled
     address:str,  # of a running cluster: 'auto', 'host:port'; 'local' starts one here
     cpus:int=1,   # that each job asks for
-    gpus:float=0, # and of GPUs; a fraction shares one
+    gpus:float=None, # and of GPUs; a fraction shares one; None: one where the cluster has any
 ):
     "Run `f(job)` of each job as a Ray task, on whatever machine has room; all must see the same folders."
     ray = need("ray", extra="ray", what="--ray")
     if not ray.is_initialized():
         ray.init(None if address == "local" else address, log_to_driver=False, configure_logging=False)
+    if gpus is None: gpus = 1 if ray.cluster_resources().get("GPU") else 0
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)
     gone = ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError
     left = {task.remote(f, job): i for i, job in enumerate(jobs)}

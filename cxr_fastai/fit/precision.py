@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 from fastai.optimizer import OptimWrapper
-from fastai.torch_core import default_device
+from fastai.torch_core import default_device, set_seed
 
 __all__ = ["TorchOptimizer", "as_device", "computes_bf16", "computing", "device_name",
-           "fused_adamw", "in_precision", "use_bf16"]
+           "fused_adamw", "in_precision", "seeded", "use_bf16"]
 
 BACKENDS = dict(cuda=torch.cuda, mps=torch.mps)
 
@@ -64,12 +64,21 @@ def _cpuinfo():
 def in_precision(
     forward:Callable, # of a Module with an attribute `bf16`
 ):
-    "Run `forward` in bfloat16 where the module's `bf16` says so; what comes out is fp32."
+    """Run `forward` in bfloat16 where the module's `bf16` says so; else as whoever calls it computes. What comes out is
+    fp32."""
     @wraps(forward)
     def _forward(self, *inputs):
-        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.bf16): out = forward(self, *inputs)
-        return out.float() if self.bf16 else out
+        if not self.bf16: return forward(self, *inputs).float()
+        with torch.autocast(inputs[0].device.type, torch.bfloat16): return forward(self, *inputs).float()
     return _forward
+
+def seeded(
+    seed:int, # of Python, NumPy and torch
+):
+    """What follows is drawn from `seed`, by kernels that give the same bits again, and fp32 is fp32: cuDNN would take
+    TensorFloat-32 of 10 bits for it."""
+    set_seed(seed, reproducible=True)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 def _is_number(o): return isinstance(o, (int, float)) and not isinstance(o, bool)
 

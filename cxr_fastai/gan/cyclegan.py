@@ -15,7 +15,6 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler
 from fastai.imports import noop
 from fastai.learner import Learner, Metric
-from fastai.torch_core import set_seed
 from fastcore.basics import ifnone, PrettyString
 from fastcore.foundation import L
 from fastcore.imports import IN_NOTEBOOK
@@ -26,7 +25,7 @@ from ..cohort.radiograph import read_radiograph
 from ..core.files import atomic, check_keywords
 from ..data.show import show_columns, TensorRadiograph
 from ..fit.callbacks import epoch_table
-from ..fit.precision import TorchOptimizer, use_bf16
+from ..fit.precision import seeded, TorchOptimizer, use_bf16
 from .losses import CycleGANLoss
 from .networks import CycleGAN, Discriminator, Generator
 from .unpaired import UnpairedDataLoaders
@@ -120,7 +119,7 @@ class CycleGANLearner(Learner):
     def fit(self, n_epoch, lr=None, start_epoch=0, **kwargs):
         "fastai's `fit`, seeded, after a leak check; the model remembers whose radiographs it saw."
         self.dls.check_leaks()
-        set_seed(self.seed + self.fits, reproducible=True)
+        seeded(self.seed + self.fits)
         self.dls.train.rng, self.first_epoch = random.Random(self.seed + self.fits), start_epoch
         self.model.zero_grad() # of a step that was interrupted
         self.model.seen = sorted({*self.model.seen, *self.dls.patients})
@@ -274,7 +273,7 @@ def cyclegan_learner(
     two groups. `fit_flat_lin` trains it; `translate`, `predict` and `synthesise` make images."""
     check_keywords(kwargs, TAKEN, "cyclegan_learner", HINTS)
     settings = {k: v for k, v in locals().items() if k not in ("dls", "model", "cbs", "kwargs")}
-    set_seed(seed := ifnone(seed, dls.seed), reproducible=True)
+    seeded(seed := ifnone(seed, dls.seed))
     settings |= dict(n_blocks=ifnone(n_blocks, 9 if dls.size >= 256 else 6), seed=seed, size=dls.size,
                      bf16=use_bf16(precision, dls.device))
     if model is None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 import numpy as np
 import pandas as pd
+from fastai.torch_core import default_device
 from fastcore.basics import first
 from torch import nn
 
@@ -39,7 +40,7 @@ def _extractor(features, *, weights, size, seed):
     if isinstance(features, str):
         with torch.random.fork_rng(devices=[]): # drawn on the CPU; whoever is training goes on as if nothing were
             torch.default_generator.manual_seed(seed)
-            net = create_backbone(features, weights=weights, size=size)
+            net = create_backbone(features, weights=weights, size=size).to(default_device())
         return net, f"{features}, {'untrained' if net.weights == 'none' else net.weights.split(' (')[0]}"
     model = getattr(features, "model", features) # a Learner's
     if hasattr(model, "backbone"): return model.backbone, f"classifier's {type(model.backbone.body).__name__}"
@@ -63,7 +64,7 @@ def _pooled(rows, net, size, bs=32):
     with _evaluating(net), torch.no_grad():
         for i in range(0, len(files), bs):
             x = net(torch.from_numpy(cache.get(files[i:i + bs])[:, None]).to(device).float() / 255)
-            out.append((x.mean((2, 3)) if x.ndim == 4 else x).double().cpu().numpy())
+            out.append((x.mean((2, 3)) if x.ndim == 4 else x).cpu().double().numpy()) # MPS has no float64
     return np.concatenate(out)
 
 def radiograph_features(

@@ -7,7 +7,7 @@ import pandas as pd
 from fastai.callback.progress import ProgressCallback
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.torch_core import rank_distrib, set_seed
+from fastai.torch_core import rank_distrib
 from fastcore.basics import ifnone
 from fastcore.foundation import L
 from fastcore.meta import delegates
@@ -20,7 +20,7 @@ from ..core.files import check_keywords, few, one_line
 from ..data.given import as_rows
 from ..data.loaders import RadiographDataLoaders
 from ..fit.callbacks import epoch_table
-from ..fit.precision import fused_adamw, use_bf16
+from ..fit.precision import fused_adamw, seeded, use_bf16
 from ..stats.scoring import called
 from .backbone import Backbone, create_backbone
 from .fusion import build_model, parameter_groups
@@ -113,7 +113,7 @@ class RadiographLearner(Learner):
         self.dls.check_leaks()
         self.check_unseen()
         self.seen.add(self.dls.train_ds.items, self.dls.hashes(self.dls.train_ds.items))
-        set_seed(self.seed + self.fits, reproducible=True)
+        seeded(self.seed + self.fits)
         self.dls.train.rng = random.Random(self.seed + self.fits)
         self.fits += 1
         loss = self.loss_func
@@ -220,7 +220,7 @@ def _begin(dls, seed, given, *uses):
     if dls.use not in uses:
         wanted = " or ".join(map(repr, uses))
         raise ValueError(f"This learner needs DataLoaders with use={wanted}; these have use={dls.use!r}.")
-    set_seed(seed := ifnone(seed, dls.seed), reproducible=True)
+    seeded(seed := ifnone(seed, dls.seed))
     return seed
 
 def _backbone(dls, arch, weights):

@@ -94,7 +94,7 @@ class Study:
         workers:int=1,   # processes on this machine, the cores' threads divided among them
         ray:str=None,    # address of a Ray cluster instead: 'auto', 'host:port', 'local'
         cpus:int=1,      # that each cell asks Ray for
-        gpus:float=0,    # and of GPUs; a fraction shares one
+        gpus:float=None, # and of GPUs; a fraction shares one; None: one where the cluster has any
         loud:bool=False, # print the epoch tables here, not into each cell's log.txt; for one worker
     ):
         "Run what isn't done. A cell that fails is said and the others go on; the same call tries it again."

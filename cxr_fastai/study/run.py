@@ -95,7 +95,7 @@ def run_study(
     *,
     workers:int=1,         # cells at a time on this machine
     ray:str=None,          # address of a Ray cluster to run on: 'auto', 'host:port', 'local'
-    gpus:float=0,          # that each cell asks Ray for
+    gpus:float=None,       # that each cell asks Ray for; one where the cluster has any, if not given
     track:str="",          # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
     out:str="runs",        # folder of everything
     prevalence:float=None, # share of positives where a model would be used, for predictive values and net benefit

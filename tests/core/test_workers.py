@@ -2,7 +2,7 @@ import os, signal, subprocess, sys, time
 from functools import partial
 from pathlib import Path
 import pytest
-from cxr_fastai.core.workers import in_workers, on_ray, threads_of
+from cxr_fastai.core.workers import gpus, in_workers, on_ray, threads_of
 
 def note(folder, job):
     "A job that leaves a file of its name and process, and says in which process it ran."
@@ -30,6 +30,16 @@ def test_two_workers_share_jobs_and_the_cores_threads(tmp_path):
     assert {i: o["job"] for i, o in found.items()} == dict(enumerate("abcd"))
     assert len({o["pid"] for o in found.values()}) == 2 and os.getpid() not in {o["pid"] for o in found.values()}
     assert {o["threads"] for o in found.values()} == {str(threads_of(2))}
+
+def of_gpu(folder, job): return dict(slow(folder, job), gpu=os.environ["CUDA_VISIBLE_DEVICES"])
+
+def test_each_worker_has_a_gpu_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
+    assert gpus() == ["3", "GPU-5"]
+    found = [o for _, o in in_workers(partial(of_gpu, tmp_path), list("abcd"), workers=2)]
+    assert len({(o["pid"], o["gpu"]) for o in found}) == 2 and {o["gpu"] for o in found} == {"3", "GPU-5"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus() == []
 
 def test_a_worker_that_dies_costs_one_job_a_second_try_and_nothing_else(tmp_path):
     found = dict(in_workers(partial(fragile, tmp_path), ["a", "once", "b", "always", "c"], workers=2))

@@ -1,7 +1,7 @@
 import pytest, torch
 from torch import nn
 from fastai.vision.all import Adam
-from cxr_fastai.fit.precision import as_device, computes_bf16, fused_adamw, use_bf16
+from cxr_fastai.fit.precision import as_device, computes_bf16, in_precision, seeded, fused_adamw, use_bf16
 from cxr_fastai.data.loaders import RadiographDataLoaders
 from cxr_fastai.models.learner import fusion_learner, metadata_learner
 
@@ -9,6 +9,33 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def make(tiny_dls): return lambda **kwargs: metadata_learner(tiny_dls("metadata"), **kwargs)
+
+# forward passes
+
+class Doubled(nn.Module):
+    def __init__(self, bf16):
+        super().__init__()
+        self.layer, self.bf16, self.seen = nn.Linear(2, 2), bf16, None
+    @in_precision
+    def forward(self, x):
+        out = self.layer(x)
+        self.seen = out.dtype
+        return out
+
+def test_a_forward_pass_is_in_its_own_precision_or_in_its_callers():
+    half, full = torch.bfloat16, torch.float32
+    for bf16, outer, want in ((False, False, full), (True, False, half), (False, True, half)):
+        model = Doubled(bf16)
+        with torch.autocast("cpu", torch.bfloat16, enabled=outer): out = model(torch.ones(1, 2))
+        assert model.seen == want and out.dtype == torch.float32
+
+def test_what_is_seeded_is_fp32_where_it_says_so(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seeded(3)
+    a = torch.rand(2)
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    seeded(3)
+    assert torch.equal(torch.rand(2), a)
 
 # device
 

@@ -8,6 +8,7 @@ from cxr_fastai.trained.card import BundleError
 from cxr_fastai.data.loaders import RadiographDataLoaders
 from cxr_fastai.models.fusion import FUSIONS
 from cxr_fastai.models.learner import fusion_learner, image_learner, metadata_learner
+from cxr_fastai.trained.explain import explain
 from cxr_fastai.trained.bundle import load_bundle, read_card, save_bundle
 from conftest import SIDE, run_python
 
@@ -26,6 +27,12 @@ def learn(rows, tmp_path_factory):
     learn = make(rows, tmp_path_factory.mktemp("learn"))
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
     return learn
+
+def test_a_bundle_predicts_and_explains_where_it_is_loaded(learn, rows, tmp_path, device):
+    again, test = load_bundle(save_bundle(learn, tmp_path/"b"), device), rows[rows["split"] == "test"]
+    assert {o.device.type for o in again.model.parameters()} == {device}
+    assert torch.allclose(said(again, test), said(learn, test), atol=1e-4)
+    assert again.predict(test.iloc[0])[2].sum() == pytest.approx(1) and len(explain(again, test).table) == len(test)
 
 @pytest.fixture
 def saved(learn, tmp_path): return save_bundle(learn, tmp_path/"bundle", summary=dict(recall=.5))
