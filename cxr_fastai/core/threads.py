@@ -1,14 +1,15 @@
 """Cores and threads on a machine that is shared: how many there are for this process, and how its threads wait.
 
-torch's OpenMP threads spin while they wait for each other. On a core that another process wants too, each wait then
-lasts as long as the system's time slices, and a step takes twenty times as long. Spinning for a moment only costs a few
-per cent on an idle machine. It has to be said before torch is loaded, which the package's import does."""
+torch's OpenMP threads spin while they wait for each other. On a core that another process wants too, each wait may then
+last as long as the system's time slices: steps of three to twenty times their length were seen beside one busy process.
+Spinning for a moment only costs a few per cent on an idle machine. It has to be said before torch is loaded, which the
+package's import does."""
 import os, sys, time
 from pathlib import Path
 
 __all__ = ["cores", "mind_others", "others", "spin_said"]
 
-SPIN = "GOMP_SPINCOUNT", "10000" # turns of a waiting loop; measured: 5% slower alone, no collapse beside others
+SPIN = "GOMP_SPINCOUNT", "1000" # turns of a waiting loop; `recipes/bench.py --part shared` measures what it does
 WAITING = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT" # either is the user's own word
 _ours = False
 

@@ -11,11 +11,11 @@ def group(tmp_path, files, name="/"):
     return cores(tmp_path/"cgroup", tmp_path/"own")
 
 @pytest.mark.parametrize("files, own, want", [
-    ({"cpu.max": "150000 100000\n"}, "0::/\n", 2), ({"cpu.max": "max 100000\n"}, "0::/\n", None),
-    ({"a/cpu.max": "50000 100000\n", "cpu.max": "max 100000"}, "0::/a/b\n", 1),
-    ({"cpu/docker/x/cpu.cfs_quota_us": "100000\n", "cpu/docker/x/cpu.cfs_period_us": "100000\n"},
+    ({"cpu.max": "150000 10000\n"}, "0::/\n", 2), ({"cpu.max": "max 10000\n"}, "0::/\n", None),
+    ({"a/cpu.max": "50000 10000\n", "cpu.max": "max 10000"}, "0::/a/b\n", 1),
+    ({"cpu/docker/x/cpu.cfs_quota_us": "10000\n", "cpu/docker/x/cpu.cfs_period_us": "10000\n"},
      "4:cpu,cpuacct:/docker/x\n", 1),
-    ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, "4:cpu,cpuacct:/\n", None),
+    ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "10000\n"}, "4:cpu,cpuacct:/\n", None),
     ({"cpu.max": "nonsense"}, "", None)])
 def test_cores_are_those_of_affinity_and_of_the_containers_share(tmp_path, files, own, want):
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -31,7 +31,7 @@ def asked(code, **env):
 SAID = "import os; from cxr_fastai.core.threads import spin_said; print(os.environ.get('GOMP_SPINCOUNT'), spin_said())"
 
 def test_the_package_has_threads_spin_briefly_unless_the_user_said_otherwise():
-    assert asked(SAID) == "10000 threads spin briefly while they wait (GOMP_SPINCOUNT=10000)"
+    assert asked(SAID) == "1000 threads spin briefly while they wait (GOMP_SPINCOUNT=1000)"
     assert asked(SAID, OMP_WAIT_POLICY="ACTIVE") == "None threads wait by OMP_WAIT_POLICY=ACTIVE"
     assert asked(SAID, GOMP_SPINCOUNT="7") == "7 threads wait by GOMP_SPINCOUNT=7"
     assert "torch was loaded first" in asked("import sys; sys.modules['torch'] = None; " + SAID)
