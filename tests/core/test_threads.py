@@ -11,11 +11,11 @@ def group(tmp_path, files, name="/"):
     return cores(tmp_path/"cgroup", tmp_path/"own")
 
 @pytest.mark.parametrize("files, own, want", [
-    ({"cpu.max": "150000 10000\n"}, "0::/\n", 2), ({"cpu.max": "max 10000\n"}, "0::/\n", None),
-    ({"a/cpu.max": "50000 10000\n", "cpu.max": "max 10000"}, "0::/a/b\n", 1),
-    ({"cpu/docker/x/cpu.cfs_quota_us": "10000\n", "cpu/docker/x/cpu.cfs_period_us": "10000\n"},
+    ({"cpu.max": "150000 100000\n"}, "0::/\n", 2), ({"cpu.max": "max 100000\n"}, "0::/\n", None),
+    ({"a/cpu.max": "50000 100000\n", "cpu.max": "max 100000"}, "0::/a/b\n", 1),
+    ({"cpu/docker/x/cpu.cfs_quota_us": "100000\n", "cpu/docker/x/cpu.cfs_period_us": "100000\n"},
      "4:cpu,cpuacct:/docker/x\n", 1),
-    ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "10000\n"}, "4:cpu,cpuacct:/\n", None),
+    ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, "4:cpu,cpuacct:/\n", None),
     ({"cpu.max": "nonsense"}, "", None)])
 def test_cores_are_those_of_affinity_and_of_the_containers_share(tmp_path, files, own, want):
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
