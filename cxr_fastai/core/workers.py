@@ -55,18 +55,19 @@ def _pool(f, jobs, workers, threads):
     from joblib.externals.loky import ProcessPoolExecutor, as_completed
     from joblib.externals.loky.process_executor import BrokenProcessPool
     with tempfile.TemporaryDirectory() as notes:
-        env = dict.fromkeys(THREADS, str(threads))
+        env, broken = dict.fromkeys(THREADS, str(threads)), []
         with ProcessPoolExecutor(workers, env=env, initializer=_begin,
                                  initargs=(os.getpid(), notes, gpus())) as pool:
             try:
                 futures = {pool.submit(_noted, f, job, Path(notes)/str(i)): i for i, job in jobs.items()}
                 for o in as_completed(futures):
                     try: yield futures[o], o.result()
-                    except BrokenProcessPool:
-                        if (Path(notes)/str(futures[o])).exists(): yield futures[o], None
+                    except BrokenProcessPool: broken.append(futures[o])
             except BaseException: # stopped: what its workers do now is for nobody
                 pool.shutdown(kill_workers=True)
                 raise
+        for i in broken: # now that no worker lives which could begin one
+            if (Path(notes)/str(i)).exists(): yield i, None
 
 def in_workers(
     f:Callable, # called with a job

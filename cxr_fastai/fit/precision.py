@@ -1,5 +1,6 @@
 """What a fit takes of the machine: its device, bfloat16 where the hardware has it, and torch's fused optimizer."""
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 
@@ -65,11 +66,12 @@ def in_precision(
     forward:Callable, # of a Module with an attribute `bf16`
 ):
     """Run `forward` in bfloat16 where the module's `bf16` says so; else as whoever calls it computes. What comes out is
-    fp32."""
+    fp32, where it isn't more."""
     @wraps(forward)
     def _forward(self, *inputs):
-        if not self.bf16: return forward(self, *inputs).float()
-        with torch.autocast(inputs[0].device.type, torch.bfloat16): return forward(self, *inputs).float()
+        own = torch.autocast(inputs[0].device.type, torch.bfloat16) if self.bf16 else nullcontext()
+        with own: out = forward(self, *inputs)
+        return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
     return _forward
 
 def seeded(

@@ -1,4 +1,5 @@
 """Radiographs to feature vectors, by any network, for the figures of `quality`; their name says whose they are."""
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..cohort.cache import RadiographCache
 from ..core.extras import need
 from ..models.backbone import create_backbone
 
-__all__ = ["INCEPTION", "inception", "radiograph_features"]
+__all__ = ["Features", "INCEPTION", "features_by", "inception", "radiograph_features"]
 
 INCEPTION = "Inception-v3"
 
@@ -34,17 +35,42 @@ def inception(
                       "elsewhere and give weights=FILE, or judge by other features.") from e
     return lambda x: net((x * 255).round().byte().expand(-1, 3, -1, -1).contiguous())[0]
 
-def _extractor(features, *, weights, size, seed):
-    "A function of `[n, 1, h, w]` in 0..1, and the name of its features."
-    if features == "inception": return inception(weights), INCEPTION
+class Features:
+    "A network that maps radiographs to vectors, its name in words, and the vectors that were asked for before."
+    def __init__(self,
+        net:Callable, # of `[n, 1, h, w]` in 0..1
+        name:str,     # whose features they are
+    ): self.net, self.name, self.known = net, name, {}
+
+    def of(self,
+        rows:pd.DataFrame, # with `file`
+        size:int=128,      # side of the square images, pixels
+        bs:int=32,         # images a batch
+    ) -> np.ndarray:       # float64 `[n, d]`
+        "Vectors of rows' radiographs. ValueError for a table that names no files."
+        if "file" not in rows: raise ValueError("The rows have no column file, which names their images.")
+        asked = size, bs, tuple(rows["file"])
+        if asked not in self.known: self.known[asked] = _pooled(list(asked[2]), self.net, size, bs)
+        return self.known[asked]
+
+def features_by(
+    features="resnet18", # as in `radiograph_features`
+    weights:str="auto",  # as there
+    size:int=128,        # as there
+    seed:int=0,          # as there
+) -> Features:
+    "Features by a network; what several figures ask of the same films is computed once."
+    if isinstance(features, Features): return features
+    if features == "inception": return Features(inception(weights), INCEPTION)
     if isinstance(features, str):
         with torch.random.fork_rng(devices=[]): # drawn on the CPU; whoever is training goes on as if nothing were
             torch.default_generator.manual_seed(seed)
             net = create_backbone(features, weights=weights, size=size).to(default_device())
-        return net, f"{features}, {'untrained' if net.weights == 'none' else net.weights.split(' (')[0]}"
+        return Features(net, f"{features}, {'untrained' if net.weights == 'none' else net.weights.split(' (')[0]}")
     model = getattr(features, "model", features) # a Learner's
-    if hasattr(model, "backbone"): return model.backbone, f"classifier's {type(model.backbone.body).__name__}"
-    return model, getattr(model, "__name__", type(model).__name__)
+    if hasattr(model, "backbone"):
+        return Features(model.backbone, f"classifier's {type(model.backbone.body).__name__}")
+    return Features(model, getattr(model, "__name__", type(model).__name__))
 
 @contextmanager
 def _evaluating(net):
@@ -55,11 +81,9 @@ def _evaluating(net):
     finally:
         for o, training in modes.items(): o.training = training
 
-def _pooled(rows, net, size, bs=32):
-    "Float64 `[n, d]`: means over what `net` maps the rows' radiographs to."
-    if "file" not in rows: raise ValueError("The rows have no column file, which names their images.")
-    files, out = rows["file"].tolist(), []
-    cache = RadiographCache(files, size)
+def _pooled(files, net, size, bs):
+    "Float64 `[n, d]`: means over what `net` maps radiographs to."
+    cache, out = RadiographCache(files, size), []
     device = first(o.device for o in net.parameters()) if isinstance(net, nn.Module) else None
     with _evaluating(net), torch.no_grad():
         for i in range(0, len(files), bs):
@@ -69,20 +93,20 @@ def _pooled(rows, net, size, bs=32):
 
 def radiograph_features(
     rows:pd.DataFrame,   # with `file`
-    features="resnet18", # a timm name, 'inception', a learner or model trained here, or a function as `inception()` is
+    features="resnet18", # a timm name, 'inception', a learner or model trained here, a function, `Features`
     weights:str="auto",  # of a timm name, as in `create_backbone`
     size:int=128,        # side of the square images, pixels
     seed:int=0,          # of untrained weights
     bs:int=32,           # images a batch
 ) -> tuple:              # float64 `[n, d]`, and the features' name
     "Pooled features of radiographs. Untrained ones compare texture and layout only, and say so in their name."
-    net, name = _extractor(features, weights=weights, size=size, seed=seed)
-    return _pooled(rows, net, size, bs), name
+    found = features_by(features, weights=weights, size=size, seed=seed)
+    return found.of(rows, size, bs), found.name
 
 def both_features(real, synth, *, features, weights, size, seed):
     "Of two tables' radiographs, by one network."
-    net, name = _extractor(features, weights=weights, size=size, seed=seed)
-    return _pooled(real, net, size), _pooled(synth, net, size), name
+    found = features_by(features, weights=weights, size=size, seed=seed)
+    return found.of(real, size), found.of(synth, size), found.name
 
 def standardised(real, *others):
     "Mean 0 and deviation 1 on the real rows; a feature that hardly varies there isn't blown up."

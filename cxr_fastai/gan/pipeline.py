@@ -19,6 +19,7 @@ from ..fit.tracking import tracked
 from ..settings import Gan, settings_digest, takes, versions
 from ..stats.formats import to_markdown
 from .cyclegan import cyclegan_learner, DIRECTIONS, SaveGrids
+from .features import features_by
 from .quality import FEWEST, memorisation, quality, told_apart
 from .synthesis import synthesise, write_note
 from .unpaired import UnpairedDataLoaders
@@ -78,7 +79,8 @@ def _judge(rows, synth, folder, weights):
         return say(f"{len(synth)} synthetic and {len(real)} real valid rows are too few to judge by.")
     file = folder/"quality.csv"
     if not file.exists() or "judged_on" not in read_csv(file): # of before: valid and test rows together
-        kwargs = dict(weights="none" if weights == "none" else "auto", size=int(synth["size"].iloc[0]))
+        weights, size = "none" if weights == "none" else "auto", int(synth["size"].iloc[0])
+        kwargs = dict(features=features_by(weights=weights, size=size), size=size)
         near = memorisation(rows[rows["split"] == "train"], synth, **kwargs)
         write_csv(near, folder/"memorised.csv")
         table = pd.concat([quality(real, synth, **kwargs), told_apart(real, synth, **kwargs), _by_heart(near)])

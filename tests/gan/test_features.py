@@ -5,7 +5,7 @@ from torch import nn
 from PIL import Image
 from cxr_fastai.models.backbone import create_backbone
 from cxr_fastai.models.fusion import ImageModel
-from cxr_fastai.gan.features import inception, radiograph_features
+from cxr_fastai.gan.features import features_by, inception, radiograph_features
 from cxr_fastai.gan.quality import FEWEST, quality
 from test_quality import altered, figure, noise
 
@@ -68,3 +68,14 @@ def test_without_a_hub_the_error_says_where_weights_go(monkeypatch):
 def test_without_the_extra_the_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(ImportError, match=r"needs torch-fidelity: pip install 'cxr_fastai\[quality\]'"): inception()
+
+def test_what_was_asked_for_before_is_not_computed_again(rows):
+    calls = []
+    def net(x):
+        calls.append(len(x))
+        return x.mean((2, 3))
+    features, some = features_by(net), rows.iloc[:5]
+    first = features.of(some, size=32)
+    assert calls == [5] and features.of(some.copy(), size=32) is first and calls == [5]
+    assert features_by(features) is features and features.of(rows.iloc[:4], size=32).shape == (4, 1) and calls == [5, 4]
+    assert np.array_equal(radiograph_features(some, features, size=32)[0], first) and features.name == "net"
