@@ -17,7 +17,7 @@ from torch import nn
 
 from .arms import parse_arm
 from .cohort.cache import cache_root
-from .cohort.folder import load_cohort
+from .cohort.folder import DATA_FLAGS, load_cohort
 from .cohort.radiograph import read_radiograph
 from .cohort.rows import classes, positive
 from .cohort.signs import RadiographError
@@ -232,7 +232,7 @@ def doctor(
     films, weights, and what it needs of memory and disk against what is free. Nothing is trained, downloaded or written
     (but for the drawn demo set, where it isn't there). Estimates are upper bounds of a run that begins with nothing."""
     res, found = installed() + _looked("device", lambda: _device(workers)), dict(backbones={})
-    cohort = dict(data="phantom") | {o: flags.pop(o) for o in ("data", "normals", "followups") if o in flags}
+    cohort = dict(data="phantom") | {o: flags.pop(o) for o in DATA_FLAGS if o in flags}
     try:
         plan = plan_of(**flags)
         if prevalence is not None: check_prevalence(prevalence)

@@ -120,6 +120,28 @@ def device(request):
     if request.param == "cuda" and not torch.cuda.is_available(): pytest.skip("needs an NVIDIA GPU")
     return request.param
 
+def look(x):
+    "Brightness and roughness on a grid of 8x8: 128 features that see both contrast and blur."
+    x = x.float()
+    rough = torch.nn.functional.pad((x[..., 1:] - x[..., :-1]).abs(), (0, 1))
+    return torch.nn.functional.adaptive_avg_pool2d(torch.cat([x, 4*rough], 1), 8).flatten(1)
+
+LOOK = dict(features=look, size=48)
+
+def ordinary_predictions():
+    "Two arms of three seeds: ties, patients with two films. What version 0.2.0 made of them is frozen in tests."
+    rng, parts = np.random.default_rng(7), []
+    for side, n in ("valid", 60), ("test", 120):
+        label, hard = (rng.random(n) < .35).astype(int), rng.normal(size=n)
+        about = pd.DataFrame(dict(backbone="net", side=side, image=[f"{side}{i:03}.png" for i in range(n)],
+                                  patient_id=np.arange(n)*3//4,
+                                  label=label, synthetic=False))
+        for k, arm in enumerate(("real", "real-synth")):
+            for seed in range(3):
+                prob = (1/(1 + np.exp(-((1 + .4*k)*label + hard + .7*rng.normal(size=n) - 1)))).round(3)
+                parts.append(about.assign(arm=arm, seed=seed, probability=prob))
+    return pd.concat(parts, ignore_index=True)
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):
     "No test decodes into the user's own cache."

@@ -10,7 +10,9 @@ from .readers import read_nih
 from .rows import classes, positive
 from .sampling import paper_cohort, split_patients
 
-__all__ = ["data_digest", "flow_table", "flow_text", "load_cohort"]
+__all__ = ["DATA_FLAGS", "data_digest", "flow_table", "flow_text", "load_cohort"]
+
+DATA_FLAGS = "data", "normals", "followups" # of `load_cohort`; its `split_seed` is a plan's, too
 
 def _phantom():
     "The drawn demo set: beside the package in a checkout, else drawn once into the user's cache."

@@ -10,7 +10,7 @@ from ..core.templates import fill_template
 from ..stats.formats import with_ends
 from ..stats.scoring import title_of
 
-TEMPLATE = Path(__file__).parent/"templates"/"page.html.j2"
+_TEMPLATE = Path(__file__).parent/"templates"/"page.html.j2"
 
 def _head(name): return "comparison" if name == "before" else title_of(str(name))
 
@@ -78,4 +78,4 @@ class Page:
 
     def html(self, title):
         "The whole page."
-        return fill_template(TEMPLATE, title=title, sections=self.sections)
+        return fill_template(_TEMPLATE, title=title, sections=self.sections)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..arms import ARMS, comparisons_of
-from ..cohort.folder import flow_table, flow_text, load_cohort
+from ..cohort.folder import DATA_FLAGS, flow_table, flow_text, load_cohort
 from ..cohort.rows import read_rows, save_rows
 from ..core.csvs import read_csv, write_csv
 from ..core.files import atomic, few, read_json, say, write_json
@@ -104,7 +104,7 @@ def run_study(
     "Run a grid of backbones, arms and seeds on one split, or go on with it; print Table 1 and what the data support."
     start = time.time()
     if prevalence is not None: check_prevalence(prevalence)
-    cohort = {o: flags.pop(o) for o in ("data", "normals", "followups") if o in flags}
+    cohort = {o: flags.pop(o) for o in DATA_FLAGS if o in flags}
     plan = plan_of(backbones=backbones, **flags)
     rows = load_cohort(**cohort, split_seed=plan.split_seed)
     data = cohort.get("data", "phantom")

@@ -25,7 +25,7 @@ __all__ = ["from_hub", "model_card", "push_to_hub"]
 SHOWN = {o: METRICS[o].words for o in ("recall", "specificity", "precision", "rocauc", "pr_auc", "brier")}
 SHOWN |= dict(recall_at_90="recall at 90% specificity on valid")
 FILES = "bundle.json", "model.safetensors"
-TEMPLATE = Path(__file__).parent/"templates"/"model_card.md.j2"
+_TEMPLATE = Path(__file__).parent/"templates"/"model_card.md.j2"
 LOG_IN = "log in (hf auth login) or give a token with access"
 REFUSALS = {401: LOG_IN, 403: LOG_IN, 404: "check the name and that you may see it"}
 HTTP = "httpx", "httpx2", "requests"
@@ -124,7 +124,7 @@ def model_card(
     names = list(card.get("metadata", {}).get("stats", {}))
     metrics = _study_metrics(_in_study(card, study)) if study else _own_metrics(card["summary"].get("test", {}))
     return fill_template(
-        TEMPLATE, md=escape_markdown, front=front.to_yaml(), positive=positive, negative=negative, films=films,
+        _TEMPLATE, md=escape_markdown, front=front.to_yaml(), positive=positive, negative=negative, films=films,
         names=names, flags=films and card["typical"], threshold=card["threshold"], drawn=training.get("drawn"),
         leaky=training.get("leaky") or settings.get("protocol") == "paper", inputs=_inputs(card),
         cohort=_cohort(training), trained=_trained(card, settings), metrics=metrics,

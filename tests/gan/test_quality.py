@@ -9,14 +9,7 @@ from cxr_fastai.models.fusion import ImageModel
 from cxr_fastai.gan.features import inception, radiograph_features
 from cxr_fastai.gan.quality import FEWEST, frechet_distance, kernel_distance, memorisation, quality, told_apart
 from cxr_fastai.gan.quality import _halves, _manifold
-
-def look(x):
-    "Brightness and roughness on a grid of 8x8: 128 features that see both contrast and blur."
-    x = x.float()
-    rough = nn.functional.pad((x[..., 1:] - x[..., :-1]).abs(), (0, 1))
-    return nn.functional.adaptive_avg_pool2d(torch.cat([x, 4*rough], 1), 8).flatten(1)
-
-LOOK = dict(features=look, size=48)
+from conftest import LOOK, look
 
 def altered(rows, folder, change):
     "The same rows with every image put through `change(pixels, rng)`."

@@ -2,7 +2,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from cxr_fastai.gan.quality import memorisation
 from cxr_fastai.report.films import plot_memorised
-from test_quality import LOOK
+from conftest import LOOK
 
 def test_the_pairs_are_drawn_with_their_distances(rows):
     table = memorisation(rows, rows, **LOOK)

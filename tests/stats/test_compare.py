@@ -4,6 +4,7 @@ from cxr_fastai.stats.areas import delong
 from cxr_fastai.stats.compare import compare_arms, correct, holm, verdict
 from cxr_fastai.stats.predictions import sides
 from cxr_fastai.stats.scoring import scores
+from conftest import ordinary_predictions
 
 # DeLong, DeLong & Clarke-Pearson 1988: 49 women with ovarian cancer, of whom 43 have all three tests: albumin, total
 # protein, K-G score, and whether surgery helped; as printed with SAS's LOGISTIC procedure
@@ -192,17 +193,7 @@ def test_a_verdict_says_what_it_rests_on():
 
 def test_ordinary_differences_are_what_they_were():
     "Ties, patients with two films, three seeds: the values of version 0.2.0."
-    rng, parts = np.random.default_rng(7), []
-    for side, n in ("valid", 60), ("test", 120):
-        label, hard = (rng.random(n) < .35).astype(int), rng.normal(size=n)
-        about = pd.DataFrame(dict(backbone="net", side=side, image=[f"{side}{i:03}.png" for i in range(n)],
-                                  patient_id=np.arange(n)*3//4,
-                                  label=label, synthetic=False))
-        for k, arm in enumerate(("real", "real-synth")):
-            for seed in range(3):
-                prob = (1/(1 + np.exp(-((1 + .4*k)*label + hard + .7*rng.normal(size=n) - 1)))).round(3)
-                parts.append(about.assign(arm=arm, seed=seed, probability=prob))
-    found = compare_arms(pd.concat(parts, ignore_index=True), [("real", "real-synth")], n=20).iloc[0]
+    found = compare_arms(ordinary_predictions(), [("real", "real-synth")], n=20).iloc[0]
     was = dict(recall=0.09629629629629631, specificity=0.04, rocauc=0.06523456790123454,
                rocauc_low=0.020152114991123703,
                rocauc_high=0.11031702081134506, pr_auc=0.08196380877684144, brier=-0.025385405555555574,

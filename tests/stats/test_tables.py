@@ -6,6 +6,7 @@ from cxr_fastai.stats.compare import compare_arms
 from cxr_fastai.stats.scoring import METRICS, scores, wilson
 from cxr_fastai.stats.subgroups import subgroups
 from cxr_fastai.stats.tables import in_words, metrics_table, score_table, score_tables, span, table1
+from conftest import ordinary_predictions
 
 ARMS = "real", "meta", "real-meta", "real-synth-meta", "real-meta+focal"
 
@@ -150,20 +151,11 @@ def test_subgroups_of_numbered_images_and_other_columns(study):
 
 def ordinary():
     "Probabilities with ties, patients with two films, two arms of three seeds."
-    rng, parts, cells = np.random.default_rng(7), [], []
-    for side, n in ("valid", 60), ("test", 120):
-        label, hard = (rng.random(n) < .35).astype(int), rng.normal(size=n)
-        about = pd.DataFrame(dict(backbone="net", side=side, image=[f"{side}{i:03}.png" for i in range(n)],
-                                  patient_id=np.arange(n)*3//4,
-                                  label=label, synthetic=False))
-        for k, arm in enumerate(("real", "real-synth")):
-            for seed in range(3):
-                prob = (1/(1 + np.exp(-((1 + .4*k)*label + hard + .7*rng.normal(size=n) - 1)))).round(3)
-                parts.append(about.assign(arm=arm, seed=seed, probability=prob))
+    cells = []
     for arm, before in ("real", .35), ("real-synth", .5):
         cells += [dict(backbone="net", arm=arm, seed=s, weights="none", train_prior=before, prior=.35)
                   for s in range(3)]
-    return pd.concat(parts, ignore_index=True), pd.DataFrame(cells)
+    return ordinary_predictions(), pd.DataFrame(cells)
 
 FROZEN = { # mean and sd over seeds, as version 0.2.0 gave them
     "accuracy": (.7472222222222222, .004811252243246865), "precision": (.6657818113064852, .022729360246524506),
