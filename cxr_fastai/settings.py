@@ -78,14 +78,15 @@ class Training(Settings):
         precision:str="auto",      # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
         epoch_rule:str="last",     # the epoch that is scored: 'last' as the paper, or 'best' by the valid rows' AUC
         fusion:str="concat",       # how image and metadata merge: one of `FUSIONS`
-        cat_names:tuple=CAT_NAMES, # metadata columns of words
-        cont_names:tuple=CONT_NAMES, # metadata columns of numbers
+        cat_names:tuple=None,      # metadata columns of words; the table's where not given
+        cont_names:tuple=None,     # metadata columns of numbers; the table's where not given
     ):
         "ValueError for a word that isn't known."
         _known("precision", precision, PRECISIONS)
         _known("epoch_rule", epoch_rule, EPOCH_RULES)
         _known("fusion", fusion, FUSIONS)
-        self._settle(locals() | dict(cat_names=listed(cat_names), cont_names=listed(cont_names)))
+        names = dict(cat_names=cat_names, cont_names=cont_names)
+        self._settle(locals() | {k: None if o is None else listed(o) for k, o in names.items()})
 
 class Gan(Settings):
     "How a CycleGAN is trained, and which synthetic films are made by it."

@@ -9,14 +9,16 @@ import pandas as pd
 from ..arms import POLICIES
 from ..core.csvs import read_text, write_csv
 from ..core.files import few, say
+from ..settings import CAT_NAMES, CONT_NAMES, listed
 from .words import fold_ids, fold_numbers, fold_words, OLDEST
 
-__all__ = ["RESERVED", "check_names", "classes", "fold_metadata", "is_image_only",
-           "is_synthetic", "numbers_of", "positive", "read_rows", "save_rows", "sign_split", "split_method"]
+__all__ = ["RESERVED", "check_names", "classes", "columns_of", "fold_metadata", "is_image_only",
+           "is_synthetic", "numbers_of", "positive", "read_rows", "save_rows", "sign_split", "split_method",
+           "with_columns"]
 
 
 RESERVED = { # columns of our own tables, which metadata can't be named as
-    *"image patient_id label file split classes words split_by".split(),                                # rows
+    *"image patient_id label file split classes words split_by columns".split(),                        # rows
     *"synthetic metadata_policy source_image source_file source_patient_id donor_image generator direction".split(),
     *"zoom angle shift_x shift_y seed size".split(),                                                    # synthetic rows
     *"missing probability decision flag error threshold model stamp pixels".split(),                    # predictions
@@ -39,6 +41,25 @@ def check_names(
     if own := sorted(RESERVED.intersection(names)):
         raise ValueError(f"{few(map(repr, own))} can't name metadata: the rows' own columns and those of predictions "
                          f"have such names; rename it, as in rows.rename(columns={{'{own[0]}': 'my_{own[0]}'}}).")
+
+def with_columns(
+    rows:pd.DataFrame, # any rows
+    cat_names=(),      # their metadata columns of words
+    cont_names=(),     # their metadata columns of numbers
+) -> pd.DataFrame:     # `rows`, which remember them
+    "Remember which columns are metadata: every later stage takes them from here where it isn't told others."
+    rows.attrs["columns"] = dict(cat_names=list(listed(cat_names)), cont_names=list(listed(cont_names)))
+    return rows
+
+def columns_of(
+    rows:pd.DataFrame, # any rows
+    cat_names=None,    # other ones, which are meant
+    cont_names=None,   # other ones, which are meant
+) -> dict:             # `cat_names cont_names`, a list each
+    "The metadata columns of a table, as it remembers them; `CAT_NAMES` and `CONT_NAMES` where it remembers none."
+    own = rows.attrs.get("columns", dict(cat_names=CAT_NAMES, cont_names=CONT_NAMES))
+    given = dict(cat_names=cat_names, cont_names=cont_names)
+    return {k: list(own[k] if o is None else listed(o)) for k, o in given.items()}
 
 def _refuse(rows, bad, name, why):
     at = np.flatnonzero(bad)
@@ -121,13 +142,16 @@ def save_rows(
 ):
     """Write `rows` as a plain csv. Its column `classes` is a json list, [negative, positive]; its column `words` one of
     the columns that are words, whatever they look like; `split_by`, in its first row, says how `split` was made where
-    that was signed. ValueError where `rows` have such columns."""
+    that was signed, and `columns`, likewise, which are metadata, where these aren't `CAT_NAMES` and `CONT_NAMES`.
+    ValueError where `rows` have such columns."""
     names = [o.item() if hasattr(o, "item") else o for o in classes(rows)]
-    if own := [o for o in ("classes", "words", "split_by") if o in rows]:
+    if own := [o for o in ("classes", "words", "split_by", "columns") if o in rows]:
         raise ValueError(f"The rows have a column {few(map(repr, own))}, as the csv of save_rows has one: rename it.")
     words = [str(o) for o in rows if o != "label" and _has_words(rows[o])]
     table = rows.assign(classes=json.dumps(names, ensure_ascii=False), words=json.dumps(words, ensure_ascii=False))
-    if split_method(rows): table["split_by"] = [json.dumps(rows.attrs["split"]), *[None]*(len(rows) - 1)]
+    first = lambda told: [json.dumps(told, ensure_ascii=False), *[None]*(len(rows) - 1)]
+    if split_method(rows): table["split_by"] = first(rows.attrs["split"])
+    if columns_of(rows) != columns_of(pd.DataFrame()): table["columns"] = first(columns_of(rows))
     write_csv(table, csv)
 
 def _listed(csv, text, name):
@@ -169,18 +193,19 @@ def read_rows(
         wrong = few(odd if len(names) == 2 else names)
         raise ValueError(f"{csv} is damaged: its labels {wrong} are not of its two classes.")
     label = pd.Categorical(text["label"].map({str(o): o for o in names}), names, ordered=True)
-    sign = _signature(text.pop("split_by"), csv) if "split_by" in text else None
+    told = {k: _first(text.pop(o), csv, o) for k, o in dict(split="split_by", columns="columns").items() if o in text}
     rows = pd.DataFrame({o: text[o] if o in words else _inferred(text[o]) for o in text})
     rows = rows.assign(label=label, patient_id=_ids(text["patient_id"]) if old else rows["patient_id"])
-    if sign: rows.attrs["split"] = sign
+    rows.attrs |= {k: o for k, o in told.items() if o}
     return rows
 
-def _signature(values, csv):
+def _first(values, csv, name):
+    "What the first row says of all; None where it was left out."
     there = values.dropna()
-    if there.empty: return None # its row was left out
+    if there.empty: return None
     try: return dict(json.loads(there.iloc[0]))
     except (ValueError, TypeError):
-        raise ValueError(f"{csv} is damaged: its column 'split_by' isn't as save_rows wrote it; delete the column."
+        raise ValueError(f"{csv} is damaged: its column '{name}' isn't as save_rows wrote it; delete the column."
                          ) from None
 
 # Classes

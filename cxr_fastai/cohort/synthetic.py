@@ -7,7 +7,7 @@ import pandas as pd
 from ..arms import POLICIES
 from ..core.files import few, read_json, say
 from .leaks import LeakError
-from .rows import classes, is_image_only, is_synthetic, read_rows
+from .rows import classes, columns_of, is_image_only, is_synthetic, read_rows, with_columns
 from .seen import check_unseen
 from .words import fold_id, fold_ids
 
@@ -88,6 +88,7 @@ def add_synthetic(
     words = {o for folder in folders.unique() for o in _about(folder)["cat_names"]}
     own = {o: _as_in(rows[o], synth[o]) for o in ["patient_id", *words] if o in rows}
     both = pd.concat([rows.assign(synthetic=is_synthetic(rows)), synth.assign(**own)], ignore_index=True)
+    if "columns" in rows.attrs: both = with_columns(both, **columns_of(rows)) # concat keeps what all have alone
     missing = synth["metadata_policy"].isin([name for name, policy in POLICIES.items() if policy.masks])
     for label, folder in dict(zip(synth["label"][missing], folders[missing])).items():
         about = _about(folder)

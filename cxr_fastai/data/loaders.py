@@ -17,7 +17,6 @@ from fastcore.foundation import L
 from ..cohort.leaks import check_leaks, LeakError
 from ..cohort.rows import classes, fold_metadata, is_synthetic, positive
 from ..fit.precision import as_device
-from ..settings import CAT_NAMES, CONT_NAMES
 from ..cohort.seen import check_unseen, Seen
 from ..cohort.words import fold_ids
 from ..core.files import check_keywords, few, say
@@ -35,8 +34,8 @@ class RadiographDataLoaders(DataLoaders):
     def from_df(cls,
         rows:pd.DataFrame,         # the cohort after `split_patients`: `image patient_id label split`, metadata, `file`
         path=".",                  # where learners save; images are looked for here where `rows` has no `file`
-        cat_names=CAT_NAMES,       # metadata columns of words
-        cont_names=CONT_NAMES,     # metadata columns of numbers
+        cat_names=None,            # metadata columns of words; those that the table remembers, where not given
+        cont_names=None,           # metadata columns of numbers; likewise
         size:int=256,              # side of the square image, pixels
         bs:int=32,                 # images a batch
         seed:int=0,                # of shuffling, and of learners that are given none
@@ -170,7 +169,7 @@ class RadiographBlock(DataBlock):
     def datasets(self, source, verbose=False):
         tfms = {type(t): t for tt in self.type_tfms for t in tt}
         metadata, radiograph = tfms.get(MetadataTransform), tfms.get(RadiographTransform)
-        if metadata: source = fold_metadata(source, cat_names=metadata.cat_names, cont_names=metadata.cont_names)
+        if metadata: source = fold_metadata(source, **metadata.settle(source))
         else: source = fold_metadata(source) # refuses two columns of one name
         label, rows = LabelTransform(classes(source)), _refuse(source.reset_index(drop=True))
         splits = [np.flatnonzero(rows["split"] == o).tolist() for o in ("train", "valid")]
@@ -228,8 +227,8 @@ def radiograph_tfms() -> list:
     return aug_transforms(do_flip=False, max_rotate=7., max_zoom=1.1, max_lighting=.1, max_warp=0., pad_mode="zeros")
 
 def radiograph_block(
-    cat_names=CAT_NAMES,       # metadata columns of words
-    cont_names=CONT_NAMES,     # metadata columns of numbers
+    cat_names=None,            # metadata columns of words; those that the table remembers, where not given
+    cont_names=None,           # metadata columns of numbers; likewise
     size:int=256,              # side of the square image, pixels
     use:str="both",            # 'both', 'image' or 'metadata': the inputs
     tfms=None,                 # batch augmentations; `radiograph_tfms()` where None, [] for none

@@ -7,8 +7,7 @@ import pandas as pd
 from fastai.torch_core import show_title, TensorBase
 from fasttransform.transform import Transform
 
-from ..cohort.rows import is_image_only, numbers_of
-from ..settings import CAT_NAMES, CONT_NAMES
+from ..cohort.rows import columns_of, is_image_only, numbers_of
 from ..cohort.words import fold_words, known_word, OLDEST
 from ..core.files import few
 
@@ -30,20 +29,29 @@ class MetadataTransform(Transform):
     out_type = TensorMetadata
 
     def __init__(self,
-        cat_names=CAT_NAMES,       # columns of words
-        cont_names=CONT_NAMES,     # columns of numbers
+        cat_names=None,            # columns of words; those of the rows that it is fitted on, where not given
+        cont_names=None,           # columns of numbers; likewise
     ):
-        self.cat_names, self.cont_names = list(cat_names), list(cont_names)
+        self.cat_names, self.cont_names = cat_names, cont_names
         self.stats, self.warned = {}, set()
         super().__init__()
 
     @property
-    def names(self): return self.cat_names + self.cont_names
+    def names(self): return [*(self.cat_names or ()), *(self.cont_names or ())]
+
+    def settle(self,
+        rows:pd.DataFrame, # with their columns
+    ) -> dict:             # `cat_names cont_names`
+        "Take the names that weren't given from the table."
+        own = columns_of(rows, self.cat_names, self.cont_names)
+        self.cat_names, self.cont_names = own["cat_names"], own["cont_names"]
+        return own
 
     def fit(self,
         rows:pd.DataFrame, # training rows
     ):
         "Learn words and ranges from `rows`. ValueError where a column is missing or holds no value at all."
+        self.settle(rows)
         if absent := [o for o in self.names if o not in rows]:
             raise ValueError(f"No metadata column {few(absent)}; the table has {few(rows.columns, 20)}.")
         values = {o: fold_words(rows[o], o) if o in self.cat_names else self._numbers(rows, o) for o in self.names}

@@ -8,7 +8,7 @@ from fastcore.basics import ifnone
 from filelock import FileLock
 
 from ..cohort.folder import data_digest, load_cohort
-from ..cohort.rows import classes, save_rows
+from ..cohort.rows import classes, columns_of, save_rows
 from ..cohort.synthetic import read_manifest
 from ..core.csvs import read_csv, write_csv
 from ..core.files import check_keywords, say, write_json
@@ -24,7 +24,7 @@ from .quality import FEWEST, memorisation, quality, told_apart
 from .synthesis import synthesise, write_note
 from .unpaired import UnpairedDataLoaders
 
-__all__ = ["gan_folder", "gan_training", "run_gan", "synthetic_folder", "synthetic_minority", "train_gan"]
+__all__ = ["gan_folder", "gan_training", "made_name", "run_gan", "synthetic_folder", "synthetic_minority", "train_gan"]
 
 def gan_training(
     gan:Gan, # its settings
@@ -94,6 +94,16 @@ def _number(rows, n, direction):
     n = ifnone(n, int(neg.sum()) // 2)
     return n if direction == "a2b" else min(n, int(pos.sum()))
 
+def made_name(
+    rows:pd.DataFrame,   # with their metadata columns
+    n:int,               # synthetic rows
+    policy:str,          # of their metadata
+    direction:str="a2b", # or 'b2a'
+) -> str:
+    "A folder of synthetic rows within its CycleGAN's, by all that tells them from others; usual columns go unsaid."
+    columns, usual = columns_of(rows), columns_of(pd.DataFrame())
+    return f"{direction}-{n}-{policy}" + (f"-{settings_digest(columns)}" if columns != usual else "")
+
 def synthetic_folder(
     rows:pd.DataFrame,   # after `split_patients`
     out:str|Path,        # folder of the runs
@@ -102,7 +112,8 @@ def synthetic_folder(
     direction:str="a2b", # 'b2a': of the majority, at most one a minority row
 ) -> Path:
     "Where these synthetic rows are, or will be."
-    return gan_folder(rows, out, gan, seed)/f"{direction}-{_number(rows, gan.synthetic, direction)}-{gan.metadata}"
+    made = made_name(rows, _number(rows, gan.synthetic, direction), gan.metadata, direction)
+    return gan_folder(rows, out, gan, seed)/made
 
 def synthetic_minority(
     rows:pd.DataFrame,   # after `split_patients`

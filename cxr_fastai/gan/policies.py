@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from ..arms import POLICIES
-from ..cohort.rows import is_image_only, is_synthetic
+from ..cohort.rows import columns_of, is_image_only, is_synthetic
 from ..settings import CAT_NAMES, CONT_NAMES
 from ..core.files import say
 from ..data.metadata import MetadataTransform
@@ -67,20 +67,21 @@ def match_sources(donor, sources, columns, rng):
 def metadata_probe(
     rows:pd.DataFrame,         # with the real training rows
     synth:pd.DataFrame,        # synthetic rows of one label
-    cat_names=CAT_NAMES,       # metadata columns of words
-    cont_names=CONT_NAMES,     # metadata columns of numbers
+    cat_names=None,            # metadata columns of words; those that `rows` remember, where not given
+    cont_names=None,           # metadata columns of numbers; likewise
 ) -> float: # nan where the rows are image-only, or too few to tell
     """Cross-validated AUC of synthetic rows against the real training rows of their label, by a logistic regression on
     metadata alone, its squares and its products. All that one patient's metadata went to is in one fold: a donor's
     copies are never learned from where they are tested. Below .5 is chance, and not turned over to look like a leak."""
     synth = synth[~is_image_only(synth)]
     real = rows[(rows["split"] == "train") & rows["label"].isin(synth["label"].unique()) & ~is_synthetic(rows)]
-    names = [*cat_names, *cont_names]
+    columns = columns_of(rows, cat_names, cont_names)
+    names = sum(columns.values(), [])
     if not names or min(len(real), len(synth)) < 10: return np.nan
     owner = dict(zip(rows["image"], rows["patient_id"].astype(str)))
     who = [*real["image"].map(owner), *synth["donor_image"].fillna(synth["source_image"]).map(owner)]
     table = pd.concat([o[names] for o in (real, synth)], ignore_index=True)
-    x = np.asarray(MetadataTransform(cat_names=cat_names, cont_names=cont_names).fit(table)(table))
+    x = np.asarray(MetadataTransform(**columns).fit(table)(table))
     y, aucs = np.repeat([0, 1], [len(real), len(synth)]), []
     model = make_pipeline(PolynomialFeatures(2), StandardScaler(), LogisticRegression(C=.1, max_iter=1000))
     for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=0).split(x, y, who):

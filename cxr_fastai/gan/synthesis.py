@@ -17,7 +17,7 @@ from scipy.ndimage import affine_transform
 from ..arms import POLICIES
 from ..cohort.cache import RadiographCache
 from ..cohort.phantom import is_drawn
-from ..cohort.rows import classes, is_synthetic, save_rows
+from ..cohort.rows import classes, columns_of, is_synthetic, save_rows
 from ..cohort.synthetic import _check_unseen, _WORDS, ANEW, GENERATOR, MANIFEST, MARK, NOTE, read_manifest
 from ..core.files import atomic, atomic_folder, few, named_errors, say, write_json
 from ..core.progress import progress
@@ -108,11 +108,11 @@ def synthesise(
     seed:int=0,                # of sources, donors and jitter
     augment:bool=False,        # more rows than sources: translate them again, a little zoomed, turned and shifted
     bs:int=32,                 # images a batch
-    **columns,                 # `cat_names`, `cont_names` and `within`, of `Columns`
+    **columns,                 # `cat_names`, `cont_names` (those that `rows` remember) and `within`, of `Columns`
 ) -> pd.DataFrame:             # one row an image, all in train, for `add_synthetic`
     """Translate training rows into labelled 8-bit pngs with their manifest, written whole or not at all, and print what
     metadata alone tells. ValueError for more rows than sources; LeakError if `gan` has seen valid or test patients."""
-    folder, columns = Path(out), Columns(**columns)
+    folder, columns = Path(out), Columns(**columns_of(rows) | columns)
     _refuse(gan, rows, columns.names, direction=direction, metadata=metadata, folder=folder)
     train = rows[(rows["split"] == "train") & ~is_synthetic(rows)]
     there, here = classes(rows) if direction == "a2b" else reversed(classes(rows))

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from ..cohort.rows import classes, positive
-from ..settings import CAT_NAMES, CONT_NAMES
+from ..cohort.rows import classes, columns_of, positive
 from . import answers
 from .answers import SIDES
 
@@ -23,12 +22,13 @@ def _quartiles(numbers):
 
 def characteristics(
     rows:pd.DataFrame,             # after the split; `label` is categorical, negative first
-    names=(*CAT_NAMES, *CONT_NAMES), # metadata columns
+    names=None,                    # metadata columns; those that the table remembers, where not given
 ) -> pd.DataFrame:                 # a line a characteristic, columns `all train valid test`
     "Who is on which side (CLAIM's item 36): counts and shares of words, median and quartiles of numbers."
     sides = [rows] + [rows[rows["split"] == o] for o in SIDES]
     lines = {"images": [f"{len(o):,}" for o in sides], "patients": [f"{o['patient_id'].nunique():,}" for o in sides],
              classes(rows)[1]: [_share(positive(o)) for o in sides]}
+    names = sum(columns_of(rows).values(), []) if names is None else names
     for name in (o for o in names if o in rows):
         if pd.api.types.is_numeric_dtype(rows[name]):
             lines[f"{name}, median [quartiles]"] = [_quartiles(o[name]) for o in sides]

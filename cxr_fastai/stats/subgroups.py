@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from ..arms import arm_title, comparisons_of
-from ..settings import CAT_NAMES, CONT_NAMES
+from ..cohort.rows import columns_of
 from .areas import auc_interval
 from .formats import with_ends
 from .predictions import each_backbone, paired
@@ -24,10 +24,10 @@ FIGURES = "recall", "specificity", "rocauc"
 def group_words(
     rows:pd.DataFrame, # with `image` and the columns `names`
     images:pd.Series,  # names
-    names:list,        # columns; those that `rows` lacks are left out
+    names:list=None,   # columns; the table's metadata where not given; those that `rows` lacks are left out
 ) -> pd.DataFrame:     # a line an image: words; numbers in bands of twenty, as '20-39'; 'missing'
     "Which group each image is in, by every column."
-    names = [o for o in names if o in rows]
+    names = [o for o in (sum(columns_of(rows).values(), []) if names is None else names) if o in rows]
     about = rows.assign(image=rows["image"].astype(str)).drop_duplicates("image").set_index("image")[names]
     about = about.reindex(images)
     band = lambda o: f"{o//20*20:.0f}-{o//20*20 + 19:.0f}"
@@ -84,7 +84,7 @@ def _groups(words):
 def group_scores(
     predictions:pd.DataFrame, # as for `score_table`
     rows:pd.DataFrame,        # the study's table, for the metadata
-    names=(*CAT_NAMES, *CONT_NAMES), # columns; numbers in bands of twenty
+    names=None,               # columns, numbers in bands of twenty; the table's metadata where not given
 ) -> pd.DataFrame:            # a line a backbone, arm, column, group and metric: `value low high` and `rest_* p holm`
     """Recall, specificity and AUC of every group, mean over seeds, with the interval of its patients; and its
     difference to the rest, which covers training too from two seeds on, with Holm's correction over all differences
@@ -130,7 +130,7 @@ def _holm(table, name):
 def subgroups(
     predictions:pd.DataFrame, # as for `score_table`
     rows:pd.DataFrame,        # the study's table, for the metadata
-    names=(*CAT_NAMES, *CONT_NAMES), # columns; numbers in bands of twenty
+    names=None,               # columns, numbers in bands of twenty; the table's metadata where not given
 ) -> pd.DataFrame:            # a line a backbone, arm, column and group
     """`group_scores` in words: a group's figures with the interval of its patients, and the difference to the rest.
     Where a group's share of positives decides, as with AP films, an arm of metadata alone shows it too. '-' where a
@@ -160,7 +160,7 @@ def signed(
 def interactions(
     predictions:pd.DataFrame, # as for `score_table`
     rows:pd.DataFrame,        # the study's table, for the metadata
-    names=(*CAT_NAMES, *CONT_NAMES), # columns; numbers in bands of twenty
+    names=None,               # columns, numbers in bands of twenty; the table's metadata where not given
     pairs=None,               # (before, after); None: those of `comparisons_of`
 ) -> pd.DataFrame:            # a line a backbone, pair, column, group and metric
     """Does an arm gain more in a group than in the rest? `group_gain` and `rest_gain` are after minus before, `more`

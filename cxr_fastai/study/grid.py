@@ -14,14 +14,14 @@ from fastcore.basics import ifnone
 from ..arms import parse_arm
 from ..cohort.folder import data_digest
 from ..cohort.phantom import is_drawn
-from ..cohort.rows import classes, fold_metadata, split_method
+from ..cohort.rows import classes, columns_of, fold_metadata, split_method, with_columns
 from ..cohort.sampling import split_paper
-from ..core.files import say
+from ..core.files import few, say
 from ..core.progress import TimeLeft, progress
 from ..core.workers import in_workers, on_ray
 from ..fit.distributed import agreed, begin_distributed, is_first
 from ..fit.precision import computing
-from ..gan.pipeline import gan_folder, gan_training
+from ..gan.pipeline import gan_folder, gan_training, made_name
 from ..models.learner import training_settings
 from ..settings import Plan, named_by_content, settings_digest, versions
 from ..stats.ledger import declare_plan
@@ -43,7 +43,12 @@ class Study:
         track:str="",      # trackers, as in `tracked`
     ):
         "ValueError for metadata that no cell could learn, and for a dose where the positives aren't fewer."
-        fold_metadata(rows, plan.training.cat_names, plan.training.cont_names)
+        columns = columns_of(rows, plan.training.cat_names, plan.training.cont_names)
+        rows, plan = with_columns(rows.copy(), **columns), plan.replace(training=plan.training.replace(**columns))
+        fold_metadata(rows, **columns)
+        if not sum(columns.values(), []) and (blind := [o for o in plan.arms if parse_arm(o).use != "image"]):
+            raise ValueError(f"The table has no metadata column, which the arms {few(blind)} read: name some, or leave "
+                             "these arms out.")
         if plan.protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; then `split_paper`
         self.rows, self.plan, self.out, self.data, self.track = rows, plan, Path(out).absolute(), data, track
         self.backbones, self.arms, self.seeds = list(plan.weights_of), list(plan.arms), list(plan.seeds)
@@ -184,7 +189,7 @@ class Study:
 
     def _place(self, cell):
         "The folder of a cell's synthetic rows; None where it has none."
-        if cell.gan: return Path(cell.settings["gan"])/f"a2b-{cell.gan.synthetic}-{cell.gan.metadata}"
+        if cell.gan: return Path(cell.settings["gan"])/made_name(self.rows, cell.gan.synthetic, cell.gan.metadata)
 
     @property
     def about(self):
