@@ -23,6 +23,8 @@ from .cohort.leaks import *
 from .cohort.phantom import *
 from .cohort.radiograph import *
 from .cohort.readers import *
+from .cohort.readers_sets import *
+from .cohort.readers_xrv import *
 from .cohort.rows import *
 from .cohort.sampling import *
 from .cohort.seen import *

@@ -6,6 +6,8 @@ from .leaks import check_leaks, LeakError
 from .phantom import make_phantom
 from .radiograph import read_radiograph
 from .readers import read_nih, read_table
+from .readers_sets import recognise
+from .readers_xrv import read_xrv
 from .rows import classes, positive, read_rows, save_rows
 from .sampling import paper_cohort, split_paper, split_patients
 from .signs import RadiographError
@@ -13,5 +15,5 @@ from .synthetic import add_synthetic, read_manifest
 
 __all__ = ["add_synthetic", "cache_root", "check_leaks", "classes", "flow_table", "LeakError", "load_cohort",
            "make_phantom", "near_duplicates", "paper_cohort", "perceptual_hash", "positive", "RadiographCache",
-           "RadiographError", "read_manifest", "read_nih", "read_radiograph", "read_rows", "read_table", "save_rows",
-           "split_paper", "split_patients"]
+           "RadiographError", "read_manifest", "read_nih", "read_radiograph", "read_rows", "read_table", "read_xrv",
+           "recognise", "save_rows", "split_paper", "split_patients"]

@@ -95,11 +95,11 @@ def _listing(root, names):
         raise ValueError(f"{len(twice):,} images lie in more than one folder of '{root}': {few(twice)}.")
     return there
 
-def _with_files(rows, images, missing):
+def _with_files(rows, images, missing, find=_listing):
     if missing not in ("error", "drop"): raise ValueError(f"missing='{missing}' is neither 'error' nor 'drop'.")
     if images is None: return rows
     if not os.path.isdir(images): raise FileNotFoundError(f"There is no folder '{images}' to find images in.")
-    rows = rows.assign(file=rows["image"].map(_listing(Path(images), rows["image"])))
+    rows = rows.assign(file=rows["image"].map(find(Path(images), rows["image"])))
     lost = rows["file"].isna()
     if not lost.any(): return rows
     text = f"{lost.sum():,} of {len(rows):,} images are not in '{images}': {few(rows['image'][lost])}"
