@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ..arms import Arm, arm_title, parse_arm
 from ..core.files import few
 from ..core.style import COLOURS, ENDS, GRID, MORE, N, STYLE
-from ..stats.calibration import prior_shift, smooth_curve
+from ..stats.calibration import shifted, smooth_curve
 from ..stats.draws import resample
 from ..stats.intervals import spread
 from ..stats.predictions import joined
@@ -73,8 +73,8 @@ def _each_arm(predictions, curve, score, x, xlabel, ylabel):
     blocks = joined(predictions)
     colours, plain = _colours(blocks), all(o in COLOURS for o in blocks)
     for arm, o in blocks.items():
-        w, value = _weights(o), np.mean([score(o.label, p) for p in o.prob])
-        _banded(ax, x, np.mean([curve(o.label, p, w) for p in o.prob], 0), color=colours[arm],
+        w, value = _weights(o), np.mean([score(o.label, p) for p in o.rank])
+        _banded(ax, x, np.mean([curve(o.label, p, w) for p in o.rank], 0), color=colours[arm],
                 ls="-" if plain or arm not in COLOURS else "--", label=f"{arm_title(arm)}: {value:.3f}")
     name = predictions["backbone"].iloc[0]
     ax.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel=xlabel, ylabel=ylabel, title=name)
@@ -104,6 +104,8 @@ def _smooth(label, prob, weights):
     at, curve, _ = smooth_curve(label, prob, weights)
     return np.stack([np.interp(GRID, at, o, left=np.nan, right=np.nan) for o in curve])
 
+def _cells_of(cells, backbone, arm): return cells[(cells["backbone"] == backbone) & (cells["arm"] == arm)]
+
 @mpl.rc_context(STYLE)
 def plot_calibration(
     predictions:pd.DataFrame, # of one backbone
@@ -113,11 +115,9 @@ def plot_calibration(
     training rows' share."""
     fig, axs = _figure(5.6, 3, 1, 2, sharey=True)
     blocks, backbone = joined(predictions), predictions["backbone"].iloc[0]
-    priors = cells[cells["backbone"] == backbone].set_index(["arm", "seed"])[["train_prior", "prior"]]
     for arm, o in blocks.items():
-        shifted = np.stack([prior_shift(p, *priors.loc[(arm, seed)]) for p, seed in zip(o.prob, o.seeds)])
         w = _weights(o, stratified=False)
-        for ax, prob in zip(axs, (o.prob, shifted)):
+        for ax, prob in zip(axs, (o.prob, shifted(o, _cells_of(cells, backbone, arm)))):
             drawn = np.mean([_smooth(o.label, p, w) for p in prob], 0)
             at, named = ~np.isnan(drawn[0]), dict(color=_colours(blocks)[arm], label=arm_title(arm))
             if at.any(): _banded(ax, GRID[at], drawn[:, at], **named)
@@ -139,10 +139,9 @@ def plot_decision(
     treating everyone and nobody."""
     fig, ax = _figure(4.4, 3.6)
     blocks, backbone = joined(predictions), predictions["backbone"].iloc[0]
-    priors = cells[cells["backbone"] == backbone].set_index(["arm", "seed"])["train_prior"]
     at = np.linspace(0, min(.9, 10*prevalence), 61)
     for arm, o in blocks.items():
-        moved = [prior_shift(p, priors[(arm, seed)], prevalence) for p, seed in zip(o.prob, o.seeds)]
+        moved = shifted(o, _cells_of(cells, backbone, arm), prevalence)
         drawn = np.mean([net_benefit(o.label, p, at, prevalence, _weights(o)) for p in moved], 0)
         _banded(ax, at, drawn, color=_colours(blocks)[arm], label=arm_title(arm))
     ax.plot(at, prevalence - (1 - prevalence)*at/(1 - at), ls=":", color="gray", lw=1, label="everyone")
@@ -195,8 +194,8 @@ def plot_dose(
     fig, axs = _figure(4.4, 5.6, 3, 1, sharex=True)
     for i, (backbone, rows) in enumerate(predictions.groupby("backbone", sort=False)):
         blocks = joined(rows[rows["arm"].isin(doses)])
-        found = {arm: spread(o.label, o.prob, resample(o.patients, o.label), calibration=False, patients=o.patients)
-                 for arm, o in blocks.items()}
+        found = {arm: spread(o.label, o.prob, resample(o.patients, o.label), calibration=False, patients=o.patients,
+                             rank=o.rank) for arm, o in blocks.items()}
         arms = [o for o in doses if o in found]
         for ax, (metric, title) in zip(axs, shown.items()):
             mean, low, high = np.array([found[o].loc[metric, ["mean", "low", "high"]] for o in arms], float).T

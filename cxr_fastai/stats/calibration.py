@@ -3,11 +3,13 @@
 `label` is 0/1, `[n]`; `prob` the probability of the positive class, `[n]`. `weights` `[b,n]` weigh rows, one line a
 resample: everything is computed for all of them at once."""
 import numpy as np
+import pandas as pd
 from scipy.special import expit
 
-from .predictions import check_prob, check_scores
+from .predictions import check_prob, check_scores, Side
 
-__all__ = ["calibration_gaps", "gaps_of", "logits", "prior_shift", "recalibration", "smooth_curve", "threshold_at"]
+__all__ = ["calibration_gaps", "gaps_of", "logits", "prior_shift", "recalibration", "shifted", "smooth_curve",
+           "threshold_at"]
 
 def logits(
     prob:np.ndarray, # 0 to 1
@@ -23,6 +25,21 @@ def prior_shift(
 ) -> np.ndarray:
     "Probabilities for another share of positives: the log odds move by the difference (Saerens et al. 2002, eq. 2.4)."
     return expit(logits(check_prob(prob)) + logits(after) - logits(before))
+
+def shifted(
+    side:Side,          # what an arm said
+    cells:pd.DataFrame, # its cells, a line a model: `seed train_prior prior`, and `fold` where the side has folds
+    after:float=None,   # share of positives where it is used; None: each model's `prior`, that of its real training rows
+) -> np.ndarray:        # `[S,n]`
+    "`prior_shift` of each model from the share that its own training saw."
+    res = np.empty(side.prob.shape)
+    for at in side.parts():
+        own = cells if side.fold is None else cells[cells["fold"] == side.fold[at][0]]
+        known = own.set_index("seed")
+        for i, seed in enumerate(side.seeds):
+            before, now = known.loc[seed, "train_prior"], known.loc[seed, "prior"] if after is None else after
+            res[i, at] = prior_shift(side.prob[i, at], before, now)
+    return res
 
 def threshold_at(
     label:np.ndarray,     # of rows that are not the test's

@@ -7,6 +7,7 @@ import pandas as pd
 from ..arms import arm_title
 from .areas import delong
 from .differences import differences
+from .folds import fold_differences
 from .formats import with_ends
 from .ledger import ALPHA, PRIMARY
 from .predictions import each_backbone, paired
@@ -16,16 +17,28 @@ __all__ = ["FEWEST_PATIENTS", "FEWEST_SEEDS", "compare_arms", "correct", "holm",
 
 FEWEST_PATIENTS, FEWEST_SEEDS = 10, 3 # of either class, and trainings: of fewer, nothing is concluded
 
-def _compare(a, b, valid_a, valid_b, **resamples):
-    "A line: every difference with its interval, and the two tests."
+def _one_split(a, b, valid_a, valid_b, **resamples):
+    "Every difference with its interval, and the two p-values of the area."
     valid = valid_a.label, valid_a.patients, valid_a.prob, valid_b.prob
     found = differences(a.label, a.patients, a.prob, b.prob, valid, **resamples)
     area = delong(a.label, a.prob, b.prob, a.patients)
     found["rocauc"] = dict(value=area["difference"], low=area["low"], high=area["high"])
+    return found, dict(p_delong=area["p"], p_verdict=area["p_verdict"])
+
+def _of_folds(*sides, **_):
+    "The same of folds, whose own figures say how much they vary: nothing is resampled."
+    found = fold_differences(*sides)
+    area = found["pooled"]
+    found["pooled_rocauc"] = dict(value=area["difference"], low=area["low"], high=area["high"])
+    return found, dict(p_delong=area["p"], p_verdict=found["rocauc"]["p"])
+
+def _compare(a, b, valid_a, valid_b, **resamples):
+    "A line: every difference with its interval, and the two tests."
+    found, p = (_one_split if a.fold is None else _of_folds)(a, b, valid_a, valid_b, **resamples)
     row = {}
-    for k in [*compared_metrics(), "recall_at_90", "gain"]:
+    for k in [*compared_metrics(), "recall_at_90", "gain", *({"pooled_rocauc"} & set(found))]:
         row |= {k: found[k]["value"], f"{k}_low": found[k]["low"], f"{k}_high": found[k]["high"]}
-    return row | dict(p_delong=area["p"], p_verdict=area["p_verdict"], p_recall=found["recall"]["p"])
+    return row | p | dict(p_recall=found["recall"]["p"])
 
 def holm(
     p:np.ndarray,  # p-values of a family, `[n]`; nan: not known
@@ -47,8 +60,9 @@ def compare_arms(
 ) -> pd.DataFrame:            # a line a backbone and pair; differences are after minus before
     """Differences of recall, specificity, areas, Brier score and recall at 90% specificity (each arm's and seed's
     threshold fixed on its valid rows), and the relative gain of recall, with 95% intervals of patients and, where there
-    are several, of seeds: `areas.delong` for the AUC, else `differences`. `p_recall` tests the mean recall at .5 of the
-    seeds, patients being clusters. No p-value is corrected here: `correct` does."""
+    are several, of seeds: `areas.delong` for the AUC, else `differences`; of folds, `folds.fold_differences`.
+    `p_recall` tests the mean recall at .5 of the seeds, patients being clusters. No p-value is corrected here:
+    `correct` does."""
     rows = []
     for backbone, test, valid in each_backbone(predictions):
         for before, after in pairs:
@@ -56,19 +70,32 @@ def compare_arms(
             a, b = both
             valid_a, valid_b = (valid[o].of_seeds(a.seeds) for o in (before, after))
             ill, well = (len(set(a.patients[o])) for o in (a.label, ~a.label))
-            about = dict(backbone=backbone, before=before, after=after, n=len(a.label), positives=int(a.label.sum()),
-                         positive_patients=ill, negative_patients=well, seeds=len(a.seeds),
-                         of_seeds=", ".join(map(str, a.seeds)))
+            about = dict(backbone=backbone, before=before, after=after) | a.counts
+            about |= dict(positive_patients=ill, negative_patients=well, seeds=len(a.seeds))
+            if a.fold is not None: about |= dict(folds=len(a.parts()))
+            about |= dict(of_seeds=", ".join(map(str, a.seeds)))
             rows.append(about | _compare(a, b, valid_a, valid_b, n=n, seed=seed))
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["backbone", "before", "after"])
 
 def _lacking(o):
     "What would be needed before anything can be said."
     counts = {"positive test patients": (o.positive_patients, FEWEST_PATIENTS),
-              "negative test patients": (o.negative_patients, FEWEST_PATIENTS), "seeds": (o.seeds, FEWEST_SEEDS)}
+              "negative test patients": (o.negative_patients, FEWEST_PATIENTS)}
+    if not _folds(o): counts |= {"seeds": (o.seeds, FEWEST_SEEDS)}
+    elif (many := _folds(o)*o.seeds) < FEWEST_SEEDS: counts |= {"trainings, a fold and seed each": (many, FEWEST_SEEDS)}
     lacks = [f"{n} of the {least} {what} that are needed" for what, (n, least) in counts.items() if n < least]
     if not lacks and np.isnan(o.p_verdict): return ["the difference of the AUC can't be tested"]
     return lacks
+
+def _folds(o):
+    "Of a line of comparisons; 0 where it is of one split."
+    folds = getattr(o, "folds", 0)
+    return 0 if pd.isna(folds) else int(folds)
+
+def _rule(o):
+    "By what the AUC's difference is tested."
+    if not (folds := _folds(o)): return "DeLong, with twice the variance over seeds"
+    return f"corrected t over {folds*o.seeds} trainings of {folds} folds"
 
 def _change(o, name):
     value, low, high = (getattr(o, f"{name}{end}") for end in ("", "_low", "_high"))
@@ -88,7 +115,7 @@ def _sentence(o, family, alpha, marks):
     if o.holm_verdict < alpha and o.rocauc: what = "support a gain" if o.rocauc > 0 else "show a loss"
     over = f"; by Holm over {family} backbones p {_p(o.holm_verdict)}" if family > 1 else ""
     level = f"{alpha:.1%}".replace(".0%", "%")
-    tested = f"p {_p(o.p_verdict)} (DeLong, with twice the variance over seeds{over}; two-sided at {level})"
+    tested = f"p {_p(o.p_verdict)} ({_rule(o)}{over}; two-sided at {level})"
     return f"{head} the data {what} {pair}: AUC {_change(o, 'rocauc')}, {tested}; {beside}, p {_p(o.p_recall)}."
 
 def _marks(o):

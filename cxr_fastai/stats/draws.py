@@ -7,9 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from .predictions import check_scores
+from .calibration import threshold_at
+from .predictions import check_scores, Side
 
-__all__ = ["at_specificity_draws", "resample"]
+__all__ = ["at_specificity_draws", "at_valid", "resample"]
 
 def resample(
     patients:Iterable, # whose each row is, `[n]`
@@ -67,3 +68,26 @@ def at_specificity_draws(
         found.append([[np.where(np.isnan(at), np.nan, o) for o in (1 - missed(at), passed(at))] for at in ends])
     res = [dict(zip(("recall", "specificity"), o)) for o in np.array(found).transpose(1, 2, 0, 3)]
     return res if np.ndim(specificity) else res[0]
+
+def at_valid(
+    test:Side,              # rows that are judged
+    valid:Side,             # rows of the same models, on which thresholds are fixed
+    draws:np.ndarray,       # of `resample`, for the test rows, `[b,n]`
+    valid_draws:np.ndarray, # of `resample` with another seed, for the valid rows, `[b,m]`
+    specificities=(.9,),    # wanted on valid
+) -> list:                  # of each: who is called positive, bool `[S,n]`; recall and specificity on test, `[S,b]`
+    "`at_specificity_draws` where folds may have models, and so thresholds, of their own: their rows are then pooled."
+    called, found = [np.zeros(test.prob.shape, bool) for _ in specificities], []
+    for own, theirs in zip(test.parts(), valid.parts()):
+        t, v, drawn = test.at(own), valid.at(theirs), draws[:, own]
+        for o, hit in zip(specificities, called):
+            hit[:, own] = t.prob > np.array([threshold_at(v.label, q, o) for q in v.prob])[:, None]
+        rates = at_specificity_draws(t.label, t.prob, drawn, v.label, v.prob, valid_draws[:, theirs], specificities)
+        found.append(([drawn[:, o].sum(1, dtype=float) for o in (t.label, ~t.label)], rates))
+    return [(hit, _pooled([(sizes, rates[i]) for sizes, rates in found])) for i, hit in enumerate(called)]
+
+def _pooled(parts):
+    "Recall and specificity over all rows from each fold's, `[S,b]`, and its weight of either class, `[b]`."
+    if len(parts) == 1: return parts[0][1]
+    return {k: sum(sizes[i]*rates[k] for sizes, rates in parts)/sum(sizes[i] for sizes, _ in parts)
+            for i, k in enumerate(("recall", "specificity"))}

@@ -147,10 +147,11 @@ def measured(
     draws:np.ndarray, # `[b,n]`
     thresholds=.5,    # one, or one a seed
     ranked:bool=True, # the two areas, too
+    rank=None,        # what orders the rows, `[S,n]`; None: the probabilities
 ) -> tuple:           # metric -> `[S]`; metric -> `[S,b]`
     "Every metric but calibration's of every seed, as it is and in every resample."
-    thresholds = np.broadcast_to(thresholds, len(prob))
-    of = lambda w: [metrics_of(label, p, w, t, ranked) for p, t in zip(prob, thresholds)]
+    thresholds, rank = np.broadcast_to(thresholds, len(prob)), prob if rank is None else rank
+    of = lambda w: [metrics_of(label, p, w, t, ranked, r) for p, t, r in zip(prob, thresholds, rank)]
     both = of(np.ones((1, len(label)))), of(draws)
     once, drawn = ({k: np.stack([o[k] for o in part]) for k in part[0]} for part in both)
     return {k: v[:, 0] for k, v in once.items()}, drawn
@@ -159,7 +160,7 @@ def summary(
     once:dict,           # metric -> `[S]`
     drawn:dict,          # metric -> `[S,b]`
     label:np.ndarray,    # bool, `[n]`
-    prob:np.ndarray,     # `[S,n]`
+    rank:np.ndarray,     # what orders the rows, `[S,n]`
     called:np.ndarray,   # positive, bool, `[S,n]`
     patients:np.ndarray, # numbers of them, `[n]`
     level:float=.95,     # confidence
@@ -169,8 +170,8 @@ def summary(
     ends = {k: percentiles(means[k], level) for k in once}
     variance = {k: np.nanvar(v) if not np.isnan(v).all() else np.nan for k, v in means.items()}
     if "rocauc" in once:
-        ends["rocauc"] = auc_interval(label, prob, patients, level)
-        variance["rocauc"] = mean_area(label, prob, patients)[1]
+        ends["rocauc"] = auc_interval(label, rank, patients, level)
+        variance["rocauc"] = mean_area(label, rank, patients)[1]
     for k in set(GAPS) & set(once): ends[k] = _gap_ends(_mean(once[k]), means[k], means[f"{k}_noise"], level)
     if "recall" in once: ends = _width(ends, once, label, called, patients)
     lines = {}
@@ -192,6 +193,7 @@ def spread(
     calibration:bool=True, # its metrics too, in 400 unstratified resamples
     patients=None,    # whose rows they are; None: rows that are always drawn together are one patient's
     seed:int=0,       # of the resamples for calibration
+    rank=None,        # what orders the rows, as `prob`; None: the probabilities
 ) -> pd.DataFrame:    # a line a metric: `mean low high sd proc_low proc_high`
     """The mean over seeds of every metric, over those where it is defined; two intervals; and the standard deviation
     over seeds (the luck of training; nan for one). `low high` cover the luck of the test patients, for these trained
@@ -200,9 +202,10 @@ def spread(
     label, prob = check_scores(label, prob, patients)
     prob = np.atleast_2d(prob).astype(float)
     patients = _clusters(draws) if patients is None else pd.factorize(np.asarray(patients))[0]
-    once, drawn = measured(label, prob, draws, thresholds)
+    rank = prob if rank is None else np.atleast_2d(rank)
+    once, drawn = measured(label, prob, draws, thresholds, rank=rank)
     if calibration:
         more = calibrated(label, prob, resample(patients, label, CALIBRATION, seed=seed, stratified=False))
         once, drawn = once | more[0], drawn | more[1]
     called = prob > np.broadcast_to(thresholds, len(prob))[:, None]
-    return summary(once, drawn, label, prob, called, patients, level)
+    return summary(once, drawn, label, rank, called, patients, level)

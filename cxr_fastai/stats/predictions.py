@@ -1,12 +1,14 @@
 """The long table of predictions: what its columns may hold, its real rows, and arms side by side. No torch.
 
-A line is what one model said of one film: `backbone arm seed side image patient_id label probability synthetic`. Lines
-may stand in any order: films are found by `image`, never by position."""
+A line is what one model said of one film: `backbone arm seed side image patient_id label probability synthetic`, and
+`fold` where a study has folds: each has a model of its own, and a film is in test once in each repeat of all folds.
+Lines may stand in any order: films are found by `image`, never by position."""
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from ..arms import ARMS
 from ..core.files import few
@@ -20,19 +22,55 @@ ABOUT = ["label", "patient_id"] # the same of an image, whichever model is asked
 class Side(NamedTuple):
     "What the seeds of one arm said of the same `n` images, which are sorted by name."
     seeds:list             # which, `[S]`
-    image:np.ndarray       # names, `[n]`
+    image:np.ndarray       # names, `[n]`; of repeated folds, each as often
     patients:np.ndarray    # whose each is, `[n]`
     label:np.ndarray       # bool, `[n]`
     prob:np.ndarray        # probability of the positive class, `[S,n]`
+    fold:np.ndarray=None   # whose model was asked, `[n]`; None: there is one
 
     @property
     def who(self): return pd.factorize(self.patients)[0] # numbers of patients, `[n]`
+
+    @property
+    def rank(self):
+        """What orders films, `[S,n]`: the probability; of several folds, whose models differ in level and spread, the
+        share of the fold's own films that a film is above (ties half)."""
+        if self.fold is None: return self.prob
+        res = np.empty(self.prob.shape)
+        for at in self.parts(): res[:, at] = (rankdata(self.prob[:, at], axis=1) - .5)/at.sum()
+        return res
+
+    def read(self,
+        reads:str, # by a metric: 'order', 'decisions' or 'probabilities'
+    ):
+        "What a metric reads of the models, `[S,n]`."
+        return self.rank if reads == "order" else self.prob
+
+    def parts(self):
+        "Which films each fold is of, bool `[n]`; all of them where there is one model."
+        if self.fold is None: return [np.ones(len(self.label), bool)]
+        return [self.fold == o for o in np.unique(self.fold)]
+
+    @property
+    def counts(self):
+        "Films and how many of them are positive, however many folds have asked about one."
+        if self.fold is None: return dict(n=len(self.label), positives=int(self.label.sum()))
+        return dict(n=len(set(self.image)), positives=len(set(self.image[self.label])))
+
+    def at(self,
+        rows:np.ndarray, # bool, `[n]`
+    ):
+        "The same of some films."
+        cut = lambda o: None if o is None else o[..., rows]
+        return Side(self.seeds, *map(cut, (self.image, self.patients, self.label, self.prob, self.fold)))
 
     def of_seeds(self,
         seeds:list, # some of its own
     ):
         "The same of these seeds, in their order."
         return self._replace(seeds=list(seeds), prob=self.prob[[self.seeds.index(o) for o in seeds]])
+
+def _fold(table): return [o for o in ("fold",) if o in table] # a column that only studies of folds have
 
 def _wrong(prob):
     "Which probabilities are none: not a number, infinite, below 0 or above 1."
@@ -77,7 +115,8 @@ def check_scores(
 
 def _where(line):
     "A line of the table in words."
-    return f"{line['image']} ({line['backbone']}, {line['arm']}, seed {line['seed']}, {line['side']})"
+    fold = f", fold {line['fold']}" if "fold" in line else ""
+    return f"{line['image']} ({line['backbone']}, {line['arm']}, seed {line['seed']}{fold}, {line['side']})"
 
 def _refuse(table, wrong, what):
     "ValueError for the lines that `wrong` marks."
@@ -108,7 +147,9 @@ def check_predictions(
     _refuse(table, _wrong(prob.to_numpy(float)), "a probability must be a number from 0 to 1")
     table = table.assign(image=table["image"].astype(str), label=label.astype(int), probability=prob.astype(float),
                          synthetic=_is_true(table))
-    _refuse(table, table.duplicated(["backbone", "arm", "seed", "side", "image"]), "an image stands twice")
+    once = ["backbone", "arm", "seed", "side", "image"]
+    if "fold" in table: _refuse(table, table["fold"].isna(), "fold is missing")
+    _refuse(table, table.duplicated([*once, *_fold(table)]), "an image stands twice")
     real = table[~table["synthetic"]]
     for o in ABOUT:
         known = real.drop_duplicates(["image", o])
@@ -142,15 +183,17 @@ def real_rows(
 
 def _join(rows, side, backbone):
     "{arm: `Side`} of a checked table's lines of one backbone."
-    rows = real_rows(rows, side).sort_values(["arm", "seed", "image"])
+    rows = real_rows(rows, side).sort_values(["arm", "seed", *_fold(rows), "image"])
     models = {model: own for model, own in rows.groupby(["arm", "seed"], sort=False)}
     if not models: return {}
-    images = {model: own["image"].to_numpy() for model, own in models.items()}
+    images = {model: own[["image", *_fold(own)]].astype(str).agg(" of fold ".join, axis=1).to_numpy()
+              for model, own in models.items()}
     _same_images(images, lambda model: f"{model[0]} (seed {model[1]}) of {backbone}")
     first, by_arm = next(iter(models.values())), {}
     about = [first["image"].to_numpy(), first["patient_id"].to_numpy(), first["label"].to_numpy() == 1]
+    fold = first["fold"].to_numpy() if _fold(first) else None
     for (arm, seed), own in models.items(): by_arm.setdefault(arm, {})[seed] = own["probability"].to_numpy()
-    return {arm: Side(list(by_arm[arm]), *about, np.stack(list(by_arm[arm].values())))
+    return {arm: Side(list(by_arm[arm]), *about, np.stack(list(by_arm[arm].values())), fold)
             for arm in sorted(by_arm, key=_order)}
 
 def joined(

@@ -5,8 +5,8 @@ Recall and specificity are taken to be the same there (Saerens et al. 2002); pro
 import numpy as np
 import pandas as pd
 
-from .calibration import prior_shift, threshold_at
-from .draws import at_specificity_draws, resample
+from .calibration import shifted
+from .draws import at_valid, resample
 from .intervals import percentiles
 from .predictions import check_scores, each_backbone
 
@@ -49,18 +49,17 @@ def net_benefit(
         share = prevalence or weights[:, label].sum(1, keepdims=True)/weights.sum(1, keepdims=True)
     return recall*share - alarms*(1 - share)*at/(1 - at)
 
-def _lines(test, valid, priors, prevalence, draws, valid_draws):
+def _lines(test, valid, cells, prevalence, draws, valid_draws):
     "A line a rule: its ppv, npv and net benefit, `[1 + b]` each, means over seeds."
     label, weights = test.label, np.concatenate([np.ones((1, len(test.label))), draws])
     rate = lambda called, of: np.stack([weights[:, of] @ o[of]/weights[:, of].sum(1) for o in called.astype(float)])
     values = lambda called: predictive_values(rate(called, label), 1 - rate(called, ~label), prevalence)
     yield "above .5 as trained", *values(test.prob > .5), None, None
-    at = np.array([threshold_at(valid.label, q) for q in valid.prob])[:, None]
-    drawn = at_specificity_draws(label, test.prob, draws, valid.label, valid.prob, valid_draws)
-    now = rate(test.prob > at, label)[:, :1], 1 - rate(test.prob > at, ~label)[:, :1]
+    (hit, drawn), = at_valid(test, valid, draws, valid_draws)
+    now = rate(hit, label)[:, :1], 1 - rate(hit, ~label)[:, :1]
     both = [np.concatenate([o, drawn[k]], axis=1) for o, k in zip(now, ("recall", "specificity"))]
     yield "90% specificity on valid", *predictive_values(*both, prevalence), None, None
-    moved = np.stack([prior_shift(p, before, prevalence) for p, before in zip(test.prob, priors)])
+    moved = shifted(test, cells, prevalence)
     for t in (o*prevalence for o in TIMES if o*prevalence < 1):
         gain = np.stack([net_benefit(label, p, t, prevalence, weights)[:, 0] for p in moved])
         everyone = prevalence - (1 - prevalence)*t/(1 - t)
@@ -78,7 +77,7 @@ def prevalence_table(
     prevalence beside that of treating everyone (nobody: 0), means over seeds with 95% intervals of these models
     (patients). What is undefined, as a ppv where nobody is called, is nan."""
     check_prevalence(prevalence)
-    priors, known, rows = cells.set_index(["backbone", "arm", "seed"])["train_prior"], {}, []
+    known, rows = {}, []
     for backbone, test, valid in each_backbone(predictions):
         for arm, o in test.items():
             key = tuple(o.patients)
@@ -86,8 +85,8 @@ def prevalence_table(
                 v = valid[arm]
                 known[key] = (resample(o.patients, o.label, n, seed=seed),
                               resample(v.patients, v.label, n, seed=[seed, 1]))
-            before = [priors[(backbone, arm, s)] for s in o.seeds]
-            for rule, ppv, npv, gain, everyone in _lines(o, valid[arm], before, prevalence, *known[key]):
+            own = cells[(cells["backbone"] == backbone) & (cells["arm"] == arm)]
+            for rule, ppv, npv, gain, everyone in _lines(o, valid[arm], own, prevalence, *known[key]):
                 line = dict(backbone=backbone, arm=arm, rule=rule, prevalence=prevalence, seeds=len(o.seeds))
                 for k, v in dict(ppv=ppv, npv=npv, net_benefit=gain).items(): line |= _ends(k, v)
                 rows.append(line | dict(treat_all=np.nan if everyone is None else everyone))

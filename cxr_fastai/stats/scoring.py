@@ -34,7 +34,10 @@ class WeightedRows:
         prob:np.ndarray,     # probability of the positive class, float, `[n]`
         weights:np.ndarray,  # `[b,n]`
         threshold:float=.5,  # above it is called positive
-    ): self.label, self.prob, self.weights, self.threshold = label, prob, weights, threshold
+        rank:np.ndarray=None, # what orders the rows, `[n]`; None: the probability
+    ):
+        self.label, self.prob, self.weights, self.threshold = label, prob, weights, threshold
+        self.rank = prob if rank is None else rank
 
     @cached_property
     def counts(self) -> Counts:
@@ -47,8 +50,8 @@ class WeightedRows:
     @cached_property
     def areas(self) -> tuple:
         "Area under the ROC curve, ties half, and average precision, `[b]` each; nan without both classes."
-        order = np.argsort(-self.prob, kind="stable")
-        ends = np.r_[np.flatnonzero(np.diff(self.prob[order])), len(order) - 1] # of ties
+        order = np.argsort(-self.rank, kind="stable")
+        ends = np.r_[np.flatnonzero(np.diff(self.rank[order])), len(order) - 1] # of ties
         hit = self.label[order]
         group = np.searchsorted(ends, np.flatnonzero(hit)) # whose ties each positive is among
         at, first = np.unique(group, return_index=True)
@@ -151,10 +154,10 @@ def scores(
     low, high = wilson(tp/max(tp + fn, 1)*ill, ill)
     return {k: float(o.of(rows)[0]) for k, o in METRICS.items()} | counts | dict(recall_low=low, recall_high=high)
 
-def metrics_of(label, prob, weights, threshold=.5, ranked=True):
+def metrics_of(label, prob, weights, threshold=.5, ranked=True, rank=None):
     "Every metric of one model, checked before, a block of weights at a time; not `ranked`: but those of order."
     names = [o for o in _in_tables() if ranked or METRICS[o].reads != "order"]
-    blocks = [WeightedRows(label, prob, o, threshold) for o in np.array_split(weights, 1 + weights.size//BLOCK)]
+    blocks = [WeightedRows(label, prob, o, threshold, rank) for o in np.array_split(weights, 1 + weights.size//BLOCK)]
     parts = [[METRICS[k].of(o) for k in names] for o in blocks]
     return dict(zip(names, map(np.concatenate, zip(*parts))))
 

@@ -34,18 +34,18 @@ def group_words(
     numbers = {o: about[o].map(band, na_action="ignore") for o in names if pd.api.types.is_numeric_dtype(about[o])}
     return about.assign(**numbers).astype(object).fillna("missing")
 
-def _parts(label, prob, who, at):
+def _parts(side, who, at):
     """{metric: values `[S]`, and what each patient adds to their mean `[patients]`} of the rows `at`, of both classes.
     The variance of a sum of such is the sum of squares over patients."""
-    own = label[at], prob[:, at], who[at], who.max() + 1
-    return {k: influence(*own, METRICS[k].slopes) for k in FIGURES}
+    said = {k: side.read(METRICS[k].reads)[:, at] for k in FIGURES}
+    return {k: influence(side.label[at], said[k], who[at], who.max() + 1, METRICS[k].slopes) for k in FIGURES}
 
 def _varies(added): return added @ added > 1e-18
 
-def _sureness(name, part, label, prob, who, at):
+def _sureness(name, part, side, who, at):
     "The variance of a figure that no patient changes, such as all found: that of its own interval; 0 for others."
     if _varies(part[1]): return 0.
-    value, low, high = _own(name, part, label, prob, who, at)
+    value, low, high = _own(name, part, side, who, at)
     return (max(value - low, high - value)/student.ppf(.975, np.inf))**2
 
 def _tested(values, added, sure=0., most=1):
@@ -62,11 +62,11 @@ def _tested(values, added, sure=0., most=1):
     mean = values.mean()
     return dict(value=mean, low=max(mean - half, -most), high=min(mean + half, most), p=2*student.sf(abs(mean)/se, df))
 
-def _own(name, part, label, prob, who, at):
+def _own(name, part, side, who, at):
     "A group's own figure with the interval of its patients: Wilson's with as many patients as its variance is worth."
     values, added = part
-    if name == "rocauc": return values.mean(), *auc_interval(label[at], prob[:, at], who[at])
-    p, n = values.mean(), len(np.unique(who[at & (label == METRICS[name].share_of)]))
+    if name == "rocauc": return values.mean(), *auc_interval(side.label[at], side.rank[:, at], who[at])
+    p, n = values.mean(), len(np.unique(who[at & (side.label == METRICS[name].share_of)]))
     if p in (0, 1): return p, *wilson(p*n, n)
     alike = set(values) <= {0., 1.} # seeds that contradict one another
     if alike or not _varies(added): return p, np.nan, np.nan
@@ -95,25 +95,25 @@ def group_scores(
         for arm, o in test.items():
             who, words = o.who, group_words(rows, o.image, names)
             for column, group, at in _groups(words):
-                counts = dict(backbone=backbone, arm=arm, column=column, group=group, n=int(at.sum()),
-                              positives=int((at & o.label).sum()), patients=len(np.unique(who[at])))
-                lines += [counts | dict(metric=k) | v for k, v in _of_group(o.label, o.prob, who, at).items()]
+                counts = dict(backbone=backbone, arm=arm, column=column, group=group) | o.at(at).counts
+                counts |= dict(patients=len(np.unique(who[at])))
+                lines += [counts | dict(metric=k) | v for k, v in _of_group(o, who, at).items()]
     table = pd.DataFrame(lines)
     return table if table.empty else table.assign(holm=_holm(table, "p"))
 
-def _of_group(label, prob, who, at):
+def _of_group(side, who, at):
     "Every metric of one group and arm."
     undefined = dict.fromkeys(("value", "low", "high", "rest", "rest_low", "rest_high", "p"), np.nan)
-    enough = _enough(label, who, at)
-    mine = _parts(label, prob, who, at) if enough else {}
-    rest = _parts(label, prob, who, ~at) if enough and _enough(label, who, ~at) else {}
+    enough = _enough(side.label, who, at)
+    mine = _parts(side, who, at) if enough else {}
+    rest = _parts(side, who, ~at) if enough and _enough(side.label, who, ~at) else {}
     res = {}
     for k in FIGURES:
         res[k] = dict(undefined)
-        if enough: res[k] |= dict(zip(("value", "low", "high"), _own(k, mine[k], label, prob, who, at)))
+        if enough: res[k] |= dict(zip(("value", "low", "high"), _own(k, mine[k], side, who, at)))
         if not rest: continue
         sides = (mine[k], at), (rest[k], ~at)
-        sure = sum(_sureness(k, part, label, prob, who, rows) for part, rows in sides)
+        sure = sum(_sureness(k, part, side, who, rows) for part, rows in sides)
         found = _tested(mine[k][0] - rest[k][0], mine[k][1] - rest[k][1], sure)
         res[k] |= dict(rest=found["value"], rest_low=found["low"], rest_high=found["high"], p=found["p"])
     return res
@@ -173,14 +173,14 @@ def interactions(
             first, label, who = both[0], both[0].label, both[0].who
             for column, group, at in _groups(group_words(rows, first.image, names)):
                 if not (_enough(label, who, at) and _enough(label, who, ~at)): continue
-                about = dict(backbone=backbone, before=before, after=after, column=column, group=group, n=int(at.sum()))
-                lines += [about | o for o in _gains(label, *(o.prob for o in both), who, at)]
+                about = dict(backbone=backbone, before=before, after=after, column=column, group=group)
+                lines += [about | dict(n=first.at(at).counts["n"]) | o for o in _gains(*both, who, at)]
     table = pd.DataFrame(lines)
     return table if table.empty else table.assign(holm=_holm(table, "p"))
 
-def _gains(label, a, b, who, at):
+def _gains(before, after, who, at):
     "A line a metric."
-    parts = [[_parts(label, o, who, rows) for o in (a, b)] for rows in (at, ~at)]
+    parts = [[_parts(o, who, rows) for o in (before, after)] for rows in (at, ~at)]
     for k in FIGURES:
         inside, outside = ([o[k] for o in part] for part in parts)
         gain = [after[0] - before[0] for before, after in (inside, outside)]

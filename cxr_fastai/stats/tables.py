@@ -7,8 +7,8 @@ import pandas as pd
 from fastcore.meta import delegates
 
 from ..arms import arm_title, ARMS
-from .calibration import prior_shift, threshold_at
-from .draws import at_specificity_draws, resample
+from .calibration import shifted
+from .draws import at_valid, resample
 from .formats import digits_for
 from .intervals import calibrated, CALIBRATION, measured, summary
 from .predictions import each_backbone
@@ -50,12 +50,12 @@ def _paper_counts(own):
 
 class _Arm:
     "What an arm's seeds said of the same rows, in resamples that all arms of those rows share; measured once."
-    def __init__(self, test, valid, shifts, draws, counts):
-        self.test, self.counts, self.parts = test, counts, []
+    def __init__(self, test, valid, cells, draws, counts):
+        self.test, self.rank, self.counts, self.parts = test, test.rank, counts, []
         self.draws, free = draws(test, True), draws(test, False)
-        label, prob, moved = test.label, test.prob, [prior_shift(p, *o) for p, o in zip(test.prob, shifts)]
-        calibration, moved = calibrated(label, prob, free), np.stack(moved)
-        self._add("{}", prob > .5, measured(label, prob, self.draws), calibration)
+        label, prob, moved = test.label, test.prob, shifted(test, cells)
+        calibration = calibrated(label, prob, free)
+        self._add("{}", prob > .5, measured(label, prob, self.draws, rank=self.rank), calibration)
         self._at_valid(valid, draws(valid, True, 1))
         decided = measured(label, moved, self.draws, ranked=False)
         self._add("{}_corrected", moved > .5, decided, calibrated(label, moved, free, calibration))
@@ -67,19 +67,17 @@ class _Arm:
 
     def _at_valid(self, valid, drawn):
         "Recall and specificity at the thresholds that have a specificity on valid, which every draw finds anew."
-        label, prob, wanted = self.test.label, self.test.prob, (.9, .95)
-        many = at_specificity_draws(label, prob, self.draws, valid.label, valid.prob, drawn, wanted)
-        for share, found in zip(wanted, many):
-            called = prob > np.array([threshold_at(valid.label, o, share) for o in valid.prob])[:, None]
+        label, wanted = self.test.label, (.9, .95)
+        for share, (called, found) in zip(wanted, at_valid(self.test, valid, self.draws, drawn, wanted)):
             once = dict(recall=called[:, label].mean(1), specificity=1 - called[:, ~label].mean(1))
             self._add(f"{{}}_at_{share*100:.0f}", called, (once, found))
 
     def table(self, at=slice(None)):
         "Every metric over the seeds `at`."
-        lines, label, prob, who = [], self.test.label, self.test.prob[at], self.test.who
+        lines, label, rank, who = [], self.test.label, self.rank[at], self.test.who
         for name, called, *found in self.parts:
             once, drawn = ({k: v[at] for k, v in o.items()} for o in found)
-            lines.append(summary(once, drawn, label, prob, called[at], who).rename(index=name.format))
+            lines.append(summary(once, drawn, label, rank, called[at], who).rename(index=name.format))
         counts = {k: v[at] for k, v in self.counts.items()}
         lines.append(pd.DataFrame([dict(mean=v.mean(), sd=v.std(ddof=1) if len(v) > 1 and "rec" in k else np.nan)
                                    for k, v in counts.items()], index=list(counts)))
@@ -89,7 +87,7 @@ def _sharing(n, seed):
     "Resamples by rows: arms of the same rows are drawn alike."
     known = {}
     def draws(o, stratified, stream=0):
-        key = tuple(o.patients), o.label.tobytes(), stratified, stream
+        key = tuple(o.patients), o.label.tobytes(), stratified, stream # in their order
         if key not in known:
             many, stem = n if stratified else min(n, CALIBRATION), [seed, stream] if stream else seed
             known[key] = resample(o.patients, o.label, many, seed=stem, stratified=stratified)
@@ -109,20 +107,21 @@ def score_tables(
     done, both, draws = cells[cells["train_prior"].notna()], [[], []], _sharing(n, seed)
     sides = {o: (test, valid) for o, test, valid in each_backbone(predictions)}
     for (backbone, arm), about in done.groupby(["backbone", "arm"], sort=False):
-        about = about.sort_values("seed")
         test, valid = (o.get(arm) for o in sides.get(backbone, ({}, {})))
         if test is None: continue
-        test, valid = (o.of_seeds(about["seed"]) for o in (test, valid))
+        about = about[about["seed"].isin(test.seeds)].sort_values("seed")
+        seeds = about["seed"].unique().tolist()
+        test, valid = (o.of_seeds(seeds) for o in (test, valid))
         counts = {}
         if protocol == "paper":
             own = predictions[(predictions["backbone"] == backbone) & (predictions["arm"] == arm)]
-            counts = _paper_counts(own[own["seed"].isin(about["seed"])])
-        found = _Arm(test, valid, about[["train_prior", "prior"]].to_numpy(), draws, counts)
-        rests_on = dict(backbone=backbone, arm=arm, n=len(test.label), positives=int(test.label.sum()))
+            counts = _paper_counts(own[own["seed"].isin(seeds)])
+        found = _Arm(test, valid, about, draws, counts)
+        rests_on = dict(backbone=backbone, arm=arm) | test.counts
         also = dict(epoch=epoch_rule, protocol=protocol)
         weights = ", ".join(dict.fromkeys(about["weights"]))
-        both[0].append(_lines(found.table(), rests_on | dict(seeds=len(about), weights=weights) | also))
-        for i, (s, one) in enumerate(zip(about["seed"], about["weights"])):
+        both[0].append(_lines(found.table(), rests_on | dict(seeds=len(seeds), weights=weights) | also))
+        for i, (s, one) in enumerate(about.groupby("seed")["weights"].first().items()):
             both[1].append(_lines(found.table([i]), rests_on | dict(seed=s, weights=one) | also))
     scored, each = (pd.concat(o, ignore_index=True) for o in both)
     return scored, each.drop(columns=["sd", "proc_low", "proc_high"])
