@@ -29,7 +29,7 @@ def prior_shift(
 def shifted(
     side:Side,          # what an arm said
     cells:pd.DataFrame, # its cells, a line a model: `seed train_prior prior`, and `fold` where the side has folds
-    after:float=None,   # share of positives where it is used; None: each model's `prior`, that of its real training rows
+    after:float=None,   # share of positives where it is used; None: each model's `prior`, of its real training rows
 ) -> np.ndarray:        # `[S,n]`
     "`prior_shift` of each model from the share that its own training saw."
     res = np.empty(side.prob.shape)

@@ -62,7 +62,7 @@ def fold_differences(
     b:Side,       # another's of the same
     valid_a:Side, # of their valid films
     valid_b:Side, # likewise
-) -> dict:        # of the compared metrics, `recall_at_90`, `gain`: `value low high p`; `pooled`: as `areas.delong` has it
+) -> dict:        # metric -> `value low high p`; `recall_at_90`, `gain`, and `pooled`, which is of `areas.delong`
     """Differences b minus a: means over folds, repeats and seeds with `corrected_t`. `pooled` is the area over all
     films out of fold, each ranked among those of its fold, by DeLong with patients as clusters."""
     films = len(set(a.image))
