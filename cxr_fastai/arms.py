@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 __all__ = ["ARMS", "Arm", "FUSION_NAMES", "FUSIONS", "Fusion", "Inputs", "POLICIES", "Policy", "RIVALS", "Rival",
-           "arm_title", "comparisons_of", "expand_arms", "parse_arm"]
+           "arm_title", "comparisons_of", "expand_arms", "parse_arm", "primary_of"]
 
 class Inputs(NamedTuple):
     "What a model sees."
@@ -192,7 +192,13 @@ def expand_arms(
     for o in names: parse_arm(o)
     return list(dict.fromkeys(names))
 
-STEPS = (("real", "real-meta"), ("real", "real-synth"), ("meta", "real-meta"), ("real-meta", "real-synth-meta"))
+STEPS = (("meta", "real-meta"), ("real", "real-synth"), ("real", "real-meta"), ("real-meta", "real-synth-meta"))
+
+def primary_of(
+    arms:list, # names of a study
+) -> tuple:    # (before, after); None where no plain arm has one source more than another
+    "What a study asks where nobody says so: Real-Meta to Ensemble as the paper, without synthesis Real to Real-Meta."
+    return next((o for o in reversed(STEPS) if set(o) <= set(arms)), None)
 
 def comparisons_of(
     arms:list, # names of a study

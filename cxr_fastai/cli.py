@@ -5,7 +5,7 @@ import os, signal, sys, threading
 from difflib import get_close_matches
 
 from . import __version__
-from .core.files import lenient
+from .core.files import lenient, plain_warnings
 
 __all__ = ["main"]
 
@@ -161,6 +161,7 @@ def main(
 ) -> int:           # 0; 1 for an error or a FAIL, 2 for words that aren't understood, 130 for Ctrl-C
     "Run a verb. An error the user can mend is one sentence on stderr; any other keeps its traceback."
     lenient()
+    plain_warnings()
     if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, _terminated)
     verb, *args = (sys.argv[1:] if args is None else args) or ["--help"]
     if verb in ("-h", "--help", "help"): return _end(_listing(), code=0)

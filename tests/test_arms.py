@@ -4,7 +4,7 @@ from fastai.callback.core import Callback
 from fastai.losses import LabelSmoothingCrossEntropyFlat
 from torch import nn
 from cxr_fastai.arms import (ARMS, Arm, arm_title, comparisons_of, expand_arms, Fusion, FUSIONS, parse_arm, POLICIES,
-                             Policy, Rival, RIVALS)
+                             Policy, primary_of, Rival, RIVALS)
 from cxr_fastai.cohort.rows import is_image_only, positive
 from cxr_fastai.cohort.synthetic import add_synthetic
 from cxr_fastai.data.loaders import RadiographDataLoaders
@@ -55,6 +55,11 @@ def test_flags_expand_to_arms_each_once():
     assert parse_arm(expand_arms([], rivals=RIVALS)[-1]).rival == "duplicate"
     assert len(expand_arms([], rivals=RIVALS)) == 14
     with pytest.raises(ValueError, match="'lots' is no rival"): expand_arms([], doses=["lots"])
+
+def test_without_synthesis_the_question_is_about_the_metadata():
+    assert primary_of(ARMS) == ("real-meta", "real-synth-meta")
+    assert primary_of(["real", "meta", "real-meta", "real-synth"]) == ("real", "real-meta")
+    assert primary_of(["meta", "real-meta"]) == ("meta", "real-meta") and primary_of(["real", "real+focal"]) is None
 
 def test_the_papers_gain_is_compared_first(): assert comparisons_of(ARMS)[0] == ("real-meta", "real-synth-meta")
 

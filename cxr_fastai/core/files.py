@@ -1,12 +1,12 @@
 """Files and folders that are either whole or not there: written under a random name, then renamed. And what is said
 of them, in any terminal."""
-import json, os, re, secrets, shutil, sys, time
+import json, os, re, secrets, shutil, sys, time, warnings
 from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["KeywordError", "atomic", "atomic_folder", "bar_fits", "check_keywords", "few", "lenient", "named_errors",
-           "one_line", "read_json", "say", "write_json"]
+           "one_line", "plain_warnings", "read_json", "say", "write_json"]
 
 try: import fcntl
 except ImportError: fcntl = None # Windows has no such locks: what is unfinished there is told by its age alone
@@ -131,6 +131,11 @@ def lenient():
     "Let stdout and stderr escape what their encoding lacks, whoever writes: for a program, which owns them."
     for o in sys.stdout, sys.stderr:
         if hasattr(o, "reconfigure"): o.reconfigure(errors="backslashreplace")
+
+def plain_warnings():
+    "Let a warning be its sentence, without a line of source: for a program, whose user has none."
+    def show(message, category, filename, lineno, file=None, line=None): say(message, file=file or sys.stderr)
+    warnings.showwarning = show
 
 def bar_fits() -> bool:
     "Whether stdout is a terminal that can draw a progress bar."

@@ -8,7 +8,7 @@ from fastcore.imports import IN_NOTEBOOK
 
 from .files import bar_fits, say
 
-__all__ = ["TimeLeft", "ahead", "duration", "progress"]
+__all__ = ["TimeLeft", "ahead", "duration", "left_in_words", "progress"]
 
 def duration(
     seconds:float, # how long
@@ -16,6 +16,12 @@ def duration(
     "A time in words: '45 s', '12 min', '3.4 h'."
     if seconds < 90: return f"{seconds:.0f} s"
     return f"{seconds/60:.0f} min" if seconds < 5400 else f"{seconds/3600:.1f} h"
+
+def left_in_words(
+    seconds:float, # that are left, about
+) -> str:
+    "The end of a line on how far something is; a moment is no '0 s'."
+    return f", about {duration(max(1, seconds))} left"
 
 class TimeLeft:
     "How long jobs of several kinds will take, from what those of each kind took."
@@ -36,9 +42,9 @@ class TimeLeft:
         left = {k: n for k, n in self.left.items() if n > 0}
         mean = {k: sum(self.took[k])/len(self.took[k]) for k in left if self.took[k]}
         if not mean: return ""
-        told = duration(sum(left[k]*mean[k] for k in mean)/self.workers)
+        told = left_in_words(sum(left[k]*mean[k] for k in mean)/self.workers)
         unknown = [k for k in left if k not in mean]
-        return f", about {told} left" + (f" without {' and '.join(unknown)}" if unknown else "")
+        return told + (f" without {' and '.join(unknown)}" if unknown else "")
 
 def progress(
     items:Iterable, # any iterable
@@ -59,7 +65,7 @@ def progress(
         yield o
         now = time.monotonic()
         if now-start > 1 and (i == total or now-last > 1 and i*10//total > (i-1)*10//total):
-            alike = f", about {duration((now-start)*(total-i)/i)} left" if i < total else ""
+            alike = left_in_words((now-start)*(total-i)/i) if i < total else ""
             told = alike if left is None else str(left)
             say(f"{what}: {i:,} of {total:,} in {duration(now-start)}{told}", flush=True)
             last = now

@@ -1,6 +1,7 @@
 """What a fit prints and keeps of each epoch."""
 import time
 from collections.abc import Callable
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ from fastcore.imports import IN_NOTEBOOK
 
 from ..core.csvs import write_csv
 from ..core.files import bar_fits, say
-from ..core.progress import duration
+from ..core.progress import left_in_words
 
 __all__ = ["EpochLines", "EpochTable", "HistoryWriter", "PlainTable", "epoch_table"]
 
@@ -22,7 +23,11 @@ class EpochTable(ProgressCallback):
         super().before_fit()
         if self.create_mbar: self.mbar.update(0) # starts its clock: a resumed fit begins at a later epoch
 
-    def _write_stats(self, log): super()._write_stats(log[1:-1])
+    def _write_stats(self, log): super()._write_stats(_defined(log[1:-1]))
+
+def _defined(log):
+    "What an epoch's line says; '-' for what is undefined, as precision where nothing is called."
+    return ["-" if isinstance(o, float) and isnan(o) else o for o in log]
 
 class PlainTable(Callback):
     "The same table as plain lines, for a stdout that is a file: fastai's bar would write its frames there."
@@ -39,7 +44,8 @@ class PlainTable(Callback):
         say(self._line(log), flush=True)
 
     def _line(self, log):
-        return "  ".join(f"{f'{o:.6f}' if isinstance(o, float) else o:<10}" for o in log[1:-1]).rstrip()
+        log = _defined(log[1:-1])
+        return "  ".join(f"{f'{o:.6f}' if isinstance(o, float) else o:<10}" for o in log).rstrip()
 
 class EpochLines(Callback):
     "A few lines on how far a long fit is, for a terminal that doesn't see what the fit prints."
@@ -56,7 +62,7 @@ class EpochLines(Callback):
         done, every = self.epoch + 1, -(-self.n_epoch // self.lines)
         if done % every and done < self.n_epoch: return
         each = (time.monotonic() - self.start)/max(1, done - self.first)
-        left = f", about {duration(each*(self.n_epoch - done))} left" if done < self.n_epoch else ""
+        left = left_in_words(each*(self.n_epoch - done)) if done < self.n_epoch else ""
         self.tell(f"{self.what}: epoch {done} of {self.n_epoch}{left}")
 
 def epoch_table() -> Callback:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..cohort.cache import RadiographCache
 from ..core.extras import need
-from ..models.backbone import create_backbone
+from ..models.backbone import create_backbone, untrained
 
 __all__ = ["Features", "INCEPTION", "features_by", "inception", "radiograph_features"]
 
@@ -63,6 +63,7 @@ def features_by(
     if isinstance(features, Features): return features
     if features == "inception": return Features(inception(weights), INCEPTION)
     if isinstance(features, str):
+        if weights == "auto" and untrained([features]): weights = "none" # which its name says in every table
         with torch.random.fork_rng(devices=[]): # drawn on the CPU; whoever is training goes on as if nothing were
             torch.default_generator.manual_seed(seed)
             net = create_backbone(features, weights=weights, size=size).to(default_device())

@@ -72,11 +72,12 @@ def _by_heart(near):
                          for flag, who in (("closer", "a stranger"), ("copied", "its source"))
                          for o in ("features", "pixels")])
 
-def _judge(rows, synth, folder, weights):
-    "Write how good `synth` is beside it, and print it. The real rows are valid's: test rows judge a study's end alone."
+def _judge(rows, synth, folder, weights, aloud):
+    """Write how good `synth` is beside it, and print it where that is asked for. The real rows are valid's: test rows
+    judge a study's end alone."""
     real = rows[(rows["split"] == "valid") & rows["label"].isin(synth["label"].unique())]
     if min(o["patient_id"].nunique() for o in (synth, real)) < FEWEST:
-        return say(f"{len(synth)} synthetic and {len(real)} real valid rows are too few to judge by.")
+        return aloud and say(f"{len(synth)} synthetic and {len(real)} real valid rows are too few to judge by.")
     file = folder/"quality.csv"
     if not file.exists() or "judged_on" not in read_csv(file): # of before: valid and test rows together
         weights, size = "none" if weights == "none" else "auto", int(synth["size"].iloc[0])
@@ -85,6 +86,7 @@ def _judge(rows, synth, folder, weights):
         write_csv(near, folder/"memorised.csv")
         table = pd.concat([quality(real, synth, **kwargs), told_apart(real, synth, **kwargs), _by_heart(near)])
         write_csv(table.assign(judged_on="valid"), file)
+    if not aloud: return
     label = synth["label"].iloc[0]
     say(f"\nSynthetic against real {label} of the valid rows, which the GAN never saw\n{to_markdown(read_csv(file))}\n")
 
@@ -124,6 +126,7 @@ def synthetic_minority(
     track:str="",        # trackers of its training, as in `tracked`
     cbs=(),              # further callbacks of its training
     wait:bool=True,      # for another process that makes them; else `filelock.Timeout`
+    aloud:bool=True,     # print how good they are
 ) -> pd.DataFrame:       # for `add_synthetic`
     "Synthetic rows of this cohort and split, made by one process at a time."
     made = synthetic_folder(rows, out, gan, seed, direction)
@@ -135,7 +138,7 @@ def synthetic_minority(
                        metadata=gan.metadata, seed=seed)
         synth = read_manifest(made)
         write_note(made, synth) # that of an older version was untrue
-        _judge(rows, synth, folder=made, weights=gan.weights)
+        _judge(rows, synth, made, gan.weights, aloud)
     return synth
 
 @takes(load_cohort, Gan, but=["split_seed"])

@@ -1,7 +1,8 @@
 """A timm backbone for one gray channel: its weights, its normalisation, and only those of its layers that are used.
 
 The paper's ResNet50, DenseNet121 and VGG16 (section 5), or any other timm name."""
-import hashlib, warnings
+import hashlib, sys
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from textwrap import shorten
@@ -16,9 +17,11 @@ from timm.models import load_state_dict
 from torch import nn
 
 from ..cohort.seen import Seen, seen_of
-from ..core.files import few
+from ..core.files import few, one_line, say
 
-__all__ = ["Backbone", "create_backbone", "split_backbone"]
+__all__ = ["Backbone", "create_backbone", "say_untrained", "split_backbone", "untrained"]
+
+_said = set() # backbones that this process has told to be untrained
 
 class Backbone(Module):
     "Gray radiographs `[n, 1, h, w]`, 0..1, to a feature map `[n, width, h', w']`, normalised as the weights expect."
@@ -93,14 +96,26 @@ def _imagenet(arch, cfg, kwargs):
 def _auto(arch, cfg, kwargs):
     if _hub_has(cfg):
         try: return _imagenet(arch, cfg, kwargs)
-        except Exception as e: warnings.warn(f"The hub has {arch}, but loading it failed: {e}") # in every way
-    warnings.warn(f"""
-{'*' * 100}
-NO PRETRAINED WEIGHTS: the model hub can't be reached, so {arch} starts untrained. Results will be far
-below a pretrained model's. Give weights=FILE (a local .pth or .safetensors), or weights='none' to
-say that this is meant.
-{'*' * 100}""", stacklevel=3)
+        except Exception as e: # in every way
+            say(f"The hub has {arch}, but loading it failed: {one_line(e)}", file=sys.stderr)
+    say_untrained([arch])
     return _untrained(arch, cfg, kwargs)
+
+def say_untrained(
+    archs:Iterable, # timm names
+):
+    "Say once a process which of them begin untrained, as 'auto' lets them."
+    if not (new := [o for o in dict.fromkeys(archs) if o not in _said]): return
+    _said.update(new)
+    say(f"NO PRETRAINED WEIGHTS: the model hub can't be reached, so {' and '.join(new)} start{'s' * (len(new) == 1)} "
+        "untrained; results will be far below a pretrained model's. Give weights=FILE (a local .pth or .safetensors), "
+        "or weights='none' to say that this is meant.", file=sys.stderr, flush=True)
+
+def untrained(
+    archs:Iterable, # timm names
+) -> list:
+    "Those of which 'auto' would find no weights."
+    return [o for o in archs if timm.is_model(o) and not _hub_has(timm.get_pretrained_cfg(o))]
 
 def _from_file(arch, file, kwargs):
     if not file.is_file():

@@ -7,7 +7,7 @@ import pandas as pd
 from ..arms import arm_title, ARMS
 from ..core.style import save_figure
 from ..core.templates import fill_template
-from ..stats.formats import with_ends
+from ..stats.formats import number, with_ends
 from ..stats.scoring import title_of
 
 _TEMPLATE = Path(__file__).parent/"templates"/"page.html.j2"
@@ -19,7 +19,7 @@ def _word(value, name=""):
     if pd.isna(value): return "–"
     if not isinstance(value, float): return str(value)
     if name.startswith(("p_", "holm_")) and value < .001: return "<.001"
-    return f"{value:,.3f}"
+    return number(value, 3, ",")
 
 def _title(word): return arm_title(word) if word.split("+")[0] in ARMS else word
 

@@ -8,7 +8,7 @@ from ..arms import arm_title
 from .areas import delong
 from .differences import differences
 from .folds import fold_differences
-from .formats import with_ends
+from .formats import number, with_ends
 from .ledger import ALPHA, PRIMARY
 from .predictions import each_backbone, paired
 from .scoring import compared_metrics
@@ -100,7 +100,7 @@ def _rule(o):
 def _change(o, name):
     value, low, high = (getattr(o, f"{name}{end}") for end in ("", "_low", "_high"))
     if np.isnan(value): return "-"
-    return f"{value:+.3f} [-]" if np.isnan(low) else with_ends(value, low, high, "+")
+    return f"{number(value, 3, '+')} [-]" if np.isnan(low) else with_ends(value, low, high, "+")
 
 def _p(value): return "< .001" if value < .001 else f"= {value:.2g}"
 
@@ -133,7 +133,7 @@ def _no_line(plan, comparisons):
     if not plan["primary"] and comparisons.empty:
         lost = ", ".join(o for o in PRIMARY if o not in plan["arms"])
         return [f"No verdict: no primary comparison was planned ({' to '.join(map(arm_title, PRIMARY))} needs {lost}, "
-                "which isn't among the arms)."]
+                f"which {'are' if ',' in lost else 'is'}n't among the arms)."]
     if not plan["primary"]: return []
     pair = " and ".join(map(arm_title, plan["primary"]))
     lost = [o for o in plan["backbones"] if o not in set(comparisons["backbone"])]

@@ -1,5 +1,6 @@
 """A table as text: plain, markdown, LaTeX, csv. No torch."""
 import re
+from math import isfinite
 from pathlib import Path
 
 import pandas as pd
@@ -7,14 +8,14 @@ import pandas as pd
 from ..core.csvs import write_csv
 from ..core.files import atomic
 
-__all__ = ["digits_for", "escape_markdown", "save_table", "to_latex", "to_markdown", "to_text", "with_ends",
+__all__ = ["digits_for", "escape_markdown", "number", "save_table", "to_latex", "to_markdown", "to_text", "with_ends",
            "without_html"]
 
 def _texts(table, digits):
     "Heads and columns of words, each one line; what is undefined is '-'."
     def word(value):
         if pd.api.types.is_scalar(value) and pd.isna(value): return "-"
-        return f"{value:.{digits}f}" if isinstance(value, float) else _line(value)
+        return number(value, digits) if isinstance(value, float) else _line(value)
     return [_line(o) for o in table], [[word(o) for o in table.iloc[:, i]] for i in range(table.shape[1])]
 
 def digits_for(
@@ -26,6 +27,16 @@ def digits_for(
     while digits < 9 and round(low, digits) == round(high, digits): digits += 1
     return digits
 
+def number(
+    value:float, # a figure
+    digits:int,  # after the point
+    form:str="", # '+': a sign before what is above 0, too; ',': between thousands
+) -> str:
+    "A figure in words: '-' for what is undefined or without end, and no minus before a nought."
+    if not isfinite(value): return "-"
+    text = f"{value:{form}.{digits}f}"
+    return text.lstrip("-") if not float(text.replace(",", "")) else text
+
 def with_ends(
     value:float, # a figure
     low:float,   # of its interval
@@ -33,8 +44,8 @@ def with_ends(
     sign:str="", # '+': of all three
 ) -> str:
     "A value and its interval, which is never printed as a point."
-    word = f"{{:{sign},.{digits_for(low, high)}f}}".format
-    return f"{word(value)} [{word(low)}, {word(high)}]"
+    value, low, high = (number(o, digits_for(low, high), f"{sign},") for o in (value, low, high))
+    return f"{value} [{low}, {high}]"
 
 def _line(value):
     "As one line, without signs that a terminal would obey."

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
+from ..arms import primary_of
 from ..core.csvs import read_text, write_csv
 from ..core.files import few, write_json
 from ..settings import PRIMARY
@@ -58,7 +59,7 @@ def declare_plan(
     about:dict,        # `Study.about`: backbones, arms, seeds, and all settings
     test:pd.DataFrame, # the test rows
     *,
-    primary:tuple=None,# (before, after), the one comparison that the verdict is about; None: Real-Meta to Ensemble
+    primary:tuple=None,# (before, after), the one comparison that the verdict is about; None: `arms.primary_of`
     alpha:float=None,  # its error rate, two-sided, over the backbones; None: .05
     finished:int=0,    # cells of the study that are finished already
 ) -> dict:             # the plan: this one, or that which stood before
@@ -66,7 +67,7 @@ def declare_plan(
     rows, about = rows_digest(test), _plain(about)
     with _alone(out):
         if (file := _file(out, rows)).exists(): return read_plan(file)
-        pair = primary or (PRIMARY if set(PRIMARY) <= set(about["arms"]) else None)
+        pair = primary or primary_of(about["arms"])
         asked = {o: about[o] for o in ("backbones", "arms", "seeds")}
         plan = dict(time=_now(), **asked, primary=pair and list(pair), alpha=alpha or ALPHA, test_rows=rows,
                     test_images=len(test), finished_before=finished, looks_before=looks(out, rows), settings=about)

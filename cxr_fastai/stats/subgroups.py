@@ -10,7 +10,7 @@ from scipy.stats import t as student
 from ..arms import arm_title, comparisons_of
 from ..cohort.rows import columns_of
 from .areas import auc_interval
-from .formats import with_ends
+from .formats import number, with_ends
 from .predictions import each_backbone, paired
 from .scoring import METRICS, wilson
 from .slopes import influence
@@ -154,7 +154,7 @@ def signed(
 ) -> str:
     "A difference in words: '+0.120 [+0.010, +0.230] p .04'; '-' for what is undefined."
     if np.isnan(value): return "-"
-    if np.isnan(low): return f"{value:+.3f} [-]"
+    if np.isnan(low): return f"{number(value, 3, '+')} [-]"
     return with_ends(value, low, high, "+") + f" p {p:.2g}"
 
 def interactions(

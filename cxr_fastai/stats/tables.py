@@ -9,7 +9,7 @@ from fastcore.meta import delegates
 from ..arms import arm_title, ARMS
 from .calibration import shifted
 from .draws import at_valid, resample
-from .formats import digits_for
+from .formats import digits_for, number
 from .intervals import calibrated, CALIBRATION, measured, summary
 from .predictions import each_backbone
 from .scoring import compared_metrics
@@ -29,7 +29,7 @@ def in_words(
 ) -> str:
     "A value, its 95% interval and its sd over seeds; '-' for what is undefined."
     if np.isnan(mean): return "-"
-    return f"{mean:.{digits_for(low, high)}f} {span(low, high)}" + ("" if np.isnan(sd) else f" sd {sd:.3f}")
+    return f"{number(mean, digits_for(low, high))} {span(low, high)}" + ("" if np.isnan(sd) else f" sd {sd:.3f}")
 
 def span(
     low:float,    # nan: there is none
@@ -39,7 +39,7 @@ def span(
     "An interval in words; '[-]' where there is none."
     if np.isnan(low): return "[-]"
     digits = digits_for(low, high, digits)
-    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+    return f"[{number(low, digits)}, {number(high, digits)}]"
 
 def _paper_counts(own):
     "By the 'paper' protocol: recall over all positives, synthetic ones too, and how many of them are, of every seed."
@@ -163,7 +163,7 @@ def table1(
 ) -> pd.DataFrame:            # a line a backbone
     """The paper's Table 1: recall at .5 by its arms, mean over seeds with the interval of these models (patients), and
     beside it that of the procedure (patients and seeds; '[-]' for one seed); the relative gains, with what they rest
-    on. A gain from a recall of 0 is undefined."""
+    on. A gain from a recall of 0 is undefined, and says so."""
     recall, lines = table[(table["metric"] == "recall") & table["arm"].isin(ARMS)], []
     for backbone, own in recall.groupby("backbone", sort=False):
         line = {"Model": backbone}
@@ -172,10 +172,7 @@ def table1(
             line[f"{arm_title(o['arm'])} procedure"] = span(o["proc_low"], o["proc_high"], 2)
         for o in comparisons[comparisons["backbone"] == backbone].itertuples():
             if (o.before, o.after) not in GAINS: continue
-            theirs = own.loc[own["arm"].isin([o.before, o.after]), "seeds"]
-            same = (theirs == o.seeds).all() # a gain is over the seeds of its recalls, or there is none
-            gain = _gain(o.gain, o.gain_low, o.gain_high) if same else "-"
-            line[f"Gain {arm_title(o.before)} to {arm_title(o.after)}"] = gain
+            line[f"Gain {arm_title(o.before)} to {arm_title(o.after)}"] = _gain_of(o, own.set_index("arm"))
         several = {k: ", ".join(map(str, dict.fromkeys(own[k]))) for k in _rests_on(own)}
         used = [o for o in dict.fromkeys(own["weights"][own["arm"] != "meta"])]
         lines.append(line | several | dict(weights=", ".join(used) or "none"))
@@ -188,6 +185,13 @@ def _recall(o):
     return f"{o['mean']:.4f} {span(o['low'], o['high'], 2)}{sd}"
 
 FAR = 10 # times: a gain beyond it says no more
+
+def _gain_of(o, recall):
+    "In words; none where it isn't over the seeds of its recalls. From nothing there is only a difference."
+    theirs = recall.loc[[o.before, o.after]]
+    if not (theirs["seeds"] == o.seeds).all(): return "-"
+    text, mean = _gain(o.gain, o.gain_low, o.gain_high), theirs["mean"]
+    return text if mean[o.before] else f"{text}: from 0 to {mean[o.after]:.4f}"
 
 def _gain(value, low, high):
     text = f"{value:+.1%}" if np.isfinite(value) else "undefined"

@@ -11,12 +11,12 @@ from fastai.callback.tracker import SaveModelCallback
 from fastai.torch_core import num_distrib
 from filelock import FileLock, Timeout
 
-from ..arms import parse_arm
+from ..arms import arm_title, parse_arm
 from ..cohort.folder import data_digest
 from ..cohort.sampling import split_paper
 from ..cohort.synthetic import add_synthetic
 from ..core.csvs import read_csv, write_csv
-from ..core.files import one_line, read_json, write_json
+from ..core.files import one_line, read_json, say, write_json
 from ..data.loaders import RadiographDataLoaders
 from ..fit.callbacks import HistoryWriter
 from ..fit.distributed import agreed, alone, is_first, together
@@ -58,6 +58,10 @@ class Cell:
     @property
     def seed(self): return self.settings["seed"]
     @property
+    def title(self):
+        "In words, as its epoch table's head."
+        return ", ".join(filter(None, [self.settings.get("arch"), arm_title(self.name), f"seed {self.seed}"]))
+    @property
     def kind(self):
         "Cells that take about as long, in words."
         return f"cells of {self.settings.get('arch', 'metadata')}"
@@ -79,7 +83,9 @@ def arm_rows(
 ) -> pd.DataFrame: # real rows, and what the arm adds to them
     "The table an arm is trained on. By the 'paper' protocol, what is synthetic is then split among all sides."
     s, rows = cell.settings, cell.rows
-    if cell.gan: rows = add_synthetic(rows, synthetic_minority(rows, cell.folder.parents[1], cell.gan, seed=cell.seed))
+    if cell.gan: # made and told by the job before
+        out = cell.folder.parents[1]
+        rows = add_synthetic(rows, synthetic_minority(rows, out, cell.gan, seed=cell.seed, aloud=False))
     if s["protocol"] == "paper": rows = split_paper(rows, s["split_seed"])
     if cell.arm.again: rows = cell.arm.again(rows, s["n"], s["seed"])
     return rows
@@ -103,6 +109,7 @@ def _train(cell):
     before = data_digest(rows, s.get("size"))
     learn = _learner(cell, rows)
     begin = time.time()
+    if is_first(): say(f"\n{cell.title}", flush=True)
     with together(learn), tracked(cell.track if is_first() else "", folder, folder.name, s) as trackers:
         with learn.added_cbs(trackers): learn.fine_tune(cell.plan.training.epochs, cell.plan.training.lr)
     training = time.time() - begin

@@ -22,7 +22,9 @@ from ..core.workers import in_workers, on_ray
 from ..fit.distributed import agreed, begin_distributed, is_first
 from ..fit.precision import computing
 from ..gan.pipeline import gan_folder, gan_training, made_name
+from ..models.backbone import say_untrained, untrained
 from ..models.learner import training_settings
+from ..report.notes import counted
 from ..settings import Plan, named_by_content, settings_digest, versions
 from ..stats.ledger import declare_plan
 from .cell import Cell, CellError, read_cell
@@ -106,12 +108,20 @@ class Study:
         begin_distributed()
         todo = list({c.folder: c for c in self.cells.values() if not c.done}.values())
         self.declare()
+        self._say_untrained(todo)
         synth, plain = [c for c in todo if c.gan], [c for c in todo if not c.gan]
         engine = partial(on_ray, address=ray, cpus=cpus, gpus=gpus) if ray else partial(in_workers, workers=workers)
         engine, self.errors = partial(engine, partial(run_job, loud=loud)), {}
         jobs = self._syntheses(synth, loud)
-        self._all(engine, jobs + plain, synth, TimeLeft([o.kind for o in (*jobs, *todo)], workers))
+        left, total = TimeLeft([o.kind for o in (*jobs, *todo)], workers), len(jobs) + len(todo)
+        ended = self._ended(engine, jobs + plain, synth, left)
+        for _ in progress(ended, total, "Jobs", left) if is_first() else ended: pass
         return self
+
+    def _say_untrained(self, cells):
+        "Before the first cell, for what cells print goes to their logs."
+        found = {c.settings["arch"] for c in cells if c.settings.get("weights") == "auto"}
+        if found and is_first(): say_untrained(untrained(sorted(found)))
 
     def _syntheses(self, cells, loud):
         "What comes before cells with synthetic rows: a job a seed."
@@ -135,35 +145,41 @@ class Study:
                                 alpha=self.plan.alpha, finished=finished)
         return agreed(write)
 
-    def _all(self, engine, jobs, after, left):
+    def _ended(self, engine, jobs, after, left):
         """Run jobs, and cells that come `after` the synthesis of their seed when it is there; what another process runs
-        is asked for again. Remember what failed."""
+        is asked for again. Remember what failed. Yields jobs as they end, or can't begin."""
         pause = 1
         while jobs:
             busy, ready = [], []
             for job, outcome in self._outcomes(engine, jobs, left):
                 status = outcome["status"]
-                if status == "busy": busy.append(job)
+                if status == "busy":
+                    busy.append(job)
+                    continue
                 if status == "failed": self._failed(job, outcome["error"])
-                if not isinstance(job, Synthesis) or status == "busy": continue
-                own = [c for c in after if c.seed == job.seed]
+                own = [c for c in after if c.seed == job.seed] if isinstance(job, Synthesis) else []
                 if status == "done": ready += own
                 else: self.errors |= {c: f"{c}: not run, as the {self.errors[job]}" for c in own}
+                yield job
+                if status == "failed": yield from self._given_up(own, left)
             if busy and not ready and len(busy) == len(jobs):
-                if pause == 1: say(f"{len(busy)} jobs are run by another process; waiting for it", flush=True)
+                if pause == 1: say(f"waiting for {counted(len(busy), 'job')} of another process", flush=True)
                 time.sleep(pause)
                 pause = min(15, 2*pause)
             else: pause = 1
             jobs = busy + ready
 
     def _outcomes(self, engine, jobs, left):
-        "Job and outcome, as they end; the first process tells how far they are."
-        def ended():
-            for i, outcome in engine(jobs):
-                if outcome["status"] != "busy":
-                    left.ended(jobs[i].kind, outcome["seconds"] if outcome["status"] == "done" else None)
-                yield jobs[i], outcome
-        return progress(ended(), len(jobs), "Jobs", left) if is_first() else ended()
+        "Job and outcome, as they end."
+        for i, outcome in engine(jobs):
+            job, done = jobs[i], outcome["status"] == "done"
+            if outcome["status"] != "busy": left.ended(job.kind, outcome["seconds"] if done else None)
+            yield job, outcome
+
+    def _given_up(self, cells, left):
+        for c in cells:
+            left.ended(c.kind)
+            yield c
 
     def _failed(self, job, error):
         self.errors[job] = error if str(job) in error else f"{job}: {error}"

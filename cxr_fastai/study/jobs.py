@@ -33,6 +33,7 @@ class Synthesis:
         kwargs = dict(seed=self.seed, track=self.track, cbs=[EpochLines(str(self), tell)] if self.log else [])
         try:
             with logged(self.log):
+                say(f"\n{self}", flush=True) # the head of its epoch table
                 for o in self.gans: synthetic_minority(self.rows, self.out, o, wait=False, **kwargs)
             return dict(status="done")
         except Timeout: return dict(status="busy")

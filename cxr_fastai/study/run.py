@@ -9,8 +9,9 @@ from ..cohort.folder import DATA_FLAGS, flow_table, flow_text, load_cohort
 from ..cohort.rows import read_rows, save_rows
 from ..core.csvs import read_csv, write_csv
 from ..core.files import atomic, few, read_json, say, write_json
+from ..core.progress import duration
 from ..fit.distributed import agreed, is_first
-from ..report.notes import drawn_note, leaky_note
+from ..report.notes import counted, drawn_note, leaky_note
 from ..settings import PRIMARY, plan_of, settings_digest, takes
 from ..stats.compare import compare_arms, correct, verdict
 from ..stats.formats import save_table, to_markdown
@@ -109,14 +110,14 @@ def run_study(
     rows = load_cohort(**cohort, split_seed=plan.split_seed)
     data = cohort.get("data", "phantom")
     study = Study(rows, plan, out, data="phantom (drawn)" if data == "phantom" else data, track=track)
-    say(f"\n{flow_text(rows)}\n\n{len(study.cells)} cells; protocol '{plan.protocol}', "
-        f"scored at the {plan.training.epoch_rule} epoch\n", flush=True)
+    say(f"\n{flow_text(rows)}\n\n{counted(len(study.cells), 'cell')}; protocol '{plan.protocol}', "
+        f"scored at the {plan.training.epoch_rule} epoch", flush=True)
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
     study.run(workers=workers, ray=ray, gpus=gpus, loud=one and workers == 1 and not ray)
     folder = agreed(lambda: save_study(study, prevalence))
     if not is_first(): return folder
     print_study(folder)
-    say(f"\n{time.time() - start:.0f} s. Everything is in {folder}")
+    say(f"\n{duration(time.time() - start)}. Everything is in {folder}")
     return folder
 
 HEADLINES = ["recall", "specificity", "rocauc", "brier", "recall_at_90", # of the many metrics, what is printed

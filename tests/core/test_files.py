@@ -1,11 +1,12 @@
-import ast, errno, io, json, os, re, subprocess, sys, time
+import ast, errno, io, json, os, re, subprocess, sys, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from cxr_fastai.core import files
 from cxr_fastai.fit.checkpoint import atomic_torch
 from cxr_fastai.cohort.cache import RadiographCache
-from cxr_fastai.core.files import atomic, atomic_folder, bar_fits, lenient, named_errors, say, write_json
+from cxr_fastai.core.files import (atomic, atomic_folder, bar_fits, lenient, named_errors, plain_warnings, say,
+                                   write_json)
 from cxr_fastai.cohort.phantom import make_phantom
 
 def hidden(folder): return [o.name for o in folder.rglob(".*")]
@@ -160,3 +161,10 @@ def test_a_full_disk_names_the_file_and_leaves_no_half_of_it(tmp_path, write, na
     finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert name in str(e.value) and "\n" not in str(e.value)
     assert not hidden(tmp_path) and not (tmp_path/name).exists()
+
+def test_a_program_s_warning_is_its_sentence(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        plain_warnings()
+        warnings.warn("The sea is far.")
+    assert capsys.readouterr().err == "The sea is far.\n"

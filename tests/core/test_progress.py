@@ -2,7 +2,7 @@ import sys
 from types import SimpleNamespace
 import pytest
 import cxr_fastai.core.progress as module
-from cxr_fastai.core.progress import TimeLeft, duration, progress
+from cxr_fastai.core.progress import TimeLeft, duration, left_in_words, progress
 
 def ticking(seconds):
     "A clock that moves `seconds` at each look."
@@ -43,3 +43,5 @@ def test_jobs_that_are_not_alike_have_plain_lines_with_their_own_estimate(monkey
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     list(progress(range(2), 2, "Jobs", TimeLeft(["cells"])))
     assert capsys.readouterr().out.splitlines() == ["Jobs: 1 of 2 in 2 s", "Jobs: 2 of 2 in 4 s"]
+
+def test_a_moment_left_is_not_nothing(): assert left_in_words(.2) == ", about 1 s left"

@@ -1,6 +1,6 @@
 import re
 import numpy as np, pandas as pd
-from cxr_fastai.stats.formats import save_table, to_latex, to_markdown, to_text
+from cxr_fastai.stats.formats import number, save_table, to_latex, to_markdown, to_text, with_ends
 
 def test_markdown_by_hand():
     table = pd.DataFrame({"Model": ["resnet50", "vgg16"], "recall": [.5, 1/3], "n": [7, 1234]})
@@ -56,3 +56,9 @@ def test_text_and_latex_keep_a_line_a_row():
 
 def test_a_table_with_two_columns_of_one_name_has_both():
     assert to_text(pd.DataFrame([[1, 2]], columns=["a", "a"])) == "a  a\n1  2"
+
+def test_no_minus_stands_before_a_nought_and_nothing_is_endless():
+    assert [number(o, 3) for o in (-.0001, 0., -1.5, np.inf, -np.inf, np.nan)] == ["0.000", "0.000", "-1.500", *"---"]
+    assert number(1234.5, 1, "+,") == "+1,234.5" and number(-.0001, 3, "+") == "0.000"
+    assert with_ends(-.042, -.083, -.0002, "+") == "-0.042 [-0.083, 0.000]"
+    assert "inf" not in to_markdown(pd.DataFrame(dict(gain=[np.inf, 1.])))

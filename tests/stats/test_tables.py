@@ -97,7 +97,9 @@ def test_table1_is_the_papers_with_intervals_and_gains(study, scored):
 def test_a_gain_from_nothing_is_undefined(study, scored):
     compared = compare_arms(study[0].assign(probability=lambda o: np.where(o.arm == "real", .1, o.probability)),
                             [("real", "real-meta")], n=20)
-    assert table1(scored, compared)["Gain Real to Real-Meta"][0].startswith("undefined [")
+    none = scored.assign(mean=lambda o: o["mean"].where((o.arm != "real") | (o.metric != "recall"), 0.))
+    after = value(scored, "real-meta", "recall")
+    assert table1(none, compared)["Gain Real to Real-Meta"][0] == f"undefined [-]: from 0 to {after:.4f}"
 
 def test_no_interval_is_printed_as_a_point():
     assert in_words(.2402, .23981, .24033) == "0.2402 [0.2398, 0.2403]"

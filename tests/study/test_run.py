@@ -77,11 +77,20 @@ def test_a_larger_study_is_another_folder_and_keeps_the_cells(run, out):
 def test_one_run_prints_its_epoch_tables(out, capsys):
     run_study(**TINY, arms="real,meta", seeds="7", out=str(out))
     said = capsys.readouterr().out
-    assert said.count("train_loss  valid_loss  accuracy    precision   recall      rocauc") == 2
+    head = "train_loss  valid_loss  accuracy    precision   recall      rocauc"
+    assert said.count(head) == 2
+    assert f"\ntest_resnet, Real, seed 7\n{head}" in said and f"\nMeta, seed 7\n{head}" in said
     assert "one seed" not in said
     assert "2 cells; protocol 'clean', scored at the last epoch" in said
     assert "Test rows, seed 7 [95% interval of these models]" in said
     assert "These films are drawn" in said and "leaky" not in said
+
+def test_without_synthesis_the_verdict_is_of_the_metadata(out, tmp_path, capsys):
+    run_study(**TINY, arms="real,real-meta", seeds="7", out=str(tmp_path))
+    said = capsys.readouterr().out
+    assert read_plan(tmp_path/"plan.json")["primary"] == ["real", "real-meta"]
+    assert "a gain from Real to Real-Meta can't be said: 1 of the 3 seeds" in said and "No verdict" not in said
+    assert "\n\n\n" not in said
 
 def test_cells_that_failed_are_named_and_no_table_counts_them(out, capsys):
     folder = run_study(**TINY | dict(backbones="no_such_net,test_resnet"), arms="real,meta", seeds="0", out=str(out))
