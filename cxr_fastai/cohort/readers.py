@@ -71,6 +71,10 @@ def _numbers(text, csv, name):
             f"{few(f'line {o:,}' for o in text.index[old])}.")
     return numbers
 
+def _nih_sex(text):
+    "Some copies of the 2020 edition say Sex where all others say Gender."
+    return text if "Patient Gender" in text else text.rename(columns={"Patient Sex": "Patient Gender"})
+
 def _nih_label(text, finding, csv):
     "Findings like `Edema|Pneumonia` to an ordered Categorical; NaN where there are other findings only."
     codes, words = text.factorize()
@@ -115,7 +119,7 @@ def read_nih(
 ) -> pd.DataFrame:            # one row an image, in the csv's order; label NaN for an image with other findings only
     """NIH ChestX-ray14's metadata, both editions (https://nihcc.app.box.com/v/ChestXray-NIHCC); `age` in years, missing
     where over 100. ValueError or FileNotFoundError for another table, unknown words, repeated or absent images."""
-    text = read_text(csv, NIH_COLUMNS)
+    text = _nih_sex(read_text(csv, [*NIH_COLUMNS, "Patient Sex"]))
     if lost := [o for o in NIH_COLUMNS if o not in text]:
         raise ValueError(f"{csv} is not NIH's table: its header has no {few(map(repr, lost))}, and NIH's begins "
                          f"'{','.join(NIH_COLUMNS)}'; read_table reads any other csv.")

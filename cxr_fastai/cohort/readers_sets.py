@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.csvs import read_text
-from .readers import _refuse, NIH_FINDINGS
+from .readers import _nih_sex, _refuse, NIH_FINDINGS
 
 __all__ = ["recognise", "Beside", "RadiographSet", "SETS"]
 
@@ -23,7 +23,8 @@ class Beside:
     "A second table of a set, beside its csv or in torchxrayvision."
     files:tuple             # patterns of its name, the first of which finds a file
     on:dict                 # {column of the set's csv: the same one here}
-    columns:tuple           # that are taken from it
+    columns:tuple           # of words that are taken from it
+    numbers:tuple           # columns of numbers, likewise
     tells:str               # what it is for, as a sentence goes on where it is absent
     needed:bool=False       # nothing can be read without it
     films:bool=False        # its lines are the films, and what has none is left out
@@ -106,7 +107,10 @@ def _by_target(image, column, word, positive, clean=None):
     "A line each box or mask of one finding: `positive` tells which lines have it; `clean` which films have no other."
     def read(text, csv):
         _refuse(text[column].isna(), csv, text[column], f"don't say whether there is {word}")
-        hit = positive(text[column], csv).groupby(text[image], sort=False).any()
+        hit = positive(text[column], csv)
+        both = text[image].map(hit.groupby(text[image]).nunique()) > 1
+        _refuse(both, csv, text[column], f"say of one film that there is {word} and that there is none")
+        hit = hit.groupby(text[image]).first()
         first = text[~text[image].duplicated()]
         said = first[image].map(hit).map({True: word, False: NOTHING})
         return said.mask(clean(first) & (said == NOTHING), NONE) if clean else said
@@ -123,16 +127,13 @@ def _has_mask(values, csv):
 # Columns that a csv doesn't have as such
 
 def _days(text, csv, column):
-    "Years as a number of a column like 20140915."
-    _refuse(~text[column].str.fullmatch("[12][0-9]{7}").fillna(True).astype(bool), csv, text[column],
-            "are no dates like 20140915")
-    digits = text[column].astype(object).astype(float)
+    "Years as a number, of a column like 20140915."
+    digits = pd.to_numeric(text[column], errors="coerce")
+    day = digits.between(1800_01_01, 2999_12_31) & (digits//100 % 100).between(1, 12) & (digits % 100).between(1, 31)
+    _refuse(text[column].notna() & ~day, csv, text[column], "are no dates like 20140915")
     return digits//10_000 + (digits//100 % 100 - 1)/12 + (digits % 100 - 1)/365.25
 
 def _words(numbers): return numbers.round(2).map("{:g}".format).mask(numbers.isna())
-
-def _nih(text, csv):
-    return text if "Patient Gender" in text else text.rename(columns={"Patient Sex": "Patient Gender"})
 
 def _chexpert(text, csv):
     path = text["Path"].str.extract(r"(?:^|/)patient([0-9]+)/study([0-9]+)/[^/]+$")
@@ -150,8 +151,7 @@ def _mimic(text, csv):
     p, s, name = text["subject_id"], text["study_id"], text["dicom_id"]
     text = text.assign(image="files/p" + p.str[:2] + "/p" + p + "/s" + s + "/" + name + ".jpg", age=np.nan)
     if "anchor_age" not in text: return text.assign(gender=np.nan)
-    birth = pd.to_numeric(text["anchor_year"]) - pd.to_numeric(text["anchor_age"])
-    return text.assign(age=_words(_days(text, csv, "StudyDate")//1 - birth))
+    return text.assign(age=_words(_days(text, csv, "StudyDate")//1 - text["anchor_year"] + text["anchor_age"]))
 
 def _openi(text, csv):
     age = _days(text, csv, "Study Date") - _days(text, csv, "Patient's Birth Date")
@@ -182,14 +182,14 @@ SETS = {
         ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "View Position"), "Image Index",
         _by_words("Finding Labels", _bars, known={*NIH_FINDINGS, NONE}), wheel="Data_Entry_2017_v2020.csv.gz",
         patient="Patient ID", age="Patient Age", sex="Patient Gender", view="View Position", frontal=_FRONTAL,
-        visit="Follow-up #", more=("Patient Gender", "Patient Sex"), make=_nih),
+        visit="Follow-up #", more=("Patient Gender", "Patient Sex"), make=lambda text, csv: _nih_sex(text)),
     "rsna": RadiographSet("RSNA Pneumonia Detection Challenge", ("rsnapneumonia",), ("patientId", "Target"),
         "patientId", _by_target("patientId", "Target", "Pneumonia", _is_one, lambda o: o["class"] == "Normal"
                                 if "class" in o else False), wheel="kaggle_stage_2_train_labels.csv.zip",
         patient="patientId", age="PatientAge", sex="PatientSex", view="ViewPosition", frontal=_FRONTAL,
         beside=(Beside(("*dicom_headers*.csv*",), {"patientId": "PatientID"},
-                       ("PatientAge", "PatientSex", "ViewPosition"), "age, sex and view"),
-                Beside(("*detailed_class_info*.csv*",), {"patientId": "patientId"}, ("class",),
+                       ("PatientSex", "ViewPosition"), ("PatientAge",), "age, sex and view"),
+                Beside(("*detailed_class_info*.csv*",), {"patientId": "patientId"}, ("class",), (),
                        "which films are Normal")), clean="class"),
     "chexpert": RadiographSet("CheXpert", ("chex",),
         ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", NONE, *_SIGNS), "Path", _by_columns([NONE, *_SIGNS]),
@@ -200,9 +200,9 @@ SETS = {
         "image", _by_columns([NONE, *_SIGNS]), patient="subject_id", age="age", sex="gender", view="ViewPosition",
         frontal=_FRONTAL, when=("StudyDate", "StudyTime"), make=_mimic, aside=("Support Devices",),
         beside=(Beside(("mimic*metadata*.csv*", "metadata.csv*"), {"subject_id": "subject_id", "study_id": "study_id"},
-                       ("dicom_id", "ViewPosition", "StudyDate", "StudyTime"), "its films and their views",
+                       ("dicom_id", "ViewPosition"), ("StudyDate", "StudyTime"), "its films and their views",
                        needed=True, films=True),
-                Beside(("patients.csv*",), {"subject_id": "subject_id"}, ("gender", "anchor_age", "anchor_year"),
+                Beside(("patients.csv*",), {"subject_id": "subject_id"}, ("gender",), ("anchor_age", "anchor_year"),
                        "age and sex (MIMIC-IV's patients.csv.gz)"))),
     "padchest": RadiographSet("PadChest", ("pc",), ("ImageID", "StudyDate_DICOM", "PatientID", "PatientBirth",
         "PatientSex_DICOM", "Projection", "Labels"), "ImageID", _by_words("Labels", ast.literal_eval, {"normal": NONE}),
@@ -213,15 +213,21 @@ SETS = {
     "vindr": RadiographSet("VinDr-CXR", ("vindrcxr", "vinbig", "vinbigdata", "vinbrain"),
         ("image_id", "class_name", "x_min"), "image_id", _by_votes("image_id", "class_name", "rad_id"),
         wheel="vinbigdata-train.csv.gz", finding="Lung Opacity", more=("rad_id",)),
-    "openi": RadiographSet("Open-I (Indiana University)", ("indiana", "iu", "nlmcxr"),
+    "openi": RadiographSet("Open-I (Indiana University)", ("nlmcxr",),
         ("imageid", "Patient ID", "View Position", "Study Date", "Patient's Birth Date"), "imageid",
         _by_words("mesh", _bars, {"normal": NONE}), wheel="nlmcxr_dicom_metadata.csv.gz", patient="Patient ID",
         age="age", sex="Patient's Sex", view="view", frontal=_FRONTAL, when=("Study Date",), make=_openi,
         void=("No Indexing", "Technical Quality of Image Unsatisfactory"),
-        beside=(Beside(("NLMCXR_reports.t*",), {"imageid": "imageid"}, ("mesh",), "the findings of its reports",
+        beside=(Beside(("NLMCXR_reports.t*",), {"imageid": "imageid"}, ("mesh",), (), "the findings of its reports",
                        needed=True, read=_reports),
-                Beside(("*tsne_pa*.csv*",), {"imageid": "imageid"}, ("tsne-view",),
+                Beside(("*tsne_pa*.csv*",), {"imageid": "imageid"}, ("tsne-view",), (),
                        "views, which its csv tells badly"))),
+    "indiana": RadiographSet("Indiana University (Open-I's films as on Kaggle)", ("indianauniversity", "iu", "iuxray"),
+        ("uid", "filename", "projection"), "filename", _by_words("Problems", lambda o: o.split(";"), {"normal": NONE}),
+        patient="uid", view="projection", frontal={"Frontal": np.nan},
+        void=("No Indexing", "Technical Quality of Image Unsatisfactory"),
+        beside=(Beside(("*reports*.csv*",), {"uid": "uid"}, ("Problems",), (), "the findings of its reports",
+                       needed=True),)),
     "siim": RadiographSet("SIIM-ACR Pneumothorax", ("siimacr", "siimpneumothorax"), ("ImageId", "EncodedPixels"),
         "ImageId", _by_target("ImageId", "EncodedPixels", "Pneumothorax", _has_mask), finding="Pneumothorax",
         wheel="siim-pneumothorax-train-rle.csv.gz", clean="-"),

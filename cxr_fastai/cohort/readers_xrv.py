@@ -13,7 +13,7 @@ from ..core.extras import folder_of
 from ..core.files import few, say
 from .readers import _folded_ids, _known, _numbers, _refuse, _unique_images, _whole, _with_files
 from .readers_sets import NONE, NOTHING, recognise, SETS
-from .words import fold_words
+from .words import fold_ids, fold_words
 
 __all__ = ["read_xrv"]
 
@@ -42,7 +42,9 @@ def _table(entry, csv):
     "The columns of a set's csv that are used, as text."
     wanted = {*entry.marks, *entry.more}
     text = read_text(csv, wanted)
-    if not (lost := [o for o in entry.marks if o not in text]): return _known(text, csv)
+    if not (lost := [o for o in entry.marks if o not in text]):
+        if text.empty: raise ValueError(f"{csv} holds no rows below its header.")
+        return _known(text, csv)
     other = recognise(read_text(csv).columns)
     hint = f"it is {SETS[other].title}'s, '{other}'" if other else "read_table reads any csv"
     raise ValueError(f"{csv} is not {entry.title}'s table: its header has no {few(map(repr, lost))}; {hint}.")
@@ -64,19 +66,26 @@ def _joined(text, side, csv, entry):
         if side.needed: raise FileNotFoundError(f"There is {why}; {entry.title} can't be read without it.")
         say(f"There is {why}.")
         return text
-    here = [*side.on.values()]
-    more = side.read(file, [*here, *side.columns])
-    if lost := [o for o in (*here, *side.columns) if o not in more]:
-        raise ValueError(f"{file} has no column {few(map(repr, lost))}, which {entry.title} needs for {side.tells}.")
-    for o in here: _refuse(more[o].isna(), file, more[o], "are empty")
-    more = _known(more.drop_duplicates([*here, *side.columns]), file).rename(columns={v: k for k, v in side.on.items()})
-    line, keys = "line of the csv", [*side.on]
+    line, keys, more = "line of the csv", [*side.on], _side_table(side, file, entry)
+    text = text.assign(**{o: fold_ids(text[o]) for o in keys})
     res = text.rename_axis(line).reset_index().merge(more, "left", keys, indicator="is there")
     lost = res.pop("is there") == "left_only"
     if lost.all(): raise ValueError(f"{file} and {csv} have no {few(keys)} in common: they are of different sets.")
     if lost.any(): say(f"{file} doesn't know {lost.sum():,} of {len(res):,} rows of {csv}"
                        f"{', which are left out' if side.films else ''}.")
     return (res[~lost] if side.films else res).set_index(line).rename_axis(None)
+
+def _side_table(side, file, entry):
+    "The columns of a second table, each line once."
+    wanted = [*side.on.values(), *side.columns, *side.numbers]
+    text = side.read(file, wanted)
+    if lost := [o for o in wanted if o not in text]:
+        raise ValueError(f"{file} has no column {few(map(repr, lost))}, which {entry.title} needs for {side.tells}.")
+    for o in side.on.values(): _refuse(text[o].isna(), file, text[o], "are empty")
+    text = _known(text[wanted], file)
+    numbers = {o: _numbers(text[o], file, o) for o in side.numbers}
+    text = text.assign(**numbers, **{o: fold_ids(text[o]) for o in side.on.values()}).drop_duplicates()
+    return text.rename(columns={v: k for k, v in side.on.items()})
 
 # From text to rows
 

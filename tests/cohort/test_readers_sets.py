@@ -12,6 +12,7 @@ HEADERS = { # as their publishers write them
     "padchest": "ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,PatientBirth,PatientSex_DICOM,Projection,Labels",
     "vindr": "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max",
     "openi": "imageid,Patient ID,Patient's Birth Date,Patient's Sex,Study Date,View Position,filename",
+    "indiana": "uid,filename,projection",
     "siim": "ImageId, EncodedPixels",
     "covid19": "patientid,offset,sex,age,finding,RT_PCR_positive,view,modality,date,folder,filename,url"}
 
