@@ -23,7 +23,8 @@ NIH_FINDINGS = """Atelectasis Cardiomegaly Consolidation Edema Effusion Emphysem
 def _refuse(bad, csv, values, why):
     "Raise one sentence that names the lines of `csv` where `bad` is true; they are the index of `values`."
     if not (bad := np.asarray(bad, bool)).any(): return
-    found = few(f"'{'' if pd.isna(v) else v}' (line {i:,})" for i, v in values[bad].items())
+    shown = lambda v: "" if pd.isna(v) else f"{str(v)[:80]}{'...' * (len(str(v)) > 80)}"
+    found = few(f"'{shown(v)}' (line {i:,})" for i, v in values[bad].items())
     raise ValueError(f"{csv}: {bad.sum():,} of {len(bad):,} values of column '{values.name}' {why}: {found}.")
 
 def _known(text, csv):

@@ -38,9 +38,10 @@ class RadiographSet:
     marks:tuple            # columns that its csv has, and all together no other set's
     image:str              # column of image names
     findings:Callable      # (text, csv) -> findings, indexed by the first line of each film
+    known:tuple=()         # findings that it tells, beside those that stand in it
     finding:str="Pneumonia" # the positive class where none is named
     wheel:str=None         # its csv in torchxrayvision
-    patient:str=None       # column of patients; None: it tells none, and each film counts as a patient
+    patient:str=None       # column of patients; None: it tells none (RSNA's patientId is the film's)
     age:str=None           # column of ages in years
     sex:str=None           # column of sexes
     view:str=None          # column of views; None: all of its films are frontal
@@ -172,33 +173,35 @@ def _reports(file, columns):
 
 # The sets
 
-_SIGNS = """Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,Atelectasis,
-Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices""".replace("\n", "").split(",")
+_SIGNS = tuple("""Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,
+Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices""".replace("\n", "").split(","))
 _FRONTAL = {"PA": "PA", "AP": "AP"}
 _bars = lambda word: word.split("|")
 
 SETS = {
     "nih": RadiographSet("NIH ChestX-ray14", ("nihchestxray14", "chestxray14", "nihcxr"),
         ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "View Position"), "Image Index",
-        _by_words("Finding Labels", _bars, known={*NIH_FINDINGS, NONE}), wheel="Data_Entry_2017_v2020.csv.gz",
-        patient="Patient ID", age="Patient Age", sex="Patient Gender", view="View Position", frontal=_FRONTAL,
-        visit="Follow-up #", more=("Patient Gender", "Patient Sex"), make=lambda text, csv: _nih_sex(text)),
-    "rsna": RadiographSet("RSNA Pneumonia Detection Challenge", ("rsnapneumonia",), ("patientId", "Target"),
-        "patientId", _by_target("patientId", "Target", "Pneumonia", _is_one, lambda o: o["class"] == "Normal"
-                                if "class" in o else False), wheel="kaggle_stage_2_train_labels.csv.zip",
-        patient="patientId", age="PatientAge", sex="PatientSex", view="ViewPosition", frontal=_FRONTAL,
+        _by_words("Finding Labels", _bars, known={*NIH_FINDINGS, NONE}), tuple(NIH_FINDINGS),
+        wheel="Data_Entry_2017_v2020.csv.gz", patient="Patient ID", age="Patient Age", sex="Patient Gender",
+        view="View Position", frontal=_FRONTAL, visit="Follow-up #", more=("Patient Gender", "Patient Sex"),
+        make=lambda text, csv: _nih_sex(text)),
+    "rsna": RadiographSet("RSNA", ("rsnapneumonia", "rsnapneumoniadetectionchallenge"), ("patientId", "Target"),
+        "patientId", _by_target("patientId", "Target", "Pneumonia", _is_one,
+                                lambda o: o["class"] == "Normal" if "class" in o else False), ("Pneumonia",),
+        wheel="kaggle_stage_2_train_labels.csv.zip", age="PatientAge", sex="PatientSex", view="ViewPosition",
+        frontal=_FRONTAL,
         beside=(Beside(("*dicom_headers*.csv*",), {"patientId": "PatientID"},
                        ("PatientSex", "ViewPosition"), ("PatientAge",), "age, sex and view"),
                 Beside(("*detailed_class_info*.csv*",), {"patientId": "patientId"}, ("class",), (),
                        "which films are Normal")), clean="class"),
     "chexpert": RadiographSet("CheXpert", ("chex",),
-        ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", NONE, *_SIGNS), "Path", _by_columns([NONE, *_SIGNS]),
+        ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", NONE, *_SIGNS), "Path", _by_columns([NONE, *_SIGNS]), _SIGNS,
         wheel="chexpert_train.csv.gz", patient="patient", age="Age", sex="Sex", view="view",
         frontal=_FRONTAL | {"LL": "LL", "RL": "RL", "Frontal": np.nan}, when=("study",),
         make=_chexpert, aside=("Support Devices",), depth=3),
     "mimic": RadiographSet("MIMIC-CXR", ("mimiccxr", "mimiccxrjpg"), ("subject_id", "study_id", NONE, *_SIGNS),
-        "image", _by_columns([NONE, *_SIGNS]), patient="subject_id", age="age", sex="gender", view="ViewPosition",
-        frontal=_FRONTAL, when=("StudyDate", "StudyTime"), make=_mimic, aside=("Support Devices",),
+        "image", _by_columns([NONE, *_SIGNS]), _SIGNS, patient="subject_id", age="age", sex="gender",
+        view="ViewPosition", frontal=_FRONTAL, when=("StudyDate", "StudyTime"), make=_mimic, aside=("Support Devices",),
         beside=(Beside(("mimic*metadata*.csv*", "metadata.csv*"), {"subject_id": "subject_id", "study_id": "study_id"},
                        ("dicom_id", "ViewPosition"), ("StudyDate", "StudyTime"), "its films and their views",
                        needed=True, films=True),
@@ -229,8 +232,8 @@ SETS = {
         beside=(Beside(("*reports*.csv*",), {"uid": "uid"}, ("Problems",), (), "the findings of its reports",
                        needed=True),)),
     "siim": RadiographSet("SIIM-ACR Pneumothorax", ("siimacr", "siimpneumothorax"), ("ImageId", "EncodedPixels"),
-        "ImageId", _by_target("ImageId", "EncodedPixels", "Pneumothorax", _has_mask), finding="Pneumothorax",
-        wheel="siim-pneumothorax-train-rle.csv.gz", clean="-"),
+        "ImageId", _by_target("ImageId", "EncodedPixels", "Pneumothorax", _has_mask), ("Pneumothorax",),
+        finding="Pneumothorax", wheel="siim-pneumothorax-train-rle.csv.gz", clean="-"),
     "covid19": RadiographSet("COVID-19 Image Data Collection", ("covid", "covidchestxray", "ieee8023"),
         ("patientid", "offset", "sex", "age", "finding", "view", "filename"), "filename",
         _by_words("finding", lambda o: o.split("/")), patient="patientid", age="age", sex="sex", view="view",

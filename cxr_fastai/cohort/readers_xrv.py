@@ -11,8 +11,10 @@ import pandas as pd
 from ..core.csvs import read_text
 from ..core.extras import folder_of
 from ..core.files import few, say
+from ..settings import CAT_NAMES, CONT_NAMES
 from .readers import _folded_ids, _known, _numbers, _refuse, _unique_images, _whole, _with_files
 from .readers_sets import NONE, NOTHING, recognise, SETS
+from .rows import with_columns
 from .words import fold_ids, fold_words
 
 __all__ = ["read_xrv"]
@@ -70,9 +72,11 @@ def _joined(text, side, csv, entry):
     text = text.assign(**{o: fold_ids(text[o]) for o in keys})
     res = text.rename_axis(line).reset_index().merge(more, "left", keys, indicator="is there")
     lost = res.pop("is there") == "left_only"
-    if lost.all(): raise ValueError(f"{file} and {csv} have no {few(keys)} in common: they are of different sets.")
+    if side.needed and lost.all():
+        raise ValueError(f"{file} and {csv} have no {few(keys)} in common: they are of different sets.")
     if lost.any(): say(f"{file} doesn't know {lost.sum():,} of {len(res):,} rows of {csv}"
                        f"{', which are left out' if side.films else ''}.")
+    if lost.all(): return text
     return (res[~lost] if side.films else res).set_index(line).rename_axis(None)
 
 def _side_table(side, file, entry):
@@ -81,22 +85,26 @@ def _side_table(side, file, entry):
     text = side.read(file, wanted)
     if lost := [o for o in wanted if o not in text]:
         raise ValueError(f"{file} has no column {few(map(repr, lost))}, which {entry.title} needs for {side.tells}.")
-    for o in side.on.values(): _refuse(text[o].isna(), file, text[o], "are empty")
-    text = _known(text[wanted], file)
+    text, keys = _known(text[wanted], file), [*side.on.values()]
+    for o in [*keys, side.columns[0]] if side.films else keys: _refuse(text[o].isna(), file, text[o], "are empty")
     numbers = {o: _numbers(text[o], file, o) for o in side.numbers}
-    text = text.assign(**numbers, **{o: fold_ids(text[o]) for o in side.on.values()}).drop_duplicates()
+    text = text.assign(**numbers, **{o: fold_ids(text[o]) for o in keys}).drop_duplicates()
+    twice = (not side.films) & text.duplicated(keys, keep=False)
+    _refuse(twice, file, text[keys[-1]], "stand in lines that say different things")
     return text.rename(columns={v: k for k, v in side.on.items()})
 
 # From text to rows
 
-def _finding(entry, words, finding, csv):
+def _finding(entry, said, finding, csv):
     "The set's word for what was asked for, and the other words for it."
+    words = {o.removesuffix("?") for w in said.dropna().unique() for o in w.split("|")} - {NONE, NOTHING, *entry.void}
+    words = sorted(words | {*entry.known})
     same = lambda o: o.lower().replace("_", " ")
     asked = entry.finding if finding is None else finding
     found = [o for o in words if same(o) == same(asked)]
     if found: return found[0], {found[0], *(entry.kinds or {}).get(found[0], ())}
     near = get_close_matches(asked, words, 3, .5) or words
-    raise ValueError(f"'{asked}' is none of the {len(words)} findings in {csv}: {few(near, 20)}.")
+    raise ValueError(f"'{asked}' is none of the {len(words)} findings in {csv}: {few(near, 20) or 'there are none'}.")
 
 def _marks(entry, said, asked):
     "Of each film: 1, 0, -1 for uncertain, nan for unknown; and whether it has no finding at all but uncertain `asked`."
@@ -169,15 +177,14 @@ def read_xrv(
     if entry.make: text = entry.make(text, csv)
     said = entry.findings(text, csv)
     if len(said) < len(text): text = text.loc[said.index]
-    names = {o.removesuffix("?") for w in said.dropna().unique() for o in w.split("|")} - {NONE, NOTHING, *entry.void}
-    word, asked = _finding(entry, sorted(names), finding, csv)
+    rows = _rows(entry, text, said, csv)
+    word, asked = _finding(entry, said, finding, csv)
     if negatives == "clean" and entry.clean and entry.clean not in text:
         say(f"{entry.title}'s csv doesn't tell which films have no finding at all: negative are all without {word}.")
         negatives = "all"
     mark, clean = _marks(entry, said, asked)
     label = np.where(mark == -1, UNCERTAIN[uncertain], mark)
     if negatives == "clean": label[(label == 0) & ~clean] = np.nan
-    rows = _rows(entry, text, said, csv)
     title = word[0].upper() + word[1:]
     rows["label"] = pd.Categorical.from_codes(np.nan_to_num(label, nan=-1).astype(int), [
         "Normal" if negatives == "clean" else f"No {title}", title], ordered=True)
@@ -187,11 +194,14 @@ def read_xrv(
     flow += [_step("frontal", rows, label), _step("with a label", rows[~np.isnan(label)], label)]
     rows = _with_files(rows.reset_index(drop=True), images, missing, _finder(entry.depth))
     rows.attrs.update(flow=flow, told=told)
-    return rows
+    there = lambda names: [o for o in names if rows[o].notna().any()] # a column without a value can't be learnt from
+    return with_columns(rows, there(CAT_NAMES), there(CONT_NAMES))
 
 def _rows(entry, text, said, csv):
     blank = pd.Series(np.nan, text.index)
     rows = pd.DataFrame({"image": _unique_images(text[entry.image], csv)})
+    if not entry.patient:
+        say(f"{entry.title} tells no patients: each film counts as one, and a patient's two may come on two sides.")
     rows["patient_id"] = _folded_ids(text[entry.patient or entry.image], csv)
     rows["follow_up"] = _visits(text, entry, rows["patient_id"], csv)
     rows["age"] = _numbers(text[entry.age], csv, "age") if entry.age in text else blank

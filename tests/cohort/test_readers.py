@@ -52,6 +52,10 @@ def test_2020_edition(nih):
     assert rows["label"].cat.ordered and classes(rows) == ("Normal", "Pneumonia")
     assert positive(rows).tolist() == [False, False, True, True]
 
+def test_a_column_of_sex_is_one_of_gender(nih, tmp_path):
+    other = write(tmp_path/"sex.csv", [V2020[0].replace("Gender", "Sex"), *V2020[1:]])
+    assert_frame_equal(read_nih(other), read_nih(nih))
+
 def test_2017_edition_has_ages_in_words_and_an_empty_last_column(tmp_path, capsys):
     rows = read_nih(write(tmp_path/"old.csv", V2017, end="\r\n"))
     assert rows["patient_id"].tolist() == [1, 2, 2, 3] and rows["follow_up"].tolist() == [0, 0, 1, 0]

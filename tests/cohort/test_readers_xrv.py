@@ -1,12 +1,12 @@
 "Public sets: the counts of the csvs in torchxrayvision, and small tables as each publisher writes them."
-import gzip
+import gzip, sys
 from importlib.util import find_spec
 import pytest
 from pandas.testing import assert_frame_equal
 from cxr_fastai.cohort import readers_xrv
 from cxr_fastai.cohort.readers import read_nih
 from cxr_fastai.cohort.readers_xrv import read_xrv
-from cxr_fastai.cohort.rows import classes, read_rows, save_rows
+from cxr_fastai.cohort.rows import classes, columns_of, read_rows, save_rows
 from test_readers_sets import HEADERS
 
 needs_xrv = pytest.mark.skipif(not find_spec("torchxrayvision"), reason="needs torchxrayvision")
@@ -201,3 +201,96 @@ def test_rows_are_saved_and_read_back(chexpert, tmp_path):
     rows = read_xrv("chexpert", chexpert, negatives="all")
     save_rows(rows, tmp_path/"rows.csv")
     assert_frame_equal(read_rows(tmp_path/"rows.csv"), rows)
+
+def test_metadata_that_a_set_tells_is_what_rows_remember(chexpert, tmp_path):
+    assert columns_of(read_xrv("chexpert", chexpert)) == dict(cat_names=["sex", "view"], cont_names=["age"])
+    siim = read_xrv("siim", write(tmp_path/"siim.csv", HEADERS["siim"], "a,-1", "b,5 6"))
+    assert columns_of(siim) == dict(cat_names=[], cont_names=[]) and siim["age"].isna().all()
+
+def test_indianas_projections_and_reports(tmp_path):
+    csv = write(tmp_path/"indiana_projections.csv", HEADERS["indiana"], "1,1_IM-0001-4001.dcm.png,Frontal",
+                "1,1_IM-0001-3001.dcm.png,Lateral", "2,2_IM-0652-1001.dcm.png,Frontal", "3,3.dcm.png,Frontal")
+    write(tmp_path/"indiana_reports.csv", "uid,MeSH,Problems,findings", "1,normal,normal,x",
+          "2,Pneumonia/left,Pneumonia;Opacity,x", "3,No Indexing,No Indexing,x")
+    rows = read_xrv("Indiana", csv, negatives="all")
+    assert rows["patient_id"].tolist() == [1, 2, 3] and labels(rows) == ["No Pneumonia", "Pneumonia", None]
+
+# Broken ones
+
+CHE, SIGN, PAD = HEADERS["chexpert"], "," * 13, HEADERS["padchest"]
+GOOD = f"t/patient1/study1/a.jpg,Male,60,Frontal,AP,1.0{SIGN}"
+BROKEN = { # set, header, lines, what is said
+    "empty": ("chexpert", CHE, [], "holds no rows below its header"),
+    "another set": ("chexpert", HEADERS["siim"], ["a,-1"], "is not CheXpert's table: .*; it is SIIM-ACR .*'siim'"),
+    "no set": ("rsna", "a,b", ["1,2"], "has no 'patientId', 'Target'; read_table reads any csv"),
+    "a mark": ("chexpert", CHE, [GOOD, GOOD.replace("1.0", "2")], r"'No Finding' are none of .*: '2' \(line 3\)"),
+    "a path": ("chexpert", CHE, [GOOD, GOOD.replace("study1", "x")], r"column 'Path' are no paths like .*\(line 3\)"),
+    "an age": ("chexpert", CHE, [GOOD.replace("60", "old")], r"column 'Age' are no ages .*: 'old' \(line 2\)"),
+    "twice": ("chexpert", CHE, [GOOD, GOOD], r"column 'Path' name an image more than once: .*\(line 2\), .*\(line 3\)"),
+    "no frontal": ("chexpert", CHE, [GOOD.replace("Frontal", "Lateral")], "none of 1 films is frontal"),
+    "fields": ("chexpert", CHE, [GOOD + ",1"], r"more or fewer fields than the header, which has 19: line 2 \(20\)"),
+    "a target": ("rsna", "patientId,Target", ["a,0", "b,2"], r"'Target' are neither 0 nor 1: '2' \(line 3\)"),
+    "no target": ("rsna", "patientId,Target", ["a,0", "b,"], r"'Target' don't say whether .*: '' \(line 3\)"),
+    "both": ("rsna", "patientId,Target", ["a,0", "a,1"], "that there is Pneumonia and that there is none"),
+    "no film": ("rsna", "patientId,Target", ["a,0", ",1"], r"'patientId' name no image: '' \(line 3\)"),
+    "a mask": ("siim", HEADERS["siim"], ["a,-1", "b,5 x"], r"'EncodedPixels' are neither -1 nor .*: '5 x' \(line 3\)"),
+    "no vote": ("vindr", HEADERS["vindr"], ["a,,,R1,,,,"], r"'class_name' name no finding: '' \(line 2\)"),
+    "a list": ("padchest", PAD, ["a,0,20140915,1,1,1930,F,PA,normal"], r"'Labels' are not as .*: 'normal' \(line 2\)"),
+    "code": ("padchest", PAD, ["a,0,20140915,1,1,1930,F,PA,exit()"], r"'Labels' are not as .*: 'exit\(\)' \(line 2\)"),
+    "long": ("padchest", PAD, ["a,0,20140915,1,1,1930,F,PA," + "[" * 500], r"'\[{80}\.\.\.' \(line 2\)"),
+    "a date": ("padchest", PAD, ["a,0,15.9.2014,1,1,1930,F,PA,['normal']"], r"are no dates like 20140915: '15.9.2014'"),
+    "a month": ("padchest", PAD, ["a,0,20141415,1,1,1930,F,PA,['normal']"], r"are no dates like 20140915: '20141415'"),
+    "a year": ("padchest", PAD, ["a,0,20140915,1,1,x,F,PA,['normal']"], r"'PatientBirth' are no years: 'x' \(line 2\)"),
+    "unborn": ("padchest", PAD, ["a,0,20140915,1,1,2020,F,PA,['normal']"], r"are no ages .*: '-6' \(line 2\)"),
+    "no patient": ("padchest", PAD, ["a,0,20140915,1,,1930,F,PA,['normal']"], r"'PatientID' name no patient"),
+    "a finding": ("padchest", PAD, ["a,0,20140915,1,1,1930,F,PA,['pneumoia']"], "'Pneumonia' is none of .* pneumoia"),
+    "no table beside": ("mimic", HEADERS["mimic"], ["1,1" + ","*14], "no 'mimic.*' beside .* can't be read without it"),
+    "another word": ("nih", ",".join(HEADERS["nih"].split(",")[:7]), ["a,Flu,0,1,50,F,PA"], "'Flu'")}
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_csv_is_one_sentence(name, tmp_path):
+    which, header, lines, said = BROKEN[name]
+    with pytest.raises((ValueError, FileNotFoundError), match=said) as e:
+        read_xrv(which, write(tmp_path/"some.csv", header, *lines, end="\r\n"))
+    assert "\n" not in str(e.value) and str(e.value)[-1] in ".?"
+
+META_BROKEN = {"x,10,1,,AP,9,21800101,late": r"'StudyTime' are no numbers: 'late' \(line 2\)",
+               "x,11,1,,AP,9,21800101,10": "have no subject_id, study_id in common",
+               ",10,1,,AP,9,21800101,10": r"'dicom_id' are empty: '' \(line 2\)",
+               "x,,1,,AP,9,21800101,10": r"'subject_id' are empty"}
+
+@pytest.mark.parametrize("line", META_BROKEN)
+def test_a_broken_table_beside_is_one_sentence(line, tmp_path):
+    csv = write(tmp_path/"mimic-cxr-2.0.0-chexpert.csv", HEADERS["mimic"], "10,1" + ","*14)
+    write(tmp_path/"mimic-cxr-2.0.0-metadata.csv", META, line)
+    with pytest.raises(ValueError, match=rf"metadata\.csv.*{META_BROKEN[line]}"): read_xrv("mimic", csv)
+
+def test_lines_beside_that_differ_are_refused(mimic, tmp_path):
+    write(tmp_path/"patients.csv", "subject_id,gender,anchor_age,anchor_year", "10000032,F,5,2180", "10000032,M,5,2180")
+    with pytest.raises(ValueError, match="patients.csv.*'subject_id' stand in lines that say different things"):
+        read_xrv("mimic", mimic)
+
+def test_words_that_are_none_are_refused(chexpert):
+    with pytest.raises(ValueError, match="'chexprt' is none of .*; did you mean 'chexpert'"): read_xrv("chexprt")
+    with pytest.raises(ValueError, match="csv is not in torchxrayvision"): read_xrv("mimic")
+    with pytest.raises(ValueError, match="uncertain='x'"): read_xrv("chexpert", chexpert, uncertain="x")
+    with pytest.raises(ValueError, match="negatives='x'"): read_xrv("chexpert", chexpert, negatives="x")
+    with pytest.raises(ValueError, match="'Pneumnia' is none of the 13 findings .*: Pneumonia, Pneumothorax"):
+        read_xrv("chexpert", chexpert, finding="Pneumnia")
+
+def test_films_that_lie_twice_or_nowhere_are_refused(chexpert, tmp_path):
+    with pytest.raises(FileNotFoundError, match="4 of 4 images are not in"): read_xrv("chexpert", chexpert, tmp_path)
+    touch(*(tmp_path/o/"patient00001"/"study1"/"view1_frontal.jpg" for o in "ab"))
+    with pytest.raises(ValueError, match="1 images lie more than once below"): read_xrv("chexpert", chexpert, tmp_path)
+    rows = read_xrv("chexpert", chexpert, tmp_path/"a", missing="drop")
+    assert len(rows) == 1 and steps(rows)["frontal"] == 4
+
+def test_a_circle_of_links_ends(chexpert, tmp_path):
+    touch(tmp_path/"a"/"patient00001"/"study1"/"view1_frontal.jpg")
+    (tmp_path/"a"/"patient00001"/"again").symlink_to(tmp_path/"a")
+    assert len(read_xrv("chexpert", chexpert, tmp_path, missing="drop")) == 1
+
+def test_without_torchxrayvision_its_csvs_are_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchxrayvision", None)
+    with pytest.raises(ImportError, match=r"CheXpert's csv.* needs torchxrayvision: pip install 'cxr_fastai\[xrv\]'"):
+        read_xrv("chexpert")
