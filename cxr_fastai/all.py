@@ -55,6 +55,7 @@ from .report.page import *
 from .fit.callbacks import *
 from .fit.checkpoint import *
 from .fit.distributed import *
+from .fit.learner import *
 from .fit.precision import *
 from .fit.tracking import *
 from .data.batches import *

@@ -27,7 +27,7 @@ from .core.installed import Finding, Findings, installed
 from .core.memory import free_memory
 from .core.threads import others, spin_said
 from .core.workers import threads_of
-from .fit.precision import computes_bf16, use_bf16
+from .fit.precision import fastest_precision, precision_on
 from .gan.networks import Discriminator, Generator
 from .models.backbone import _hub_has, create_backbone
 from .models.fusion import ImageModel
@@ -39,6 +39,9 @@ __all__ = ["doctor", "kept_bytes", "needs"]
 SPARE, BESIDE = 1.3, int(1e8) # of memory: a factor, and bytes that convolutions and allocators take beside
 LOOKED_AT = 8 # films read as a sample
 GB = 1e9
+FASTEST = dict(bf16="this device multiplies bfloat16 in hardware",
+               fp16="this GPU has tensor cores for float16, and none for bfloat16",
+               fp32="this device does not multiply bfloat16 in hardware")
 SMALLER = "--bs smaller, --size smaller"
 
 # What a run needs
@@ -64,18 +67,18 @@ def _line(model, size):
 
 def _count(*models): return sum(o.numel() for m in models for o in m.parameters())
 
-def _classifier(backbone, size, bs, bf16):
+def _classifier(backbone, size, bs, precision):
     "Bytes of weights, and of training."
-    model = ImageModel(backbone, 2, .5, bf16).train()
+    model = ImageModel(backbone, 2, .5, precision).train()
     each, fixed = _line(model, size)
     return dict(weights=4 * _count(model), training=16 * _count(model) + bs*each + fixed)
 
-def _cyclegan(gan, bf16):
+def _cyclegan(gan, precision):
     "Bytes of a checkpoint, and of training: each generator and discriminator several times in one graph."
     own = gan.training
-    g = Generator(9 if own["size"] >= 256 else 6, own.get("ngf", 64), bf16=bf16,
+    g = Generator(9 if own["size"] >= 256 else 6, own.get("ngf", 64), precision=precision,
                   **{o: own[o] for o in ("residual", "upsample") if o in own})
-    d = Discriminator(own.get("ndf", 64), bf16=bf16)
+    d = Discriminator(own.get("ndf", 64), precision=precision)
     times = 4 if own.get("identity") == 0 else 6 # two translations, two cycles, with two identities or without
     kept = times * _line(g, own["size"])[0] + 6 * _line(d, own["size"])[0] # of fakes, for the generators; of both kinds
     trained, mean = 2 * _count(g, d), 2 * _count(g)
@@ -85,19 +88,19 @@ def needs(
     rows:pd.DataFrame, # of `load_cohort`
     bodies:dict,       # name -> Backbone; {} for arms of metadata alone
     plan:Plan,         # of the study
-    bf16:bool=False,   # whether forward passes are in bfloat16
+    precision:str="fp32", # of forward passes
     workers:int=1,     # cells at a time
 ) -> dict:             # bytes: `memory` of a cell at its peak beside Python's own, `out` and `cache` on disk; `cells`
     "What a run takes at most."
     t, arms, seeds = plan.training, list(map(parse_arm, plan.arms)), len(plan.seeds)
     cells = seeds * sum(1 if o.use == "metadata" else len(plan.weights_of) for o in arms)
-    each = {k: _classifier(o, t.size, t.bs, bf16) for k, o in bodies.items()}
+    each = {k: _classifier(o, t.size, t.bs, precision) for k, o in bodies.items()}
     memory = max((o["training"] for o in each.values()), default=0)
     seen = seeds * sum(o.use != "metadata" for o in arms)
     out = 2e5 * cells + seen * sum(o["weights"] for o in each.values())
     films, sets = len(rows), {o.dose or plan.gan.synthetic for o in arms if o.synth}
     if sets:
-        gan, majority = _cyclegan(plan.gan, bf16), int((~positive(rows[rows["split"] == "train"])).sum())
+        gan, majority = _cyclegan(plan.gan, precision), int((~positive(rows[rows["split"] == "train"])).sum())
         made = seeds * len(sets) * max(majority, plan.gan.synthetic or 0)
         out += seeds * 3*gan["checkpoint"] + made * plan.gan.size**2
         memory, films = max(memory, gan["training"]), films + made
@@ -130,12 +133,10 @@ def _device(workers):
         yield Finding("workers", "warn", f"{workers} cells at a time on {cores} cores", f"--workers {cores}")
 
 def _precision(precision):
-    bf16, has = use_bf16(precision, default_device()), computes_bf16(default_device())
-    why = f"this device {'multiplies' if has else 'does not multiply'} bfloat16 in hardware"
-    slow = bf16 and not has
-    told = f"{'bf16' if bf16 else 'fp32'}: --precision {precision}, and {why}"
-    yield Finding("precision", "warn" if slow else "ok", told,
-                  "--precision fp32 is faster here" if slow else "")
+    taken, best = precision_on(precision, default_device()), fastest_precision(default_device())
+    slow = taken not in (best, "fp32")
+    yield Finding("precision", "warn" if slow else "ok", f"{taken}: --precision {precision}, and {FASTEST[best]}",
+                  f"--precision {best} is faster here" if slow else "")
 
 def _unreadable(file, size):
     try: read_radiograph(file, size)
@@ -244,8 +245,8 @@ def doctor(
         if not find_spec(o): res += [Finding(o, "FAIL", f"{o} is asked for and isn't there", install_command(o))]
     if "rows" not in found: return res
     def room():
-        bf16 = use_bf16(plan.training.precision, default_device())
-        need = needs(found["rows"], found["backbones"], plan, bf16, workers)
+        precision = precision_on(plan.training.precision, default_device())
+        need = needs(found["rows"], found["backbones"], plan, precision, workers)
         yield from _memory(workers, need)
         yield from _disk(out, need)
     return res + _looked("flags", room)

@@ -21,7 +21,7 @@ __all__ = ["CAT_NAMES", "CONT_NAMES", "GANS", "Gan", "PAPER_ARMS", "PRIMARY", "P
 PAPER_ARMS = "real", "meta", "real-meta", "real-synth-meta"
 PRIMARY = "real-meta", "real-synth-meta" # the paper's question, where nobody asks another
 CAT_NAMES, CONT_NAMES = ("sex", "view"), ("age",) # metadata columns of words, and of numbers, where nobody names others
-PROTOCOLS, EPOCH_RULES, PRECISIONS = ("clean", "paper"), ("last", "best"), ("auto", "bf16", "fp32")
+PROTOCOLS, EPOCH_RULES, PRECISIONS = ("clean", "paper"), ("last", "best"), ("auto", "bf16", "fp16", "fp32")
 PACKAGES = "torch", "fastai", "timm", "pandas", "scikit-learn", "pillow", "numpy"
 GANS = { # settings by name: what small compute was measured to do best with, and the reference's own (and the paper's)
     "fast": dict(epochs=30, bs=4, ngf=32, ndf=32, residual=True, upsample="resize", lam=2., identity=0.),
@@ -75,7 +75,7 @@ class Training(Settings):
         bs:int=32,                 # images a batch
         lr:float=1e-3,             # largest learning rate of the one-cycle schedule
         weights:str="auto",        # 'imagenet', 'none', a .pth/.safetensors file, or 'auto': imagenet if it can be had
-        precision:str="auto",      # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
+        precision:str="auto",      # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
         epoch_rule:str="last",     # the epoch that is scored: 'last' as the paper, or 'best' by the valid rows' AUC
         fusion:str="concat",       # how image and metadata merge: one of `FUSIONS`
         cat_names:tuple=None,      # metadata columns of words; the table's where not given
@@ -97,7 +97,7 @@ class Gan(Settings):
         synthetic:int=None,     # synthetic minority rows; half the majority's training rows where not given
         metadata:str="matched", # of synthetic rows: one of `POLICIES`
         weights:str="auto",     # of the network that judges: 'auto' (imagenet if it can be had) or 'none'
-        precision:str="auto",   # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
+        precision:str="auto",   # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
     ):
         "ValueError for a word that isn't known."
         _known("gan", gan, GANS)

@@ -115,9 +115,9 @@ def gan_seconds(learn, steps):
 
 def bare_gan_seconds(bs, size, width, steps, precision):
     "Seconds a step of the reference's own order in a bare loop: generators' loss and step, then both discriminators'."
-    bf16 = use_bf16(precision, default_device())
-    g_ab, g_ba = (Generator(6, width, bf16=bf16).to(default_device()) for _ in range(2))
-    d_a, d_b = (Discriminator(width, bf16=bf16).to(default_device()) for _ in range(2))
+    precision = precision_on(precision, default_device())
+    g_ab, g_ba = (Generator(6, width, precision=precision).to(default_device()) for _ in range(2))
+    d_a, d_b = (Discriminator(width, precision=precision).to(default_device()) for _ in range(2))
     optimizer = lambda *m: torch.optim.Adam([p for o in m for p in o.parameters()], 1e-6, betas=(.5, .999), fused=True)
     opt_g, opt_d = optimizer(g_ab, g_ba), optimizer(d_a, d_b)
     a, b = torch.rand(2, bs, 1, size, size, device=default_device()) * 2 - 1

@@ -28,6 +28,16 @@ def test_imagenet_weights_that_cannot_be_had_fail_and_auto_warns(monkeypatch):
     monkeypatch.setattr(room, "_hub_has", lambda cfg: False)
     assert [of(doctor(**TINY | dict(weights=o)), "weights").status for o in ("imagenet", "auto")] == ["FAIL", "warn"]
 
+def test_the_precision_that_is_taken_and_why(monkeypatch):
+    said = lambda precision, best: [
+        monkeypatch.setattr(room, "fastest_precision", lambda device: best),
+        monkeypatch.setattr("cxr_fastai.fit.precision.fastest_precision", lambda device: best),
+        *room._precision(precision)][-1]
+    assert said("auto", "fp16").found == "fp16: --precision auto, and " + room.FASTEST["fp16"]
+    assert [said(*o).status for o in (("auto", "fp16"), ("fp32", "bf16"), ("bf16", "bf16"))] == ["ok"]*3
+    assert said("bf16", "fp16").todo == "--precision fp16 is faster here"
+    assert said("fp16", "fp32").todo == "--precision fp32 is faster here"
+
 def test_a_full_disk_and_memory_fail(monkeypatch, tmp_path):
     monkeypatch.setattr(room, "free_memory", lambda: 10_000_000)
     monkeypatch.setattr(shutil, "disk_usage",

@@ -65,7 +65,7 @@ def test_what_a_function_has_itself_is_its_own():
 @pytest.mark.parametrize("flags, why", [
     (dict(arms="raal"), "'raal' is not known"), (dict(seeds="a"), "--seeds: a is no whole number"),
     (dict(protocol="mine"), "use clean or paper"), (dict(epoch_rule="first"), "use last or best"),
-    (dict(precision="fp8"), "use auto or bf16 or fp32"), (dict(gan="big"), "use fast or reference"),
+    (dict(precision="fp8"), "use auto or bf16 or fp16 or fp32"), (dict(gan="big"), "use fast or reference"),
     (dict(metadata="mine"), "is not known"), (dict(fusion="sum"), "is not known"), (dict(backbones=""), "at least"),
     (dict(primary="real,unreal"), "must be before,after"), (dict(alpha=.6), "above 0 and below"),
     (dict(epoch=3), "doesn't take 'epoch'")])

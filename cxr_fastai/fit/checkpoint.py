@@ -41,10 +41,10 @@ class Checkpoint(Callback):
     def files(self): return sorted(self.folder.glob("checkpoint-*.pt"))
 
     def _about(self):
-        "What tells one run from another. What was asked for as precision doesn't; `bf16`, what it came to, does."
+        "What tells one run from another."
         own = dict(epochs=self.n_epoch, bs=self.dls.train.bs, rows=self.dls.digest, fit=self.fits + 1,
                    lr=[float(o["lr"]) for o in self.opt.hypers])
-        return {k: v for k, v in self.settings.items() if k != "precision"} | own
+        return self.settings | own
 
     def before_fit(self):
         for unfinished in self.folder.glob(".checkpoint-*.pt"): unfinished.unlink() # of a run killed while it wrote
@@ -80,12 +80,13 @@ class Checkpoint(Callback):
                        values=[list(o) for o in r.values], smooth=(r.smooth_loss.count, float(r.smooth_loss.val)))
         return dict(run=self.about, epoch=self.epoch, model=self.model.state_dict(), opt=self.opt.state_dict(),
                     loss=self.loss_func.state_dict(), rows=self.dls.train.rng.getstate(), random=_random_states(),
-                    history=history)
+                    history=history, scaler=self.scaler.state_dict() if self.scaler else None)
 
     def _restore(self, o):
         self.model.load_state_dict(o["model"])
         self.opt.load_state_dict(o["opt"])
         self.loss_func.load_state_dict(o["loss"])
+        if self.scaler: self.scaler.load_state_dict(o["scaler"])
         self.dls.train.rng.setstate(o["rows"])
         r, past = self.recorder, o["history"]
         r.lrs, r.iters = past["lrs"], past["iters"]

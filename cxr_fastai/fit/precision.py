@@ -1,4 +1,4 @@
-"""What a fit takes of the machine: its device, bfloat16 where the hardware has it, and torch's fused optimizer."""
+"""What a fit takes of the machine: its device, the precision that is fastest there, and torch's fused optimizer."""
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import wraps
@@ -8,10 +8,13 @@ import torch
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import default_device, set_seed
 
-__all__ = ["TorchOptimizer", "as_device", "computes_bf16", "computing", "device_name",
-           "fused_adamw", "in_precision", "seeded", "use_bf16"]
+from ..settings import PRECISIONS
+
+__all__ = ["TorchOptimizer", "as_device", "casting", "computing", "device_name", "fastest_precision",
+           "fused_adamw", "in_precision", "precision_on", "seeded"]
 
 BACKENDS = dict(cuda=torch.cuda, mps=torch.mps)
+HALVES = dict(bf16=torch.bfloat16, fp16=torch.float16)
 
 def as_device(
     device=None,     # 'cpu', 'cuda', 'cuda:1', 'mps', a torch.device; None: fastai's default
@@ -25,30 +28,32 @@ def as_device(
         raise ValueError(f"device={device!r}: torch sees {n} of that kind here; 'cpu' is always there.")
     return found
 
-def computes_bf16(
+def fastest_precision(
     device:torch.device, # where the model runs
-) -> bool:
-    "Whether `device` multiplies bfloat16 in hardware: AVX512-BF16 or AMX on a CPU, Ampere or later on a GPU."
-    if device.type == "cuda": return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu": return torch.cpu._is_avx512_bf16_supported()
-    return False
+) -> str:                # 'bf16', 'fp16' or 'fp32'
+    """What `device` multiplies fastest: bf16 on a CPU with AVX512-BF16 or AMX, and on an NVIDIA GPU of compute
+    capability 8 (Ampere) or later; fp16 on one of 7 (V100, T4), whose tensor cores have no other; elsewhere fp32."""
+    if device.type == "cpu": return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+    if device.type != "cuda": return "fp32"
+    capability = torch.cuda.get_device_capability(device)
+    return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
 
-def use_bf16(
-    precision:str,       # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
+def precision_on(
+    precision:str,       # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
     device:torch.device, # where the model runs
-) -> bool:
-    "Whether a model's forward pass is autocast to bfloat16. fastai's own `to_bf16` does nothing on a CPU."
-    if precision not in ("auto", "bf16", "fp32"):
-        raise ValueError(f"precision={precision!r} is not known; use 'auto', 'bf16' or 'fp32'.")
-    return precision == "bf16" or precision == "auto" and computes_bf16(device)
+) -> str:                # 'bf16', 'fp16' or 'fp32'
+    "What a precision comes to on a device. ValueError for a word that isn't known."
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is not known; use {', '.join(map(repr, PRECISIONS))}.")
+    return fastest_precision(device) if precision == "auto" else precision
 
 def computing(
-    precision:str, # as in `use_bf16`
+    precision:str, # as in `precision_on`
     device=None,   # as in `as_device`
-) -> dict:         # `precision`: 'bf16' or 'fp32'; `device`: its type
+) -> dict:         # `precision`: what it comes to; `device`: its type
     "What a precision comes to on a device, and what kind that is: of two kinds no bits are the same."
     device = as_device(device)
-    return dict(precision="bf16" if use_bf16(precision, device) else "fp32", device=device.type)
+    return dict(precision=precision_on(precision, device), device=device.type)
 
 def device_name(
     device=None, # as in `as_device`
@@ -62,16 +67,22 @@ def _cpuinfo():
     try: return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError: return []
 
-def in_precision(
-    forward:Callable, # of a Module with an attribute `bf16`
+def casting(
+    precision:str,       # 'bf16', 'fp16' or 'fp32'
+    device:torch.device, # where the model runs
 ):
-    """Run `forward` in bfloat16 where the module's `bf16` says so; else as whoever calls it computes. What comes out is
-    fp32, where it isn't more."""
+    "Context that computes in bf16 or fp16; for fp32, as whoever opens it does. fastai's own is for CUDA alone."
+    return torch.autocast(device.type, HALVES[precision]) if precision in HALVES else nullcontext()
+
+def in_precision(
+    forward:Callable, # of a Module with an attribute `precision`
+):
+    """Run `forward` in the module's `precision`, where that is bf16 or fp16; else as whoever calls it computes. What
+    comes out is fp32, where it isn't more."""
     @wraps(forward)
     def _forward(self, *inputs):
-        own = torch.autocast(inputs[0].device.type, torch.bfloat16) if self.bf16 else nullcontext()
-        with own: out = forward(self, *inputs)
-        return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+        with casting(self.precision, inputs[0].device): out = forward(self, *inputs)
+        return out.float() if out.dtype in HALVES.values() else out
     return _forward
 
 def seeded(

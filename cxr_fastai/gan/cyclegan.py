@@ -25,7 +25,8 @@ from ..cohort.radiograph import read_radiograph
 from ..core.files import atomic, check_keywords
 from ..data.show import show_columns, TensorRadiograph
 from ..fit.callbacks import epoch_table
-from ..fit.precision import seeded, TorchOptimizer, use_bf16
+from ..fit.learner import PreciseLearner
+from ..fit.precision import precision_on, seeded, TorchOptimizer
 from .losses import CycleGANLoss
 from .networks import CycleGAN, Discriminator, Generator
 from .unpaired import UnpairedDataLoaders
@@ -108,7 +109,7 @@ class CollapseWatch(Callback):
                 self._say(d, f"discriminator {d} is right about {acc:.1%} of patches: its generator learns little. "
                             "Try diffaug='translation,cutout', or more images.")
 
-class CycleGANLearner(Learner):
+class CycleGANLearner(PreciseLearner):
     "A fastai Learner of a `CycleGAN` that fits training rows only, from a seed, and translates radiographs."
     def __init__(self, *args, seed=0, settings=None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -163,10 +164,6 @@ class CycleGANLearner(Learner):
         bare = partial(Learner, self.dls, loss_func=noop, default_cbs=False, cbs=TrainEvalCallback)
         return PrettyString("\n".join(module_summary(bare(o), x) for o in (self.model.g_ab, self.model.d_b)))
 
-    def gather_args(self):
-        "For fastai's `WandbCallback`: nothing, as its own list of arguments ends in an error; `tracked` logs settings."
-        return {}
-
     @property
     def size(self): return self.dls.size
 
@@ -182,7 +179,7 @@ class CycleGANLearner(Learner):
     ) -> str: # 16 hex letters
         "Names what `translate` computes: the generator's weights, whether they give a residual, the precision."
         net = self._generator(direction)
-        digest = hashlib.sha256(repr((net.residual, net.bf16)).encode())
+        digest = hashlib.sha256(repr((net.residual, net.precision)).encode())
         for o in net.state_dict().values(): digest.update(o.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -262,7 +259,7 @@ def cyclegan_learner(
     upsample:str="transpose", # 'transpose' (reference) or 'resize', without checkerboards
     diffaug:str="",           # what discriminators are shown is changed by these of `DIFFAUG`, with commas between
     ema:float=.999,           # share of the generators' running mean that a step keeps
-    precision:str="auto",     # 'auto' (bf16 where the hardware has it), 'bf16' or 'fp32'
+    precision:str="auto",     # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
     seed:int=None,            # of initialisation, pools, augmentation and pairs; None: the DataLoaders' own
     model:CycleGAN=None,      # a trained one to go on with; None: a new one
     lr:float=2e-4,            # where `fit` is given none
@@ -275,13 +272,13 @@ def cyclegan_learner(
     settings = {k: v for k, v in locals().items() if k not in ("dls", "model", "cbs", "kwargs")}
     seeded(seed := ifnone(seed, dls.seed))
     settings |= dict(n_blocks=ifnone(n_blocks, 9 if dls.size >= 256 else 6), seed=seed, size=dls.size,
-                     bf16=use_bf16(precision, dls.device))
+                     precision=precision_on(precision, dls.device))
     if model is None:
         generator = partial(Generator, n_blocks=settings["n_blocks"], ngf=ngf, residual=residual, upsample=upsample)
         discriminator = partial(Discriminator, ndf=ndf, n_layers=n_layers)
         model = CycleGAN(generator, discriminator, settings={k: settings[k] for k in ARCHITECTURE})
     for net in model.modules():
-        if hasattr(net, "bf16"): net.bf16 = settings["bf16"]
+        if hasattr(net, "precision"): net.precision = settings["precision"]
     settings |= dict.fromkeys(ARCHITECTURE) | model.settings
     loss = CycleGANLoss(model, gan=gan, lam=lam, identity=identity, idt_every=idt_every, pool=pool, diffaug=diffaug,
                         seed=seed)

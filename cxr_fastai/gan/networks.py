@@ -49,11 +49,11 @@ class Generator(Module):
         ngf:int=64,                # channels after the first convolution
         residual:bool=False,       # G(x) = x + net(x), an identity at first, instead of net(x)
         upsample:str="transpose",  # 'transpose' (reference) or 'resize'
-        bf16:bool=False,           # autocast to bfloat16
+        precision:str="fp32",      # or 'bf16', 'fp16'
     ):
         if upsample not in UPSAMPLE:
             raise ValueError(f"upsample={upsample!r} is not known; use {' or '.join(UPSAMPLE)}.")
-        self.residual, self.bf16 = residual, bf16
+        self.residual, self.precision = residual, precision
         down = [(nn.Conv2d(n, 2*n, 3, 2, padding=1), *_norm_act(2*n)) for n in (ngf, 2*ngf)]
         up   = [(_up(n, n//2, upsample), *_norm_act(n//2)) for n in (4*ngf, 2*ngf)]
         self.layers = nn.Sequential(
@@ -71,9 +71,9 @@ class Discriminator(Module):
     def __init__(self,
         ndf:int=64,      # channels after the first convolution
         n_layers:int=3,  # layers that halve the size
-        bf16:bool=False, # autocast to bfloat16
+        precision:str="fp32", # or 'bf16', 'fp16'
     ):
-        self.bf16 = bf16
+        self.precision = precision
         ns = [ndf * min(2**i, 8) for i in range(n_layers + 1)]
         conv = lambda n_in, n_out, stride: nn.Conv2d(n_in, n_out, 4, stride, padding=1)
         strides = [2] * (n_layers - 1) + [1]

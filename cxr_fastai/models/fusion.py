@@ -93,9 +93,9 @@ class ImageModel(Module):
         backbone:Backbone, # gives the feature map
         n_out:int,         # classes
         ps:float,          # dropout before the last layer
-        bf16:bool,         # compute in bfloat16
+        precision:str,     # 'bf16', 'fp16' or 'fp32'
     ):
-        self.backbone, self.head, self.bf16 = backbone, _head(backbone.width, n_out, ps), bf16
+        self.backbone, self.head, self.precision = backbone, _head(backbone.width, n_out, ps), precision
     @in_precision
     def forward(self, image, metadata=None): return self.above(self.backbone(image))
 
@@ -108,7 +108,7 @@ class ImageModel(Module):
 
 class MetadataModel(Module):
     "Logits from the metadata alone, always the last input; an image before it is not read."
-    bf16 = False
+    precision = "fp32"
     def __init__(self,
         mlp:MetadataMLP, # whose outputs are the logits
     ): self.mlp = mlp
@@ -132,9 +132,9 @@ class FusionModel(Module):
         backbone:Backbone, # gives the feature map
         mlp:MetadataMLP,   # gives the metadata's features
         head:Module,       # merges both into logits: one of `FUSIONS`
-        bf16:bool,         # compute in bfloat16
+        precision:str,     # 'bf16', 'fp16' or 'fp32'
     ):
-        self.backbone, self.mlp, self.head, self.bf16 = backbone, mlp, head, bf16
+        self.backbone, self.mlp, self.head, self.precision = backbone, mlp, head, precision
     @in_precision
     def forward(self, image, metadata):
         fmap, only = self.backbone(image), metadata.isnan().any(1).as_subclass(torch.Tensor)
@@ -159,16 +159,16 @@ def build_model(
     backbone:Backbone,     # None for a model of metadata alone
     metadata:Transform,    # the fitted `MetadataTransform`; None for one of images alone
     n_out:int,             # classes
-    bf16:bool=False,       # compute in bfloat16
+    precision:str="fp32",  # or 'bf16', 'fp16'
 ) -> Module:
     "The model that `settings` describe."
-    if settings["kind"] == "image": return ImageModel(backbone, n_out, settings["ps"], bf16)
+    if settings["kind"] == "image": return ImageModel(backbone, n_out, settings["ps"], precision)
     p_missing = settings["meta_dropout"]
     if settings["kind"] == "metadata": return MetadataModel(MetadataMLP(metadata, n_out, p_missing=p_missing))
     n_meta, make_head = settings["n_meta"], FUSIONS[settings["fusion"]]
     mlp = MetadataMLP(metadata, n_meta, p_missing=p_missing)
     head = make_head(width=backbone.width, n_meta=n_meta, n_out=n_out, ps=settings["ps"])
-    return FusionModel(backbone, mlp, head, bf16)
+    return FusionModel(backbone, mlp, head, precision)
 
 def parameter_groups(
     model:nn.Module, # one of the three models

@@ -20,7 +20,8 @@ from ..core.files import check_keywords, few, one_line
 from ..data.given import as_rows
 from ..data.loaders import RadiographDataLoaders
 from ..fit.callbacks import epoch_table
-from ..fit.precision import fused_adamw, seeded, use_bf16
+from ..fit.learner import PreciseLearner
+from ..fit.precision import fused_adamw, precision_on, seeded
 from ..stats.scoring import called
 from .backbone import Backbone, create_backbone
 from .fusion import build_model, parameter_groups
@@ -80,7 +81,7 @@ def _loss(given, c):
         raise ValueError(f"loss_func={given!r:.60} gives no mean loss of logits [n, {c}] and labels [n], but {one}")
     return loss if hasattr(loss, "activation") and hasattr(loss, "decodes") else LogitsLoss(loss)
 
-class RadiographLearner(Learner):
+class RadiographLearner(PreciseLearner):
     """A fastai Learner that fits only leak-free data, from a seed, and predicts one patient from named values. What it
     calls positive (`predict`, `show_results`, fastai's interpretation) is above its `threshold`, a bundle's or .5."""
     def __init__(self, *args, seed=0, settings=None, threshold=.5, **kwargs):
@@ -93,15 +94,6 @@ class RadiographLearner(Learner):
     def add_cb(self, cb):
         "fastai's `add_cb`; its MixUp and CutMix mix image and metadata of a row alike."
         return super().add_cb(for_rows(cb() if isinstance(cb, type) else cb, self.dls.use))
-
-    def to_fp16(self, *args, **kwargs):
-        "The model has its own precision: ValueError that says where it is set."
-        raise ValueError("The precision is set when the learner is made: precision='bf16', 'fp32' or 'auto'.")
-    to_bf16 = to_non_native_fp16 = to_fp16
-
-    def gather_args(self):
-        "For fastai's `WandbCallback`: nothing, as its own list of arguments ends in an error; `tracked` logs settings."
-        return {}
 
     @delegates(Learner.fit)
     def fit(self, n_epoch, lr=None, **kwargs):
@@ -201,7 +193,7 @@ class RadiographLearner(Learner):
 
 def _learner(dls, model, seed, metrics, cbs, settings, frozen=False, **kwargs):
     model = model.to(dls.device) # fastai moves it when it fits, and a loaded model never fits
-    if model.bf16: model = model.to(memory_format=torch.channels_last) # what bf16 convolutions are fastest in
+    if model.precision != "fp32": model = model.to(memory_format=torch.channels_last) # what such convolutions are for
     kwargs = dict(opt_func=fused_adamw) | kwargs
     loss = _loss(kwargs.pop("loss_func", None), dls.c)
     learn = RadiographLearner(dls, model, loss, metrics=metrics, splitter=parameter_groups, seed=seed,
@@ -233,7 +225,7 @@ def image_learner(
     arch:str="resnet50",       # any timm name, or a `Backbone`
     weights:str="auto",        # 'imagenet', 'none', a local file, 'auto'
     ps:float=.5,               # dropout before the output
-    precision:str="auto",      # 'auto' (bf16 where the hardware has it), 'bf16', 'fp32'
+    precision:str="auto",      # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
     seed:int=None,             # of initialisation, dropout, augmentation and shuffling; None: the DataLoaders' own
     metrics=paper_metrics,     # fastai metrics, or those of `metrics`
     cbs=None,                  # further callbacks
@@ -243,7 +235,7 @@ def image_learner(
     seed = _begin(dls, seed, kwargs, "image", "both")
     backbone = _backbone(dls, arch, weights)
     settings = dict(kind="image", arch=arch, ps=ps)
-    model = build_model(settings, backbone, None, dls.c, use_bf16(precision, dls.device))
+    model = build_model(settings, backbone, None, dls.c, precision_on(precision, dls.device))
     return _learner(dls, model, seed, metrics, cbs, settings, backbone.weights != "none", **kwargs)
 
 @delegates(Learner.__init__, but=["dls", "model", "splitter"])
@@ -270,7 +262,7 @@ def fusion_learner(
     ps:float=.5,               # dropout before the output
     meta_dropout:float=.1,     # share of values, and of patients, masked as missing in training
     n_meta:int=32,             # width of the MLP's output
-    precision:str="auto",      # 'auto' (bf16 where the hardware has it), 'bf16', 'fp32'
+    precision:str="auto",      # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
     seed:int=None,             # of initialisation, dropout, augmentation and shuffling; None: the DataLoaders' own
     metrics=paper_metrics,     # fastai metrics, or those of `metrics`
     cbs=None,                  # further callbacks
@@ -281,8 +273,7 @@ def fusion_learner(
     seed = _begin(dls, seed, kwargs, "both")
     backbone = _backbone(dls, arch, weights)
     settings = dict(kind="fusion", arch=arch, ps=ps, fusion=fusion, n_meta=n_meta, meta_dropout=meta_dropout)
-    metadata, bf16 = dls.metadata, use_bf16(precision, dls.device)
-    model = build_model(settings, backbone, metadata, dls.c, bf16)
+    model = build_model(settings, backbone, dls.metadata, dls.c, precision_on(precision, dls.device))
     return _learner(dls, model, seed, metrics, cbs, settings, backbone.weights != "none", **kwargs)
 
 def training_settings() -> dict: # `freeze_epochs ps meta_dropout n_meta`

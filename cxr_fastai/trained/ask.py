@@ -11,11 +11,12 @@ from torch import nn
 
 from ..core.extras import need
 from ..core.progress import progress
-from ..fit.precision import in_precision
+from ..fit.precision import casting, in_precision
 
 class _Top(Module):
     "What lies above the feature map: map `[n, width, h, w]` and metadata `[n, d]` to logits, as the whole model does."
-    def __init__(self, model, bf16): self.model, self.places, self.bf16 = model, nn.Identity(), bf16
+    def __init__(self, model, precision):
+        self.model, self.places, self.precision = model, nn.Identity(), precision
     @in_precision
     def forward(self, fmap, meta): return self.model.above(self.places(fmap), meta)
 
@@ -64,16 +65,15 @@ class _Asked(NamedTuple):
 
 @torch.no_grad()
 def ask(learn, rows, coded, tfm, shuffles, others):
-    "Log-odds are in fp32 above the feature map, as they differ by less than bf16 has digits."
+    "Log-odds are in fp32 above the feature map, as they differ by less than half a precision has digits."
     dl, device, model = learn.dls.test_dl(rows), learn.dls.device, learn.model
-    predicting, top, sees = _Top(model, model.bf16).eval(), _Top(model, False), hasattr(model, "backbone")
+    predicting, top, sees = _Top(model, model.precision).eval(), _Top(model, "fp32"), hasattr(model, "backbone")
     asked = {("own", "as is", 0): coded} | _questions(coded, tfm, shuffles, others, sees)
     said, prob, maps, heat, total, start = {o: [] for o in asked}, [], {}, [], 0, 0
     for films, *_ in progress(dl, len(dl), "explaining"):
         films, at = films.as_subclass(torch.Tensor), slice(start, start + len(films))
         start = at.stop
-        with torch.autocast(device.type, torch.bfloat16, enabled=model.bf16):
-            fmap = model.backbone(films) if sees else films
+        with casting(model.precision, device): fmap = model.backbone(films) if sees else films
         prob.append(predicting(fmap, coded[at].to(device)).softmax(1)[:, 1])
         fmap = fmap.float()
         for o, table in asked.items(): said[o].append(_log_odds(top(fmap, table[at].to(device))))

@@ -110,7 +110,7 @@ def _card(learn, threshold, summary, licence, seen):
     _check_loss(learn.loss_func)
     radiograph, metadata = dls.radiograph, dls.metadata
     res = learn.settings | dict(format=FORMAT, classes=list(dls.vocab), weights=learn.weights, versions=versions(),
-        precision="bf16" if learn.model.bf16 else "fp32", licence=licence, summary=summary or known.get("summary", {}),
+        precision=learn.model.precision, licence=licence, summary=summary or known.get("summary", {}),
         size=radiograph.size if radiograph else 1, bs=dls.valid.bs, # another batch size gives other last bits
         threshold=ifnone(threshold, learn.threshold))
     if radiograph: res["white"] = radiograph.white
@@ -192,7 +192,7 @@ def _skeleton(card, dls, file):
 def load_bundle(
     path:str|Path,      # a bundle's folder or file
     device:str=None,    # 'cpu', 'cuda'; fastai's default where not given
-    precision:str=None, # 'bf16' or 'fp32'; as it was trained where not given, which gives the same bits
+    precision:str=None, # 'bf16', 'fp16' or 'fp32'; as it was trained where not given, which gives the same bits
 ) -> RadiographLearner: # for prediction, with `card`; it has no training rows
     """Build what the card names and fill it with the weights. Nothing in the file is run. BundleError, which names the
     file and what doesn't fit: a card of another form or format, weights that are other than its checksum says, that

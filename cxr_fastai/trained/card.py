@@ -9,6 +9,7 @@ from .. import __version__
 from ..arms import FUSIONS, parse_arm
 from ..cohort.seen import seen_fits
 from ..core.files import few
+from ..settings import PRECISIONS
 from .lookalike import SIDE
 
 __all__ = ["FORMAT", "MAX_CARD", "MAX_HEADER", "USES", "BundleError", "check_card", "parse_json"]
@@ -65,7 +66,7 @@ COMMON = dict(
     kind=(lambda o: isinstance(o, str) and o in USES, "image, metadata or fusion"),
     classes=(lambda o: _texts(o) and len(o) == 2 and o[0] != o[1], "two words, the negative class first"),
     threshold=(lambda o: _number(o, 0, 1), "a number from 0 to 1"),
-    precision=(lambda o: o in ("bf16", "fp32"), "bf16 or fp32"),
+    precision=(lambda o: o in PRECISIONS[1:], "bf16, fp16 or fp32"),
     weights=(_text, "words"), licence=(_text, "words"), sha256=(_text, "words"),
     versions=(lambda o: _table(o) and all(map(_text, o.values())), "a table of words"),
     training=(lambda o: _table(o) and _training_fits(o), "a table of whole numbers and of the last epoch's figures"),

@@ -165,7 +165,7 @@ def predict_patients(
     bs:int=None,             # images a batch; as in training where not given: another gives other last bits
     workers:int=None,        # threads that decode, as far as memory goes; as many as there are cores where not given
     device:str=None,         # 'cpu' or 'cuda'; fastai's default where not given
-    precision:str=None,      # 'bf16' or 'fp32'; as it was trained where not given
+    precision:str=None,      # 'bf16', 'fp16' or 'fp32'; as it was trained where not given
 ) -> Path:                   # `out`
     """Predict every image, a row each: the metadata that was used and what of it was `missing`, `probability` of the
     positive class, `decision`, a `flag` (values or pictures unlike the training rows'), or the `error` why it couldn't

@@ -110,7 +110,7 @@ def test_the_cyclegan_takes_no_keyword_for_nothing(rows, tmp_path):
             cyclegan_learner(dls, ngf=2, ndf=2, n_blocks=1, **given)
 
 def test_precision_is_not_changed_behind_the_models_back(learn):
-    for o in learn.to_fp16, learn.to_bf16:
+    for o in learn.to_fp16, learn.to_bf16, learn.to_fp32, learn.to_non_native_fp16:
         with pytest.raises(ValueError, match="precision="): o()
 
 # losses

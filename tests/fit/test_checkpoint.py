@@ -84,6 +84,23 @@ def test_a_run_broken_anywhere_in_an_epoch_goes_on_to_the_same_bits(rows, whole,
     assert (tmp_path/"history.csv").read_bytes() == (whole[1]/"history.csv").read_bytes()
     assert len(pd.read_csv(tmp_path/"history.csv")) == 4
 
+def test_in_fp16_the_losss_scale_goes_on_where_it_was(rows, tmp_path):
+    class Overflow(Callback):
+        def after_backward(self):
+            if self.epoch == 0 and self.iter == 1: next(self.model.g_ab.parameters()).grad.fill_(torch.inf)
+    class Scales(Callback):
+        def before_epoch(self): self.scale = self.scaler.get_scale()
+        def after_batch(self):
+            if self.epoch == broken: raise Stop("here")
+    broken, more = None, [Overflow(), Scales()]
+    unbroken = fit(rows, tmp_path/"a", n=2, precision="fp16", more=more)
+    assert (scale := more[1].scale) < 2.**16 # of the last epoch's beginning
+    broken, more = 1, [Overflow(), Scales()]
+    with pytest.raises(Stop): fit(rows, tmp_path/"b", n=2, precision="fp16", more=more)
+    broken, more = None, [Overflow(), Scales()]
+    assert_same(fit(rows, tmp_path/"b", n=2, precision="fp16", more=more), unbroken)
+    assert more[1].scale == scale
+
 def test_the_last_two_are_kept_and_a_finished_run_trains_nothing_more(rows, whole, tmp_path, capsys):
     shutil.copytree(whole[1], tmp_path, dirs_exist_ok=True)
     assert names(tmp_path) == ["checkpoint-000003.pt", "checkpoint-000004.pt"]
@@ -108,7 +125,7 @@ def test_another_runs_checkpoints_are_refused(rows, whole, tmp_path):
     shutil.copytree(whole[1], tmp_path, dirs_exist_ok=True)
     before = {o: o.read_bytes() for o in (tmp_path/"checkpoints").iterdir()}
     for change, text in ((dict(n=6), "epochs 4, not 6"), (dict(seed=1), "seed 0, not 1"), (dict(bs=2), "bs 4, not 2"),
-                         (dict(lam=5.), "lam 10.0, not 5.0"), (dict(precision="bf16"), "bf16 False, not True"),
+                         (dict(lam=5.), "lam 10.0, not 5.0"), (dict(precision="bf16"), "precision fp32, not bf16"),
                          (dict(lr=1e-3), r"lr \[0.0002, 0.0002\], not \[0.001, 0.001\]")):
         with pytest.raises(ValueError, match=rf"checkpoints of another run \({text}\): name another folder, or"):
             fit(rows, tmp_path, **dict(lr=2e-4) | change)

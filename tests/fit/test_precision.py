@@ -1,7 +1,8 @@
 import pytest, torch
 from torch import nn
 from fastai.vision.all import Adam
-from cxr_fastai.fit.precision import as_device, computes_bf16, in_precision, seeded, fused_adamw, use_bf16
+from cxr_fastai.fit.precision import (as_device, computing, fastest_precision, fused_adamw, in_precision, precision_on,
+                                      seeded)
 from cxr_fastai.data.loaders import RadiographDataLoaders
 from cxr_fastai.models.learner import fusion_learner, metadata_learner
 
@@ -13,9 +14,9 @@ def make(tiny_dls): return lambda **kwargs: metadata_learner(tiny_dls("metadata"
 # forward passes
 
 class Doubled(nn.Module):
-    def __init__(self, bf16):
+    def __init__(self, precision):
         super().__init__()
-        self.layer, self.bf16, self.seen = nn.Linear(2, 2), bf16, None
+        self.layer, self.precision, self.seen = nn.Linear(2, 2), precision, None
     @in_precision
     def forward(self, x):
         out = self.layer(x)
@@ -23,9 +24,9 @@ class Doubled(nn.Module):
         return out
 
 def test_a_forward_pass_is_in_its_own_precision_or_in_its_callers():
-    half, full = torch.bfloat16, torch.float32
-    for bf16, outer, want in ((False, False, full), (True, False, half), (False, True, half)):
-        model = Doubled(bf16)
+    bf16, fp16, full = torch.bfloat16, torch.float16, torch.float32
+    for own, outer, want in (("fp32", False, full), ("bf16", False, bf16), ("fp32", True, bf16), ("fp16", True, fp16)):
+        model = Doubled(own)
         with torch.autocast("cpu", torch.bfloat16, enabled=outer): out = model(torch.ones(1, 2))
         assert model.seen == want and out.dtype == torch.float32
 
@@ -58,19 +59,19 @@ def test_a_learner_is_where_its_rows_are(rows, tmp_path):
 def test_auto_is_bf16_where_the_cpu_multiplies_it(monkeypatch):
     for has in (True, False):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
-        assert computes_bf16(CPU) is has and use_bf16("auto", CPU) is has
-        assert use_bf16("bf16", CPU) is True and use_bf16("fp32", CPU) is False
+        assert fastest_precision(CPU) == precision_on("auto", CPU) == ("bf16" if has else "fp32")
+        for o in "bf16", "fp16", "fp32": assert precision_on(o, CPU) == o == computing(o, "cpu")["precision"]
 
-def test_auto_is_bf16_on_a_gpu_since_ampere(monkeypatch):
-    for capability in ((7, 5), (8, 0), (9, 0)):
+def test_auto_is_what_the_gpus_tensor_cores_have(monkeypatch):
+    for capability, want in {(6, 1): "fp32", (7, 0): "fp16", (7, 5): "fp16", (8, 0): "bf16", (9, 0): "bf16"}.items():
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-        assert use_bf16("auto", torch.device("cuda", 0)) is (capability >= (8, 0))
-    assert not computes_bf16(torch.device("mps"))
+        assert precision_on("auto", torch.device("cuda", 0)) == want
+    assert fastest_precision(torch.device("mps")) == "fp32"
 
-@pytest.mark.parametrize("name", ["fp16", "", None, "BF16"])
+@pytest.mark.parametrize("name", ["fp8", "", None, "BF16", torch.float16])
 def test_unknown_precision_is_refused(name):
-    with pytest.raises(ValueError, match=r"precision=.* is not known; use 'auto', 'bf16' or 'fp32'"):
-        use_bf16(name, CPU)
+    with pytest.raises(ValueError, match=r"precision=.* is not known; use 'auto', 'bf16', 'fp16', 'fp32'"):
+        precision_on(name, CPU)
 
 # the optimizer
 

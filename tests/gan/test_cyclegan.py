@@ -6,6 +6,7 @@ from cxr_fastai.gan import cyclegan
 from fastai.vision.all import Callback, GradientClip, SaveModelCallback, load_learner
 from cxr_fastai.fit.callbacks import HistoryWriter
 from cxr_fastai.fit.checkpoint import Checkpoint
+from cxr_fastai.fit.precision import HALVES
 from cxr_fastai.gan.cyclegan import SaveGrids, cyclegan_learner
 from cxr_fastai.gan.unpaired import UnpairedDataLoaders
 from conftest import SIDE
@@ -142,7 +143,7 @@ def test_clipping_and_other_callbacks_of_fastai_work(rows):
 
 @pytest.mark.parametrize("switch", [
     dict(residual=True), dict(upsample="resize"), dict(gan="bce"), dict(pool=0), dict(identity=0.),
-    dict(diffaug="brightness,contrast,translation,cutout"), dict(precision="bf16")])
+    dict(diffaug="brightness,contrast,translation,cutout"), dict(precision="bf16"), dict(precision="fp16")])
 def test_every_switch_trains(rows, switch):
     learn = learner(rows, **switch)
     before = weights(learn)
@@ -159,16 +160,17 @@ def test_depth_follows_the_size(rows):
     assert count(cyclegan_learner(dls, ngf=2, ndf=2)) == 9
     assert count(cyclegan_learner(dls, n_blocks=0, ngf=2, ndf=2)) == 0
 
-@pytest.mark.parametrize("precision, has, bf16",
-                         [("bf16", False, True), ("fp32", True, False), ("auto", True, True), ("auto", False, False)])
-def test_precision_is_for_the_device_and_fp32_by_name(rows, monkeypatch, precision, has, bf16):
+@pytest.mark.parametrize("precision, has, took", [
+    ("bf16", False, "bf16"), ("fp16", True, "fp16"), ("fp32", True, "fp32"), ("auto", True, "bf16"),
+    ("auto", False, "fp32")])
+def test_precision_is_for_the_device_and_fp32_by_name(rows, monkeypatch, precision, has, took):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
     learn, seen = learner(rows, precision=precision), set()
     nets = [m for m in learn.model.modules() if isinstance(m, torch.nn.Conv2d)]
     for m in nets: m.register_forward_hook(lambda m, x, y: seen.add((y.dtype, y.is_contiguous())))
     learn.fit(1)
     learn.show_results(1)
-    assert seen == {(torch.bfloat16 if bf16 else torch.float32, True)} and learn.settings["bf16"] == bf16
+    assert seen == {(HALVES.get(took, torch.float32), True)} and learn.settings["precision"] == took
     assert all(p.dtype == torch.float32 and p.is_contiguous() for p in learn.model.parameters())
 
 # the running mean
@@ -285,10 +287,10 @@ def test_a_second_learner_trains_a_trained_model_on_and_adds_what_it_sees(traine
 
 def test_a_second_learners_settings_are_the_models_and_its_precision_is_its_own(trained, rows):
     learn = cyclegan_learner(loaders(rows), model=copy.deepcopy(trained.model), precision="bf16", lam=3.)
-    nets = [m for m in learn.model.modules() if hasattr(m, "bf16")]
-    assert len(nets) == 6 and all(o.bf16 for o in nets) and not trained.model.g_ab.bf16
+    nets = [m for m in learn.model.modules() if hasattr(m, "precision")]
+    assert len(nets) == 6 and all(o.precision == "bf16" for o in nets) and trained.model.g_ab.precision == "fp32"
     changed = {k for k, v in learn.settings.items() if v != trained.settings[k]}
-    assert changed == {"precision", "bf16", "lam"} and learn.settings["ngf"] == 4
+    assert changed == {"precision", "lam"} and learn.settings["ngf"] == 4
 
 def test_an_exported_learner_translates_and_carries_no_patient(rows, tmp_path):
     learn = learner(rows, loaders(rows.assign(patient_id=rows.patient_id.astype("category"))))

@@ -1,4 +1,5 @@
 import copy
+from itertools import product
 import pytest, torch, torch.nn.functional as F
 from cxr_fastai.gan.networks import CycleGAN, Discriminator, Generator, from_reference
 
@@ -123,25 +124,27 @@ def gradients(net, x):
     (net(x) * torch.linspace(-1, 1, x.shape[-1], dtype=x.dtype)).mean().backward()
     return [p.grad.double() for name, p in net.named_parameters() if name.endswith("weight")]
 
-NETS = {"transpose": lambda bf16: Generator(1, 8, bf16=bf16),
-        "resize": lambda bf16: Generator(1, 8, upsample="resize", bf16=bf16),
-        "residual": lambda bf16: Generator(1, 8, residual=True, bf16=bf16)}
+NETS = {"transpose": lambda precision: Generator(1, 8, precision=precision),
+        "resize": lambda precision: Generator(1, 8, upsample="resize", precision=precision),
+        "residual": lambda precision: Generator(1, 8, residual=True, precision=precision)}
 
-def close(a, b, bf16):
+FAR, ALIKE = dict(fp32=1e-4, bf16=.25, fp16=.06), dict(fp32=1 - 1e-6, bf16=.97, fp16=.998)
+
+def close(a, b, precision):
     cosine = F.cosine_similarity(a.flatten(), b.flatten(), 0)
-    return (a - b).norm() / b.norm() < (.25 if bf16 else 1e-4) and cosine > (.97 if bf16 else 1 - 1e-6)
+    return (a - b).norm() / b.norm() < FAR[precision] and cosine > ALIKE[precision]
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("bf16", [False, True])
-def test_gradients_agree_with_float64(name, n, bf16):
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_gradients_agree_with_float64(name, n, precision):
     torch.manual_seed(0)
-    net = NETS[name](bf16)
+    net = NETS[name](precision)
     if name == "residual": torch.nn.init.normal_(net.layers[-2].weight, 0, .02) # all zeros would pass no gradient
     exact = copy.deepcopy(net).double()
-    exact.bf16 = False
+    exact.precision = "fp32"
     x = image(n, 32)
-    for a, b in zip(gradients(net, x), gradients(exact, x.double())): assert close(a, b, bf16)
+    for a, b in zip(gradients(net, x), gradients(exact, x.double())): assert close(a, b, precision)
 
 def test_channels_last_is_refused_for_its_gradients_would_be_wrong():
     for net in Generator(1, 4), Discriminator(4):
@@ -150,17 +153,17 @@ def test_channels_last_is_refused_for_its_gradients_would_be_wrong():
 
 def test_a_discriminators_gradients_agree_with_float64():
     torch.manual_seed(0)
-    for n, bf16 in (1, False), (1, True), (3, False), (3, True):
-        net = Discriminator(8, bf16=bf16)
+    for n, precision in product((1, 3), FAR):
+        net = Discriminator(8, precision=precision)
         exact = copy.deepcopy(net).double()
-        exact.bf16 = False
+        exact.precision = "fp32"
         x = image(n, 64)
         weight = lambda out: torch.linspace(-1, 1, out.shape[-1], dtype=out.dtype)
         def grads(net, x):
             out = net(x)
             (out * weight(out)).mean().backward()
             return [p.grad.double() for name, p in net.named_parameters() if name.endswith("weight")]
-        for a, b in zip(grads(net, x), grads(exact, x.double())): assert close(a, b, bf16)
+        for a, b in zip(grads(net, x), grads(exact, x.double())): assert close(a, b, precision)
 
 # the four together
 

@@ -17,16 +17,16 @@ def batch(tfm):
 
 def nothing(tfm, n=N): return tfm(pd.DataFrame(index=range(n))).as_subclass(torch.Tensor)
 
-def make(tfm, fusion="concat", bf16=False, p_missing=0., arch="test_resnet", ps=0.):
+def make(tfm, fusion="concat", precision="fp32", p_missing=0., arch="test_resnet", ps=0.):
     torch.manual_seed(0)
     backbone = create_backbone(arch, "none", 64)
     mlp = MetadataMLP(tfm, 6, p_missing=p_missing)
-    return FusionModel(backbone, mlp, FUSIONS[fusion](backbone.width, 6, 2, ps), bf16)
+    return FusionModel(backbone, mlp, FUSIONS[fusion](backbone.width, 6, 2, ps), precision)
 
-def models(tfm, bf16):
+def models(tfm, precision):
     backbone = create_backbone("test_resnet", "none", 64)
-    alone = ImageModel(backbone, 2, .5, bf16), MetadataModel(MetadataMLP(tfm, 2))
-    return [*alone, *(make(tfm, o, bf16) for o in FUSIONS)]
+    alone = ImageModel(backbone, 2, .5, precision), MetadataModel(MetadataMLP(tfm, 2))
+    return [*alone, *(make(tfm, o, precision) for o in FUSIONS)]
 
 # the MLP and its missing token
 
@@ -101,7 +101,7 @@ def test_each_reads_both_inputs(tfm, batch, fusion):
 
 def test_image_model_reads_no_metadata_and_metadata_model_no_image(tfm, batch):
     image, meta = batch
-    alone, words, *_ = [m.eval() for m in models(tfm, False)]
+    alone, words, *_ = [m.eval() for m in models(tfm, "fp32")]
     assert torch.equal(alone(image), alone(image, meta)) and torch.equal(words(meta), words(image, meta))
 
 def test_logits_is_the_mean_of_both_and_film_starts_as_the_image(tfm, batch):
@@ -150,11 +150,11 @@ def with_only(meta, *at):
     meta[list(at)] = torch.nan
     return meta
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("only", [(1, 4, 5), range(N), range(1, N)])
-def test_only_the_backbone_learns_from_an_image_only_row(tfm, batch, fusion, only, bf16):
-    model, (image, meta) = prepared(tfm, fusion, bf16=bf16), batch
+def test_only_the_backbone_learns_from_an_image_only_row(tfm, batch, fusion, only, precision):
+    model, (image, meta) = prepared(tfm, fusion, precision=precision), batch
     out = model(image, with_only(meta, *only))
     assert out.shape == (N, 2) and out.dtype == torch.float32 and out.isfinite().all()
     nn.functional.cross_entropy(out[list(only)], torch.ones(len(only), dtype=torch.long)).backward()
@@ -203,7 +203,7 @@ def test_without_image_only_rows_nothing_is_different(tfm, batch, fusion):
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), twin.buffers()))
 
 def test_image_model_does_not_mind_image_only_rows_and_metadata_model_refuses_them(tfm, batch):
-    (image, meta), (alone, words, *_) = batch, [m.eval() for m in models(tfm, False)]
+    (image, meta), (alone, words, *_) = batch, [m.eval() for m in models(tfm, "fp32")]
     assert torch.equal(alone(image, with_only(meta, 1)), alone(image))
     for inputs in ((image, with_only(meta, 1)), (with_only(meta, 1),)):
         with pytest.raises(ValueError, match="Image-only rows have no metadata"): words(*inputs)
@@ -219,7 +219,7 @@ def conv_dtypes(model, batch):
     return seen[0], out.dtype
 
 def test_bf16_computes_in_bf16_and_gives_fp32_logits(tfm, batch):
-    for m in models(tfm, True):
+    for m in models(tfm, "bf16"):
         if hasattr(m, "backbone"): assert conv_dtypes(m, batch) == (torch.bfloat16, torch.float32)
         out = m(*batch)
         out.sum().backward()
@@ -227,21 +227,23 @@ def test_bf16_computes_in_bf16_and_gives_fp32_logits(tfm, batch):
         assert {out.dtype, *(o.dtype for o in grads), *(p.dtype for p in m.parameters())} == {torch.float32} and grads
 
 def test_fp32_computes_in_fp32(tfm, batch):
-    for m in models(tfm, False):
+    for m in models(tfm, "fp32"):
         if hasattr(m, "backbone"): assert conv_dtypes(m, batch) == (torch.float32, torch.float32)
 
 def test_float64_stays_float64(tfm, batch):
     image, meta = (o.double() for o in batch)
-    for m in models(tfm, False):
+    for m in models(tfm, "fp32"):
         full, half = m.double().eval()(image, meta), m.float()(*batch)
         assert full.dtype == torch.float64 and half.dtype == torch.float32
         torch.testing.assert_close(full.float(), half, atol=1e-4, rtol=1e-4)
         assert not torch.equal(full, full.float().double()) # computed so, not only named so
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_bf16_is_near_fp32(tfm, batch, fusion):
-    full, half = make(tfm, fusion).eval(), make(tfm, fusion, bf16=True).eval()
-    torch.testing.assert_close(half(*batch), full(*batch), atol=.05, rtol=.05)
+def test_bf16_and_fp16_are_near_fp32(tfm, batch, fusion):
+    full = make(tfm, fusion).eval()
+    for precision, far in dict(bf16=.05, fp16=.01).items():
+        half = make(tfm, fusion, precision=precision).eval()
+        torch.testing.assert_close(half(*batch), full(*batch), atol=far, rtol=far)
 
 # parameter groups
 
@@ -252,7 +254,7 @@ def test_groups_are_early_body_late_body_and_the_rest(tfm):
     assert ids[0] | ids[1] == {id(p) for p in model.backbone.parameters()}
     assert ids[2] == {id(p) for m in (model.mlp, model.head) for p in m.parameters()}
     assert sum(map(len, ids)) == len(list(model.parameters())) == sum(map(len, (early, late, rest)))
-    assert [len(parameter_groups(o)) for o in models(tfm, False)] == [3, 1, 3, 3, 3, 3, 3]
+    assert [len(parameter_groups(o)) for o in models(tfm, "fp32")] == [3, 1, 3, 3, 3, 3, 3]
 
 def test_a_parameter_in_no_group_or_in_two_is_refused(tfm, monkeypatch):
     import cxr_fastai.models.fusion as module

@@ -51,12 +51,12 @@ def test_a_loaded_bundle_predicts_the_same_bits(rows, tmp_path, use, name):
     one = {k: v for k, v in one.items() if (k == "image") != (use == "metadata") or use == "both"}
     assert torch.equal(learn.predict(**one)[2], again.predict(**one)[2])
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_every_fusion_and_precision_fits(rows, tmp_path, fusion):
-    learn = make(rows, tmp_path, fusion=fusion, precision="bf16", n_meta=8, ps=.1)
+@pytest.mark.parametrize("fusion, precision", [*((o, "bf16") for o in FUSIONS), ("concat", "fp16")])
+def test_every_fusion_and_precision_fits(rows, tmp_path, fusion, precision):
+    learn = make(rows, tmp_path, fusion=fusion, precision=precision, n_meta=8, ps=.1)
     again = load_bundle(save_bundle(learn, tmp_path/"b"))
-    assert torch.equal(said(learn, held_out(rows)), said(again, held_out(rows))) and again.model.bf16
-    assert not load_bundle(tmp_path/"b", precision="fp32").model.bf16
+    assert torch.equal(said(learn, held_out(rows)), said(again, held_out(rows))) and again.model.precision == precision
+    assert load_bundle(tmp_path/"b", precision="fp32").model.precision == "fp32"
 
 @pytest.mark.parametrize("arch", ["resnet50", "densenet121", "vgg16", "test_vit"])
 @pytest.mark.slow

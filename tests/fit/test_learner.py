@@ -1,0 +1,94 @@
+import pytest, torch
+from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
+from fastai.vision.all import Adam, Callback, GradientAccumulation, GradientClip
+from torch.amp import GradScaler
+from cxr_fastai.gan.cyclegan import cyclegan_learner
+from cxr_fastai.gan.unpaired import UnpairedDataLoaders
+from cxr_fastai.models.learner import fusion_learner, image_learner
+
+TINY = dict(arch="test_resnet", weights="none")
+
+@pytest.fixture
+def make(tiny_dls):
+    def make(use="image", precision="fp16", **kwargs):
+        learner = dict(image=image_learner, both=fusion_learner)[use]
+        return learner(tiny_dls(use), **TINY | dict(precision=precision) | kwargs)
+    return make
+
+@pytest.fixture
+def gan(rows):
+    dls = UnpairedDataLoaders.from_df(rows, size=32, bs=4)
+    return lambda precision="fp16": cyclegan_learner(dls, n_blocks=1, ngf=4, ndf=4, precision=precision)
+
+def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
+START = 2.**8 # a scale at which these nets' first gradients are finite; torch's own is 2^16
+
+class Gradients(Callback):
+    "Each step's, as the optimizer is given them, and the scale of the loss."
+    order = 90
+    def __init__(self, start=START): self.start = start
+    def before_fit(self):
+        self.grads, self.scales, self.moved = [], [], []
+        if self.scaler: self.learn.scaler = GradScaler("cpu", init_scale=self.start)
+    def before_step(self):
+        self.grads.append(torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None]).clone())
+        self.was = weights(self.learn)
+    def after_step(self): self.moved.append(not torch.equal(weights(self.learn), self.was))
+    def after_batch(self):
+        if self.training and self.scaler: self.scales.append(self.scaler.get_scale())
+
+def looked(learn, *cbs, **kwargs):
+    learn.fit(1, 1e-3, cbs=[look := Gradients(**kwargs), *cbs])
+    return look
+
+def alike(a, b): return torch.nn.functional.cosine_similarity(a, b, 0) > .99 and .97 < a.norm()/b.norm() < 1.03
+
+@pytest.mark.parametrize("use", ["image", "both"])
+def test_fp16_trains_as_fp32_does_to_its_digits(make, use):
+    half, full = looked(make(use)), looked(make(use, "fp32"))
+    assert alike(half.grads[0], full.grads[0]) and all(half.moved) and all(full.moved)
+    assert set(half.scales) == {START} and not full.scales
+
+def test_the_cyclegans_four_games_share_one_scaled_loss(gan):
+    half, full = looked(gan()), looked(gan("fp32"))
+    assert alike(half.grads[0], full.grads[0]) and set(half.scales) == {START} and all(half.moved)
+
+def test_small_gradients_vanish_without_the_scale(make):
+    tiny = dict(loss_func=lambda x, y, **kwargs: torch.nn.functional.cross_entropy(x, y)*1e-6)
+    full, scaled, plain = (looked(make(precision=o, **tiny), start=s).grads[0]
+                           for o, s in (("fp32", 1), ("fp16", 2.**16), ("fp16", 1)))
+    assert alike(scaled, full) and not alike(plain, full)
+
+class Overflow(Callback):
+    def after_backward(self):
+        if self.iter == 1: next(p for p in self.model.parameters() if p.grad is not None).grad.fill_(torch.inf)
+
+@pytest.mark.parametrize("opt_func", [None, Adam])
+def test_a_gradient_that_isnt_finite_makes_no_step_and_a_smaller_scale(make, opt_func):
+    "By torch's fused kernel, and by an optimizer of fastai's."
+    look = looked(make(**dict(opt_func=opt_func) if opt_func else {}), Overflow())
+    assert look.moved[:3] == [True, False, True] and look.scales[:3] == [START, START/2, START/2]
+
+def test_what_is_clipped_and_accumulated_are_true_gradients(make):
+    assert max(float(o.norm()) for o in looked(make(), GradientClip(.01)).grads) <= .0101
+    half, full = (looked(make(precision=o), GradientAccumulation(16)) for o in ("fp16", "fp32"))
+    assert len(half.grads) == len(full.grads) < len(half.scales) and alike(half.grads[0], full.grads[0])
+
+class Scale(Callback):
+    def before_train(self): self.first = self.scaler.get_scale()
+
+def test_a_seed_gives_its_bits_and_every_fit_begins_with_the_same_scale(make):
+    a, b = make(), make()
+    for o in a, b: o.fit_one_cycle(1, 1e-3)
+    assert torch.equal(weights(a), weights(b)) and a.scaler is None
+    b.fit(1, 1e-3, cbs=[look := Scale()])
+    assert look.first == 2.**16 and b.scaler is None
+
+@pytest.mark.parametrize("cb", [MixedPrecision, MixedPrecision(), MixedPrecision("bf16"), NonNativeMixedPrecision()])
+def test_fastais_own_precision_is_refused_and_nothing_is_scaled_twice(make, gan, cb):
+    for learn in make(), make(precision="fp32"), gan():
+        for add in learn.add_cb, lambda o: learn.fit(1, cbs=o):
+            with pytest.raises(ValueError, match="by precision=, which is one of 'auto', 'bf16', 'fp16'"): add(cb)
+        for to in learn.to_fp16, learn.to_bf16, learn.to_fp32, learn.to_non_native_fp16:
+            with pytest.raises(ValueError, match="by precision="): to()
