@@ -117,6 +117,8 @@ class Plan(Settings):
         backbones:tuple=("resnet50", "densenet121", "vgg16"), # timm names; resnet50=FILE has weights of its own
         arms:tuple=PAPER_ARMS,   # which arms, in order; there is real-synth, too
         seeds:tuple=(0,),        # of CycleGAN, initialisation, augmentation and shuffling; '0,1,2' repeats every arm
+        folds:int=None,          # of a cross-validation: each patient is in test once; one split where not given
+        repeats:int=1,           # of the folds, each with parts of its own
         protocol:str="clean",    # or 'paper': as its figures imply, leaks and all
         split_seed:int=0,        # of the cohort's draw and of the split
         primary:tuple=None,      # the comparison of the verdict, 'before,after'; the plan's, or Real-Meta to Ensemble
@@ -129,6 +131,7 @@ class Plan(Settings):
         backbones, arms, seeds = listed(backbones), listed(arms), _numbers(listed(seeds))
         training, gan, primary = training or Training(), gan or Gan(), listed(primary or ()) or None
         _known("protocol", protocol, PROTOCOLS)
+        check_folds(folds, repeats, protocol)
         for o in arms: parse_arm(o)
         check_primary(primary, alpha, arms)
         if not (backbones and arms and seeds): raise ValueError("A study needs at least a backbone, an arm and a seed.")
@@ -152,6 +155,19 @@ def _numbers(words):
     if wrong := [o for o in words if not str(o).strip().isdecimal()]:
         raise ValueError(f"--seeds: {few(wrong)} is no whole number; write them as 0,1,2.")
     return tuple(map(int, words))
+
+def check_folds(
+    folds:int,    # or None
+    repeats:int,  # of them
+    protocol:str, # of the study
+):
+    "ValueError for numbers that make no cross-validation, and for the protocol that has a split of its own."
+    if folds is not None and folds < 3:
+        raise ValueError(f"folds={folds}: one part is for test, one for valid and the rest to train, so that there are "
+                         "3 or more.")
+    if repeats < 1: raise ValueError(f"repeats={repeats} must be 1 or more.")
+    if folds is None and repeats > 1: raise ValueError(f"repeats={repeats} repeats folds, and there are none; name both.")
+    if folds and protocol == "paper": raise ValueError("The protocol 'paper' has one split of its own, and no folds.")
 
 def check_primary(
     primary:tuple, # (before, after), or None

@@ -8,7 +8,7 @@ from .cache import cache_root, RadiographCache
 from .phantom import make_phantom
 from .readers import read_nih
 from .rows import classes, positive
-from .sampling import paper_cohort, split_patients
+from .sampling import paper_cohort, sides_of, split_patients
 
 __all__ = ["DATA_FLAGS", "data_digest", "flow_table", "flow_text", "load_cohort"]
 
@@ -58,7 +58,7 @@ def flow_table(
     rows:pd.DataFrame, # after `split_patients`, or of `load_cohort`
 ) -> pd.DataFrame:     # `step rows patients positives`; of NIH's table `of_all with_others`, too
     "How many rows were left at each step, and are on each side."
-    sides = [_step(o, rows[rows["split"] == o]) for o in ("train", "valid", "test")]
+    sides = [_step(o, own) for o, own in sides_of(rows).items()]
     return pd.DataFrame(rows.attrs.get("flow", [_step("in the table", rows)]) + sides)
 
 def flow_text(

@@ -1,6 +1,8 @@
 """The rows of a study: the paper's cohort (section 3.1), and train, valid and test without a patient on two sides.
 
 The paper splits 7:3 and doesn't say by what (section 4); here by patient, with one ratio of classes on every side."""
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -9,7 +11,10 @@ from .leaks import check_ids
 from .rows import classes, is_synthetic, positive, sign_split
 from .words import is_missing
 
-__all__ = ["paper_cohort", "split_paper", "split_patients"]
+__all__ = ["SIDES", "each_fold", "folds_of", "paper_cohort", "sides_of", "split_paper", "split_patients", "test_rows",
+           "with_folds"]
+
+SIDES = "train", "valid", "test"
 
 def paper_cohort(
     rows:pd.DataFrame,     # from `read_nih` or `read_table`; those without a label are left out
@@ -87,6 +92,49 @@ def split_patients(
         side[rest] = _assign(images[rest], {"train": 1-valid, "valid": valid}, names, rng)
     parts = dict(test=test, valid=valid) if folds is None else dict(folds=folds, fold=fold, valid=valid)
     return sign_split(rows.assign(split=side[who]), method="by patient", stratified=True, **parts, seed=seed)
+
+def each_fold(
+    rows:pd.DataFrame, # with `patient_id label`
+    folds:int,         # k
+    repeats:int=1,     # of all k, each with parts of its own
+    valid:float=.2,    # share of what isn't test, in each
+    seed:int=0,        # of the first repeat; the next have the next numbers
+) -> dict:             # number of the fold, 0 to k*repeats-1 -> rows with `split`
+    "The splits of a repeated cross-validation: in each repeat every image is in test once."
+    return {r*folds + f: split_patients(rows, valid=valid, seed=seed + r, folds=folds, fold=f)
+            for r in range(repeats) for f in range(folds)}
+
+def with_folds(
+    rows:pd.DataFrame, # of a study
+    splits:dict,       # of `each_fold`
+    folds:int,         # k
+) -> pd.DataFrame:     # without `split`, which each fold has its own
+    "In which fold an image is in test: `fold`, and a column for each further repeat, `fold_2` and so on."
+    res = rows.drop(columns="split", errors="ignore")
+    for number, own in splits.items():
+        name = f"fold_{number//folds + 1}" if number >= folds else "fold"
+        if name not in res: res[name] = number
+        res.loc[(own["split"] == "test").to_numpy(), name] = number
+    return res
+
+def folds_of(
+    rows:pd.DataFrame, # of a study
+) -> list:             # columns of `with_folds`; [] for rows of one split
+    "By which columns rows are of folds."
+    return [] if "split" in rows else [o for o in rows if re.fullmatch("fold(_[0-9]+)?", str(o))]
+
+def sides_of(
+    rows:pd.DataFrame, # of a study
+) -> dict:             # name -> its rows
+    "Train, valid and test; where there are folds, the test rows of each of the first repeat."
+    if not (folds := folds_of(rows)): return {o: rows[rows["split"] == o] for o in SIDES}
+    return {f"fold {o}": own for o, own in rows.groupby(folds[0])}
+
+def test_rows(
+    rows:pd.DataFrame, # of a study
+) -> pd.DataFrame:
+    "Those that are scored: the test side, or all where there are folds."
+    return rows if folds_of(rows) else rows[rows["split"] == "test"]
 
 def split_paper(
     rows:pd.DataFrame, # the cohort, with synthetic rows or without

@@ -4,10 +4,10 @@ An answer says what was done, as far as settings and tables tell; where they don
 is its author's. No torch."""
 from ..arms import arm_title, parse_arm, POLICIES
 from ..cohort.rows import positive
+from ..cohort.sampling import sides_of
 from ..stats.scoring import METRICS
 from .notes import column_names, counted, has_synth, is_drawn_study, listed, on_several_sides, split_note, uses
 
-SIDES = "train", "valid", "test"
 KNOWN = "auto", "imagenet", "none" # weights of which it is known what they were fitted on
 
 def _variants(settings): return [o for o in settings["arms"] if "+" in o]
@@ -29,7 +29,7 @@ def aim(settings, tables):
             f"difference of their AUC on the test rows, two-sided {tables.plan['alpha']:.0%} over the backbones.")
 
 def eligible(settings, tables):
-    return "; ".join(f"{o.step}: {o.rows:,} rows" for o in tables.flow.itertuples() if o.step not in SIDES) + "."
+    return "; ".join(f"{o.step}: {o.rows:,} rows" for o in tables.flow.itertuples() if o.step not in sides_of(tables.rows)) + "."
 
 def prepared(settings, tables):
     said = []
@@ -72,7 +72,7 @@ def _fitted(settings):
 def assigned(settings, tables):
     how = split_note(settings)
     if how is None: return
-    return f"{how}{_fitted(settings)}: " + ", ".join(f"{o} {(tables.rows['split'] == o).sum():,}" for o in SIDES) + "."
+    return f"{how}{_fitted(settings)}: " + ", ".join(f"{o} {len(own):,}" for o, own in sides_of(tables.rows).items()) + "."
 
 def disjoint(settings, tables):
     twice, n = on_several_sides(tables.rows), tables.rows["patient_id"].nunique()
@@ -80,8 +80,8 @@ def disjoint(settings, tables):
     return f"By patient: none of {n:,} is on two sides, as counted in rows.csv."
 
 def counts(settings, tables):
-    sides = {o: tables.rows[tables.rows["split"] == o] for o in SIDES}
-    return "; ".join(f"{o}: {len(rows):,} rows, {positive(rows).sum():,} positive" for o, rows in sides.items()) + "."
+    said = (f"{o}: {len(rows):,} rows, {positive(rows).sum():,} positive" for o, rows in sides_of(tables.rows).items())
+    return "; ".join(said) + "."
 
 def size(settings, tables):
     return (f"{counts(settings, tables)} Whether a size was calculated is for the author; the intervals show what this "

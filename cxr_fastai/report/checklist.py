@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pandas as pd
 
 from ..cohort.rows import classes, columns_of, positive
+from ..cohort.sampling import sides_of
 from . import answers
-from .answers import SIDES
 
 __all__ = ["CLAIM", "TRIPOD_AI", "characteristics", "checklist"]
 
@@ -23,9 +23,10 @@ def _quartiles(numbers):
 def characteristics(
     rows:pd.DataFrame,             # after the split; `label` is categorical, negative first
     names=None,                    # metadata columns; those that the table remembers, where not given
-) -> pd.DataFrame:                 # a line a characteristic, columns `all train valid test`
+) -> pd.DataFrame:                 # a line a characteristic, columns `all train valid test`, or a fold each
     "Who is on which side (CLAIM's item 36): counts and shares of words, median and quartiles of numbers."
-    sides = [rows] + [rows[rows["split"] == o] for o in SIDES]
+    parts = sides_of(rows)
+    sides = [rows, *parts.values()]
     lines = {"images": [f"{len(o):,}" for o in sides], "patients": [f"{o['patient_id'].nunique():,}" for o in sides],
              classes(rows)[1]: [_share(positive(o)) for o in sides]}
     names = sum(columns_of(rows).values(), []) if names is None else names
@@ -36,7 +37,7 @@ def characteristics(
             words = sorted(rows[name].dropna().unique())
             lines |= {f"{name} {word}": [_share(o[name] == word) for o in sides] for word in words}
         if rows[name].isna().any(): lines[f"{name} missing"] = [_share(o[name].isna()) for o in sides]
-    return pd.DataFrame([[of, *words] for of, words in lines.items()], columns=["of", "all", *SIDES])
+    return pd.DataFrame([[of, *words] for of, words in lines.items()], columns=["of", "all", *parts])
 
 CLAIM = ( # number, what it asks, who answers
     ("1", "AI, and which kind, named in the title or abstract", None),

@@ -8,6 +8,7 @@ from scipy.stats import fisher_exact
 
 from ..arms import arm_title, parse_arm
 from ..cohort.rows import positive
+from ..cohort.sampling import folds_of, test_rows
 from ..stats.ledger import looks
 
 __all__ = ["drawn_note", "leaky_note", "shortcut_note", "split_note"]
@@ -20,7 +21,10 @@ def has_synth(settings): return any(parse_arm(o).synth for o in settings["arms"]
 def listed(words): return ", ".join(dict.fromkeys(map(str, words)))
 def counted(n, word): return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 def column_names(settings): return [*settings.get("cat_names", ()), *settings.get("cont_names", ())]
-def on_several_sides(rows): return (rows.groupby("patient_id")["split"].nunique() > 1).sum()
+
+def on_several_sides(rows):
+    "How many patients are; of folds, in the test of more than one of a repeat."
+    return (rows.groupby("patient_id")[folds_of(rows) or ["split"]].nunique() > 1).any(axis=1).sum()
 
 def is_drawn_study(settings):
     if "drawn" in settings: return settings["drawn"]
@@ -47,6 +51,8 @@ def leaky_note(
     return (f"Protocol 'paper' is leaky on purpose: {'; '.join(found)}, as the paper's figures imply, so that its "
             "scores flatter.")
 
+def _again(repeats): return "" if repeats == 1 else f" a repeat, of which there are {repeats}"
+
 def split_note(
     settings:dict, # of a study
 ):
@@ -55,7 +61,9 @@ def split_note(
     if how is None: return
     if not how: return "The table came with its split; how that was made is for the author to say"
     stratified = ", stratified by label" if how.get("stratified") else ""
-    share = f"{how['test']:.0%} to test" if "test" in how else f"fold {how['fold']} of {how['folds']} to test"
+    if "test" in how: share = f"{how['test']:.0%} to test"
+    elif "fold" in how: share = f"fold {how['fold']} of {how['folds']} to test"
+    else: share = f"in {how['folds']} folds, each in test once{_again(how['repeats'])},"
     rest = "of all" if how["method"] == "by image" else "of the rest"
     return (f"At random {how['method']}{stratified}, {share} and {how['valid']:.0%} {rest} to valid "
             f"(seed {how['seed']})")
@@ -76,7 +84,7 @@ def shortcut_note(
 ) -> str:
     """What subgroups are there for, with the pair of groups whose shares of positives among the test rows are furthest
     apart, where that is beyond chance (Fisher's exact test, 5% over all pairs)."""
-    test = rows[rows["split"] == "test"]
+    test = test_rows(rows)
     of_words = [o for o in column_names(settings) if o in test and not pd.api.types.is_numeric_dtype(test[o])]
     found = [pair for name in of_words for pair in _contrasts(test, name)]
     said = "An arm that takes a group for the illness calls more of its negatives positive, too."

@@ -141,7 +141,8 @@ def _subgroups(study, page):
                "Does an arm gain more in a group? [95% interval of patients, and seeds from two on]")
 
 def _failed(study, page):
-    failed = study.cells.loc[study.cells["error"].notna(), ["backbone", "arm", "seed", "error"]]
+    about = [o for o in ("backbone", "arm", "seed", "fold", "error") if o in study.cells]
+    failed = study.cells.loc[study.cells["error"].notna(), about]
     page.section("Failed cells").table(failed, "Failed cells", kind="words")
 
 def _settings(study, page):
@@ -187,8 +188,8 @@ def _each(study, plot, name, caption):
 def _histories(study):
     "A figure of each backbone and arm, from the histories of its cells."
     for (backbone, arm), cells in study.cells[study.cells["error"].isna()].groupby(["backbone", "arm"], sort=False):
-        files = {o.seed: study.out/o.folder/"history.csv" for o in cells.itertuples()}
-        tables = [read_csv(file).assign(seed=seed) for seed, file in files.items() if file.exists()]
+        files = [study.out/o/"history.csv" for o in cells["folder"]]
+        tables = [read_csv(file).assign(seed=i) for i, file in enumerate(files) if file.exists()]
         title = f"{backbone}, {arm_title(arm)}"
         if tables: yield f"epochs-{backbone}-{arm}", plot_curves(pd.concat(tables), title=title), f"Epochs of {title}."
 
@@ -196,7 +197,7 @@ def _gan_figures(study, made, page):
     "The figures of the CycleGAN that made a folder of synthetic films; `page` is told where they can't be drawn."
     gan, others = made.parent, {*plt.get_fignums()}
     try:
-        fig = plot_synthetic(study.rows, read_manifest(made), n=2)
+        fig = plot_synthetic(read_rows(gan/"rows.csv"), read_manifest(made), n=2)
         yield f"fig2-{gan.name}", fig, f"Real and synthetic films of {gan.name}/{made.name}, as the paper's Fig. 2."
         if (near := made/"memorised.csv").exists():
             fig = plot_memorised(read_csv(near))

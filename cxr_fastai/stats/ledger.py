@@ -18,7 +18,7 @@ __all__ = ["declare_plan", "look_at", "looks", "mark_plan", "mark_scores", "read
            "rows_digest"]
 
 ALPHA = .05 # where nobody says another
-SETTLED = ("protocol size epochs bs lr precision epoch_rule fusion synthetic metadata cat_names cont_names split_seed "
+SETTLED = ("folds repeats protocol size epochs bs lr precision epoch_rule fusion synthetic metadata cat_names cont_names split_seed "
            "gan gan_epochs gan_size data_digest").split() # changed after a look, they are another study
 
 def rows_digest(
@@ -106,7 +106,8 @@ def _departures(plan, about):
     if n := plan["finished_before"]: yield f"the plan was written when {n} cells were finished"
     if n := plan["looks_before"]: yield f"the plan was written after {n} looks at these test rows"
     for o in SETTLED:
-        if plan["settings"].get(o) != about.get(o): yield f"{o} {about.get(o)}, planned {plan['settings'].get(o)}"
+        was = plan["settings"].get(o, about.get(o)) # a plan of before knew no such setting
+        if was != about.get(o): yield f"{o} {about.get(o)}, planned {was}"
     for o, file in about["weights_of"].items():
         was = plan["settings"]["weights_of"].get(o, file)
         if was != file: yield f"weights of {o} {file}, planned {was}"

@@ -104,7 +104,7 @@ def sampling_note(
     flow:pd.DataFrame, # of `flow_table`
 ) -> str: # sentences on what the share of positives is, from what was read
     "That the cohort's share of positives is made by its sampling, and whom its negatives leave out."
-    drawn, said = flow[~flow["step"].isin(("train", "valid", "test"))].iloc[-1], []
+    drawn, said = flow[~flow["step"].str.fullmatch("train|valid|test|fold [0-9]+")].iloc[-1], []
     share = drawn["positives"]/drawn["rows"]
     read = drawn.get("of_all", np.nan)
     if np.isnan(read):

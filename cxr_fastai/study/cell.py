@@ -49,9 +49,10 @@ class Cell:
         settings:dict,     # all that determines the result
         name:str="",       # its arm in full, as its study has it; what determines it stands in `settings`
         track:str="",      # trackers, as in `tracked`
+        fold:int=None,     # whose rows they are, where its study has folds
     ):
         self.folder, self.rows, self.plan, self.settings = Path(folder), rows, plan, settings
-        self.name, self.track = name or settings["arm"], track
+        self.name, self.track, self.fold = name or settings["arm"], track, fold
     def __repr__(self): return self.folder.name
     @property
     def arm(self): return parse_arm(self.name)
@@ -75,8 +76,9 @@ class Cell:
     def about(self):
         "Which cell it is, for its bundle: a study's cells.csv has a line of the same folder."
         s = self.settings
-        return dict(folder=self.folder.name, backbone=s.get("arch"), arm=self.name, seed=s["seed"],
-                    protocol=s["protocol"])
+        about = dict(folder=self.folder.name, backbone=s.get("arch"), arm=self.name, seed=s["seed"],
+                     protocol=s["protocol"])
+        return about if self.fold is None else about | dict(fold=self.fold)
 
 def arm_rows(
     cell:Cell,     # whose arm

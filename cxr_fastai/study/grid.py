@@ -4,6 +4,7 @@ By the protocol 'clean', one patient-grouped split is made before anything else,
 and every arm is scored on the same real test rows. 'paper' is what the paper's figures imply (`split_paper`): a
 CycleGAN that saw every row, and synthetic images among those that are scored."""
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ..arms import parse_arm
 from ..cohort.folder import data_digest
 from ..cohort.phantom import is_drawn
 from ..cohort.rows import classes, columns_of, fold_metadata, split_method, with_columns
-from ..cohort.sampling import split_paper
+from ..cohort.sampling import each_fold, split_paper, test_rows, with_folds
 from ..core.files import few, say
 from ..core.progress import TimeLeft, progress
 from ..core.workers import in_workers, on_ray
@@ -52,26 +53,35 @@ class Study:
             raise ValueError(f"The table has no metadata column, which the arms {few(blind)} read: name some, or leave "
                              "these arms out.")
         if plan.protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; then `split_paper`
-        self.rows, self.plan, self.out, self.data, self.track = rows, plan, Path(out).absolute(), data, track
+        self.plan, self.out, self.data, self.track = plan, Path(out).absolute(), data, track
         self.backbones, self.arms, self.seeds = list(plan.weights_of), list(plan.arms), list(plan.seeds)
-        neg, pos = ((rows["split"] == "train") & (rows["label"] == o) for o in classes(rows))
-        self.balance, self.half = int(neg.sum() - pos.sum()), int(neg.sum()) // 2
+        self.splits = {None: rows} # by number of the fold, where there are folds
+        if plan.folds: self.splits = each_fold(rows, plan.folds, plan.repeats, seed=plan.split_seed)
+        self.rows = with_folds(rows, self.splits, plan.folds) if plan.folds else rows
         self.digests, self.errors = {}, {}
-        self.cells = {(b, a, s): self._cell(b, a, s) for s in self.seeds for b in self.backbones for a in self.arms}
+        self.cells = {(b, a, s) if f is None else (b, a, s, f): self._cell(b, a, s, f)
+                      for f in self.splits for s in self.seeds for b in self.backbones for a in self.arms}
 
-    def _added(self, arm):
+    @property
+    def keys(self):
+        "What tells its cells apart."
+        return ["backbone", "arm", "seed", *(["fold"] if self.plan.folds else [])]
+
+    def _added(self, arm, rows):
         "How many rows an arm adds to train. ValueError for a dose where the positives aren't fewer."
-        if arm.dose is None: return ifnone(self.plan.gan.synthetic, self.half)
-        n = round(arm.dose * self.balance)
+        neg, pos = (int(((rows["split"] == "train") & (rows["label"] == o)).sum()) for o in classes(rows))
+        if arm.dose is None: return ifnone(self.plan.gan.synthetic, neg // 2)
+        n = round(arm.dose * (neg - pos))
         if n > 0: return n
-        raise ValueError(f"The dose {arm.dose} of the {self.balance} rows that would balance the classes is no row.")
+        raise ValueError(f"The dose {arm.dose} of the {neg - pos} rows that would balance the classes is no row.")
 
-    def _digest(self, size):
-        "Of the rows, at a size; read once."
-        if size not in self.digests: self.digests[size] = data_digest(self.rows, size)
-        return self.digests[size]
+    def _digest(self, size, fold=None):
+        "Of the rows of a fold, or of all, at a size; read once."
+        if (size, fold) not in self.digests:
+            self.digests[size, fold] = data_digest(self.splits.get(fold, self.rows), size)
+        return self.digests[size, fold]
 
-    def _settings(self, backbone, arm, seed):
+    def _settings(self, backbone, arm, seed, fold):
         "All that determines what a cell finds."
         plan, t = self.plan, self.plan.training
         where = computing(t.precision)
@@ -85,17 +95,18 @@ class Study:
         if arm.use != "metadata":
             s |= dict(arch=backbone, weights=plan.weights_of[backbone], size=t.size, precision=where["precision"])
         if arm.use == "both": s |= dict(fusion=arm.fusion or t.fusion)
-        if arm.more: s |= dict(n=self._added(arm))
+        rows = self.splits[fold]
+        if arm.more: s |= dict(n=self._added(arm, rows))
         if arm.synth:
-            s |= dict(policy=arm.policy or plan.gan.metadata, gan=gan_folder(self.rows, self.out, plan.gan, seed).name)
-        return s | dict(data=self._digest(s.get("size")))
+            s |= dict(policy=arm.policy or plan.gan.metadata, gan=gan_folder(rows, self.out, plan.gan, seed).name)
+        return s | dict(data=self._digest(s.get("size"), fold))
 
-    def _cell(self, backbone, name, seed):
-        s = self._settings(backbone, parse_arm(name), seed)
+    def _cell(self, backbone, name, seed, fold):
+        s = self._settings(backbone, parse_arm(name), seed, fold)
         named = settings_digest(s | dict(weights=named_by_content(s.get("weights", "none"))))
         model = backbone if "arch" in s else "metadata"
         folder = self.out/"cells"/f"{model}-{s['arm']}-{seed}-{named}"
-        return Cell(folder, self.rows, self.plan, s, name=name, track=self.track)
+        return Cell(folder, self.splits[fold], self.plan, s, name=name, track=self.track, fold=fold)
 
     def run(self,
         workers:int=1,   # processes on this machine, the cores' threads divided among them
@@ -124,12 +135,13 @@ class Study:
         if found and is_first(): say_untrained(untrained(sorted(found)))
 
     def _syntheses(self, cells, loud):
-        "What comes before cells with synthetic rows: a job a seed."
+        "What comes before cells with synthetic rows: a job a seed and fold."
         gans = {}
-        for c in cells: gans.setdefault(c.seed, {})[c.gan] = None # each once, in order
+        for c in cells: gans.setdefault((c.seed, c.fold), {})[c.gan] = None # each once, in order
         order = lambda gan: (gan.synthetic, gan.metadata)
-        return [Synthesis(self.rows, self.out, sorted(o, key=order), seed=seed, track=self.track,
-                          log=None if loud else self.out/f"synthesis-{seed}.txt") for seed, o in gans.items()]
+        name = lambda seed, fold: f"synthesis-{seed}.txt" if fold is None else f"synthesis-{seed}-{fold}.txt"
+        return [Synthesis(self.splits[fold], self.out, sorted(o, key=order), seed=seed, track=self.track, fold=fold,
+                          log=None if loud else self.out/name(seed, fold)) for (seed, fold), o in gans.items()]
 
     @property
     def split_rows(self):
@@ -140,8 +152,7 @@ class Study:
         "What was planned for these test rows: written now, before the first cell, where nothing was before."
         def write():
             finished = sum(c.done for c in self.cells.values())
-            rows = self.split_rows
-            return declare_plan(self.out, self.about, rows[rows["split"] == "test"], primary=self.plan.primary,
+            return declare_plan(self.out, self.about, test_rows(self.split_rows), primary=self.plan.primary,
                                 alpha=self.plan.alpha, finished=finished)
         return agreed(write)
 
@@ -157,7 +168,8 @@ class Study:
                     busy.append(job)
                     continue
                 if status == "failed": self._failed(job, outcome["error"])
-                own = [c for c in after if c.seed == job.seed] if isinstance(job, Synthesis) else []
+                made = isinstance(job, Synthesis)
+                own = [c for c in after if (c.seed, c.fold) == (job.seed, job.fold)] if made else []
                 if status == "done": ready += own
                 else: self.errors |= {c: f"{c}: not run, as the {self.errors[job]}" for c in own}
                 yield job
@@ -188,29 +200,35 @@ class Study:
     def collect(self) -> tuple: # `predictions` and `cells`, as DataFrames
         "What the finished cells left; one that failed, is damaged or wasn't run has an `error` in its line of `cells`."
         said, lines, read = {c.folder: e for c, e in self.errors.items() if isinstance(c, Cell)}, [], {}
-        for (backbone, arm, seed), c in self.cells.items():
-            line = dict(backbone=backbone, arm=arm, seed=seed)
-            line |= dict(folder=c.folder.relative_to(self.out), gan=self._place(c))
+        for key, c in self.cells.items():
+            line = dict(zip(self.keys, key)) | dict(folder=c.folder.relative_to(self.out), gan=self._place(c))
             try:
                 if c.folder in said: raise CellError(said[c.folder])
                 if not c.folder.exists(): raise CellError(f"{c} was not run.")
                 result, table = read_cell(c)
                 line |= {o: result[o] for o in FIGURES}
-                read[backbone, arm, seed] = table
+                read[key] = table
             except CellError as e: line |= dict(error=str(e))
             lines.append(line)
-        keys = ["backbone", "arm", "seed"]
-        predictions = pd.concat(read, names=keys).reset_index(keys).reset_index(drop=True) if read else None
-        return predictions, pd.DataFrame(lines).reindex(columns=[*keys, "folder", "gan", *FIGURES, "error"])
+        many = Counter(key[:3] for key in read) # a seed of an arm counts with all of its folds
+        read = {key: o for key, o in read.items() if many[key[:3]] == len(self.splits)}
+        predictions = pd.concat(read, names=self.keys).reset_index(self.keys).reset_index(drop=True) if read else None
+        return predictions, pd.DataFrame(lines).reindex(columns=[*self.keys, "folder", "gan", *FIGURES, "error"])
+
+    def _how(self):
+        "How rows came to their sides."
+        if not self.plan.folds: return split_method(self.split_rows)
+        how = split_method(self.splits[0])
+        return {k: o for k, o in how.items() if k != "fold"} | dict(repeats=self.plan.repeats)
 
     def _place(self, cell):
         "The folder of a cell's synthetic rows; None where it has none."
-        if cell.gan: return Path(cell.settings["gan"])/made_name(self.rows, cell.gan.synthetic, cell.gan.metadata)
+        if cell.gan: return Path(cell.settings["gan"])/made_name(cell.rows, cell.gan.synthetic, cell.gan.metadata)
 
     @property
     def about(self):
         "Every setting, for `settings.json`."
         neg, pos = classes(self.rows)
-        known = dict(split=split_method(self.split_rows), drawn=is_drawn(self.rows), training=training_settings(),
+        known = dict(split=self._how(), drawn=is_drawn(self.rows), training=training_settings(),
                      gan_training=gan_training(self.plan.gan), data_digest=self._digest(None))
         return self.plan.flags() | known | dict(data=self.data, negative=neg, positive=pos, versions=versions())

@@ -23,8 +23,11 @@ class Synthesis:
         seed:int=0,        # of the CycleGAN and of what is made by it
         track:str="",      # trackers, as in `tracked`
         log:Path=None,     # file for what it prints; None: the terminal
-    ): self.rows, self.out, self.gans, self.seed, self.track, self.log = rows, out, gans, seed, track, log
-    def __repr__(self): return f"CycleGAN of seed {self.seed}"
+        fold:int=None,     # whose rows they are, where the study has folds
+    ):
+        self.rows, self.out, self.gans, self.seed, self.track, self.log = rows, out, gans, seed, track, log
+        self.fold = fold
+    def __repr__(self): return f"CycleGAN of seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
     kind = "CycleGANs"
 
     def __call__(self):

@@ -7,6 +7,7 @@ import pandas as pd
 from ..arms import ARMS, comparisons_of
 from ..cohort.folder import DATA_FLAGS, flow_table, flow_text, load_cohort
 from ..cohort.rows import read_rows, save_rows
+from ..cohort.sampling import test_rows
 from ..core.csvs import read_csv, write_csv
 from ..core.files import atomic, few, read_json, say, write_json
 from ..core.progress import duration
@@ -49,8 +50,8 @@ def _tables(study, predictions, cells, declared, prevalence):
     own = dict(primary=plan.primary, alpha=plan.alpha)
     compared = correct(mark_plan(compare_arms(predictions, _pairs(study, declared)), declared, about, **own))
     def score(lines):
-        known = pd.MultiIndex.from_frame(lines[["backbone", "arm", "seed"]]).unique()
-        mine = cells[pd.MultiIndex.from_frame(cells[["backbone", "arm", "seed"]]).isin(known)]
+        known = pd.MultiIndex.from_frame(lines[study.keys]).unique()
+        mine = cells[pd.MultiIndex.from_frame(cells[study.keys]).isin(known)]
         both = score_tables(lines, mine, epoch_rule=plan.training.epoch_rule, protocol=plan.protocol)
         return [mark_scores(o, lines, declared, about) for o in both]
     scored, by_seed = score(predictions)
@@ -69,7 +70,9 @@ def save_study(
     """Collect, make the tables, write them; gives the study's folder. Tables of the same cells are not made again.
     CellError where no cell is finished."""
     predictions, cells = study.collect()
-    if predictions is None: raise CellError(f"No cell is finished: {few(cells['error'])}")
+    if predictions is None:
+        what = "No seed of an arm has all of its folds" if study.plan.folds else "No cell is finished"
+        raise CellError(f"{what}: {few(cells['error'].dropna())}")
     folder = study.out/f"study-{settings_digest({str(k): c.folder.name for k, c in study.cells.items()})}"
     declared, about, plan = study.declare(), study.about, study.plan
     if prevalence is not None: about |= dict(prevalence=check_prevalence(prevalence))
@@ -80,7 +83,7 @@ def save_study(
     for o in (folder/"stamp", *folder.glob("prevalence.*"), *folder.glob("figures/decision-*")): # of other results
         o.unlink(missing_ok=True)
     rows = study.split_rows
-    test, digest = rows[rows["split"] == "test"], settings_digest(about)
+    test, digest = test_rows(rows), settings_digest(about)
     look_at(study.out, test, study=folder.name, settings=digest, results=results)
     for name, o in dict(settings=about, plan=declared).items(): write_json(folder/f"{name}.json", o)
     save_rows(rows, folder/"rows.csv")
