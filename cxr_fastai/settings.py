@@ -166,7 +166,7 @@ def check_folds(
         raise ValueError(f"folds={folds}: one part is for test, one for valid and the rest to train, so that there are "
                          "3 or more.")
     if repeats < 1: raise ValueError(f"repeats={repeats} must be 1 or more.")
-    if folds is None and repeats > 1: raise ValueError(f"repeats={repeats} repeats folds, and there are none; name both.")
+    if folds is None and repeats > 1: raise ValueError(f"repeats={repeats} is of folds, and there are none; name both.")
     if folds and protocol == "paper": raise ValueError("The protocol 'paper' has one split of its own, and no folds.")
 
 def check_primary(

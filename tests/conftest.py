@@ -142,6 +142,21 @@ def ordinary_predictions():
                 parts.append(about.assign(arm=arm, seed=seed, probability=prob))
     return pd.concat(parts, ignore_index=True)
 
+def folded_predictions(n=150, k=5, repeats=1, seeds=2, level=0., gap=.8, seed=0):
+    "Predictions of two arms: every film is in test once a repeat, by a model that is `level` apart from its neighbour."
+    rng, parts = np.random.default_rng(seed), []
+    label, hard = np.arange(n) % 3 == 0, rng.normal(size=n)
+    for f in range(k*repeats):
+        fold = np.random.default_rng(f // k).permutation(n) % k
+        for side, at in ("test", fold == f % k), ("valid", fold == (f + 1) % k):
+            about = pd.DataFrame(dict(backbone="net", side=side, fold=f, image=[f"{i}.png" for i in np.flatnonzero(at)],
+                                      patient_id=np.flatnonzero(at), label=label[at].astype(int), synthetic=False))
+            for a, arm in enumerate(("real-meta", "real-synth-meta")):
+                for s in range(seeds):
+                    z = (1 + gap*a)*label[at] + hard[at] + .5*rng.normal(size=at.sum()) - .6 + level*(f - k//2)
+                    parts.append(about.assign(arm=arm, seed=s, probability=1/(1 + np.exp(-z))))
+    return pd.concat(parts, ignore_index=True)
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):
     "No test decodes into the user's own cache."

@@ -29,7 +29,8 @@ def aim(settings, tables):
             f"difference of their AUC on the test rows, two-sided {tables.plan['alpha']:.0%} over the backbones.")
 
 def eligible(settings, tables):
-    return "; ".join(f"{o.step}: {o.rows:,} rows" for o in tables.flow.itertuples() if o.step not in sides_of(tables.rows)) + "."
+    sides = sides_of(tables.rows)
+    return "; ".join(f"{o.step}: {o.rows:,} rows" for o in tables.flow.itertuples() if o.step not in sides) + "."
 
 def prepared(settings, tables):
     said = []
@@ -72,7 +73,8 @@ def _fitted(settings):
 def assigned(settings, tables):
     how = split_note(settings)
     if how is None: return
-    return f"{how}{_fitted(settings)}: " + ", ".join(f"{o} {len(own):,}" for o, own in sides_of(tables.rows).items()) + "."
+    sides = ", ".join(f"{o} {len(own):,}" for o, own in sides_of(tables.rows).items())
+    return f"{how}{_fitted(settings)}: {sides}."
 
 def disjoint(settings, tables):
     twice, n = on_several_sides(tables.rows), tables.rows["patient_id"].nunique()

@@ -21,6 +21,7 @@ from .checklist import characteristics, checklist
 from .figures import (doses_of, plot_calibration, plot_confusion, plot_curves, plot_decision, plot_dose, plot_groups,
     plot_pr, plot_roc)
 from .films import plot_memorised, plot_synthetic
+from .forest import plot_folds
 from .html import Page
 from .notes import drawn_note, leaky_note, not_compared, plan_note, run_note, shortcut_note
 
@@ -82,6 +83,16 @@ def _comparisons(study, page):
     page.section("Comparisons").table(study.comparisons,
         "Differences [95% interval of patients, and of seeds where there are several]; at 90: 90% specificity "
         "on valid; holm: over the backbones of the primary comparison; no other p is corrected")
+
+def _folds(study, page):
+    "Each fold beside the verdict's figures: what another split alone would have said."
+    if not (file := study.folder/"folds.csv").exists(): return
+    page.section("Folds", scores=True).table(read_csv(file, WORDS),
+        "AUC over all films out of fold, each ranked within its fold [95% interval of patients]; then of single folds, "
+        "mean over seeds: their mean, deviation, least and most")
+    pair = study.plan["primary"] if study.plan else PRIMARY
+    page.figures((f"folds-{o}", plot_folds(part, *pair), f"Difference of AUC, {o}: fold by fold, and over all of them.")
+                 for o, part in study.predictions.groupby("backbone", sort=False) if {*pair} <= {*part["arm"]})
 
 def _metrics(study, page):
     over = _over(study)
@@ -155,8 +166,8 @@ def _checklist(study, page):
     table = checklist(study.settings, study.rows, study.flow, study.cells, study.plan)
     page.section("Checklist").table(table, "CLAIM 2024 and TRIPOD+AI, in our own words", by="checklist", kind="words")
 
-SECTIONS = (_run, _cohort, _at_prevalence, _table1, _comparisons, _metrics, _doses, _curves, _epochs, _synthetic,
-            _subgroups, _failed, _settings, _checklist)
+SECTIONS = (_run, _cohort, _at_prevalence, _table1, _comparisons, _folds, _metrics, _doses, _curves, _epochs,
+            _synthetic, _subgroups, _failed, _settings, _checklist)
 
 # Figures for a section: a name, the figure, its caption
 

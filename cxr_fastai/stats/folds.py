@@ -4,14 +4,15 @@ Every fold of a cross-validation trains on patients whom the others train on too
 independent. Nadeau and Bengio (2003, Machine Learning 52:239, section 3.1) add to the 1/J of a mean of J figures the
 share of test films to those of training; Bouckaert and Frank (2004) take it for repeated folds."""
 import numpy as np
+import pandas as pd
 from scipy.stats import t as student
 
-from .areas import delong
+from .areas import auc_interval, delong
 from .calibration import threshold_at
-from .predictions import Side
+from .predictions import each_backbone, Side
 from .scoring import compared_metrics, METRICS
 
-__all__ = ["corrected_t", "fold_differences"]
+__all__ = ["corrected_t", "each_fold_of", "fold_differences", "fold_table"]
 
 def corrected_t(
     values:np.ndarray, # a difference of each fold and seed, `[J]`; nan: undefined there
@@ -35,8 +36,11 @@ def _ratio(test, valid, films):
     k = len(test.parts())
     return (len(test.label)/k)/(films - len(test.label)/k - len(valid.label)/k)
 
-def _each(name, side):
-    "A figure of every fold and seed, `[F,S]`."
+def each_fold_of(
+    name:str,  # of a metric
+    side:Side, # what an arm said
+) -> np.ndarray: # `[F,S]`
+    "A figure of every fold and seed."
     metric, said = METRICS[name], side.read("probabilities") # within a fold, they order films as its ranks do
     return np.array([[metric(side.label[o], p[o]) for p in said] for o in side.parts()])
 
@@ -67,7 +71,23 @@ def fold_differences(
     films out of fold, each ranked among those of its fold, by DeLong with patients as clusters."""
     films = len(set(a.image))
     ratio = _ratio(a, valid_a, films)
-    res = {k: corrected_t((_each(k, b) - _each(k, a)).ravel(), ratio) for k in compared_metrics()}
+    res = {k: corrected_t((each_fold_of(k, b) - each_fold_of(k, a)).ravel(), ratio) for k in compared_metrics()}
     res["recall_at_90"] = corrected_t((_at_90(b, valid_b) - _at_90(a, valid_a)).ravel(), ratio)
-    res["gain"] = _gain(_each("recall", a), _each("recall", b), ratio)
+    res["gain"] = _gain(each_fold_of("recall", a), each_fold_of("recall", b), ratio)
     return res | dict(pooled=delong(a.label, a.rank, b.rank, a.patients))
+
+def fold_table(
+    predictions:pd.DataFrame, # long, with `fold`
+) -> pd.DataFrame:            # a line a backbone and arm: `folds seeds pooled low high mean sd least most`
+    """The area under the ROC curve over all films out of fold (each ranked within its fold; DeLong, patients as
+    clusters), and that of single folds, mean over seeds: what one split alone would have said."""
+    lines = []
+    for backbone, test, _ in each_backbone(predictions):
+        for arm, side in test.items():
+            by_fold = each_fold_of("rocauc", side).mean(1)
+            pooled = np.mean([METRICS["rocauc"](side.label, o) for o in side.rank])
+            low, high = auc_interval(side.label, side.rank, side.patients)
+            lines.append(dict(backbone=backbone, arm=arm, folds=len(by_fold), seeds=len(side.seeds), pooled=pooled,
+                              low=low, high=high, mean=by_fold.mean(), sd=by_fold.std(ddof=1), least=by_fold.min(),
+                              most=by_fold.max()))
+    return pd.DataFrame(lines)

@@ -61,7 +61,8 @@ class Cell:
     @property
     def title(self):
         "In words, as its epoch table's head."
-        return ", ".join(filter(None, [self.settings.get("arch"), arm_title(self.name), f"seed {self.seed}"]))
+        fold = "" if self.fold is None else f"fold {self.fold}"
+        return ", ".join(filter(None, [self.settings.get("arch"), arm_title(self.name), f"seed {self.seed}", fold]))
     @property
     def kind(self):
         "Cells that take about as long, in words."

@@ -15,6 +15,7 @@ from ..fit.distributed import agreed, is_first
 from ..report.notes import counted, drawn_note, leaky_note
 from ..settings import PRIMARY, plan_of, settings_digest, takes
 from ..stats.compare import compare_arms, correct, verdict
+from ..stats.folds import fold_table
 from ..stats.formats import save_table, to_markdown
 from ..stats.ledger import look_at, looks, mark_plan, mark_scores, read_plan
 from ..stats.predictions import seeds_of_all_arms
@@ -60,6 +61,7 @@ def _tables(study, predictions, cells, declared, prevalence):
     printed = dict(table1=_table1(predictions, scored, compared, lambda o: score(o)[0]), metrics=metrics_table(scored),
                    comparisons=compared, subgroups=subgroups(predictions, rows, names),
                    interactions=interactions(predictions, rows, names))
+    if plan.folds: printed |= dict(folds=fold_table(predictions))
     if prevalence is not None: printed |= dict(prevalence=prevalence_table(predictions, cells, prevalence))
     return plain, printed
 
@@ -113,7 +115,8 @@ def run_study(
     rows = load_cohort(**cohort, split_seed=plan.split_seed)
     data = cohort.get("data", "phantom")
     study = Study(rows, plan, out, data="phantom (drawn)" if data == "phantom" else data, track=track)
-    say(f"\n{flow_text(rows)}\n\n{counted(len(study.cells), 'cell')}; protocol '{plan.protocol}', "
+    flow = flow_text(study.rows if plan.folds else rows) # of one split, as it was made
+    say(f"\n{flow}\n\n{counted(len(study.cells), 'cell')}; protocol '{plan.protocol}', "
         f"scored at the {plan.training.epoch_rule} epoch", flush=True)
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
     study.run(workers=workers, ray=ray, gpus=gpus, loud=one and workers == 1 and not ray)

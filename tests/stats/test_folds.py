@@ -8,23 +8,9 @@ from cxr_fastai.stats.prevalence import prevalence_table
 from cxr_fastai.stats.scoring import METRICS
 from cxr_fastai.stats.subgroups import subgroups
 from cxr_fastai.stats.tables import score_tables, table1
+from conftest import folded_predictions
 
 ARMS = "real-meta", "real-synth-meta"
-
-def of_folds(n=150, k=5, repeats=1, seeds=2, level=0., gap=.8, seed=0):
-    "Predictions of two arms: every film is in test once a repeat, by a model that is `level` apart from its neighbour."
-    rng, parts = np.random.default_rng(seed), []
-    label, hard = np.arange(n) % 3 == 0, rng.normal(size=n)
-    for f in range(k*repeats):
-        fold = np.random.default_rng(f // k).permutation(n) % k
-        for side, at in ("test", fold == f % k), ("valid", fold == (f + 1) % k):
-            about = pd.DataFrame(dict(backbone="net", side=side, fold=f, image=[f"{i}.png" for i in np.flatnonzero(at)],
-                                      patient_id=np.flatnonzero(at), label=label[at].astype(int), synthetic=False))
-            for a, arm in enumerate(ARMS):
-                for s in range(seeds):
-                    z = (1 + gap*a)*label[at] + hard[at] + .5*rng.normal(size=at.sum()) - .6 + level*(f - k//2)
-                    parts.append(about.assign(arm=arm, seed=s, probability=1/(1 + np.exp(-z))))
-    return pd.concat(parts, ignore_index=True)
 
 def cells_of(table):
     keys = ["backbone", "arm", "seed", "fold"]
@@ -51,7 +37,7 @@ def test_what_says_nothing_has_no_interval(values, value, p):
 
 def test_films_are_ranked_within_their_fold():
     "Models of other levels rank no worse for it; the mean of the folds' areas is about the pooled one."
-    table = of_folds(level=2.)
+    table = folded_predictions(level=2.)
     side = joined(table)["real-meta"]
     pooled = METRICS["rocauc"](side.label, side.rank[0])
     each = np.mean([METRICS["rocauc"](side.label[o], side.prob[0][o]) for o in side.parts()])
@@ -60,7 +46,7 @@ def test_films_are_ranked_within_their_fold():
     assert plain.rank is plain.prob
 
 def test_tables_are_of_the_whole_cohort():
-    table = of_folds(level=1.)
+    table = folded_predictions(level=1.)
     scored, each = score_tables(table, cells_of(table), n=200)
     own = scored[scored["arm"] == "real-meta"].set_index("metric")
     assert (own["n"] == 150).all() and (own["positives"] == 50).all() and (own["seeds"] == 2).all()
@@ -73,7 +59,7 @@ def test_tables_are_of_the_whole_cohort():
     assert sorted(each["seed"].unique()) == [0, 1]
 
 def test_every_fold_has_its_own_threshold():
-    table = of_folds(level=2.)
+    table = folded_predictions(level=2.)
     scored, _ = score_tables(table, cells_of(table), n=200)
     own, hits = table[(table["arm"] == "real-meta") & (table["seed"] == 0)], []
     for _, o in own.groupby("fold"):
@@ -85,7 +71,7 @@ def test_every_fold_has_its_own_threshold():
     assert first.loc["recall_at_90", "mean"] == pytest.approx(np.mean(hits))
 
 def test_probabilities_move_by_each_models_own_prior():
-    table = of_folds()
+    table = folded_predictions()
     cells = cells_of(table)
     cells.loc[cells["fold"] == 0, "train_prior"] = 1/3 # these don't move
     moved = {k: score_tables(table, c, n=100)[0].set_index(["arm", "metric"])["mean"]["real-meta", "recall_corrected"]
@@ -93,7 +79,7 @@ def test_probabilities_move_by_each_models_own_prior():
     assert moved["some"] > moved["all"]
 
 def test_a_repeat_adds_trainings_and_no_patients():
-    once, twice = of_folds(), of_folds(repeats=2)
+    once, twice = folded_predictions(), folded_predictions(repeats=2)
     a, b = (compare_arms(o, [ARMS]).iloc[0] for o in (once, twice))
     assert (a["n"], a["folds"], b["n"], b["folds"]) == (150, 5, 150, 10)
     assert b["positive_patients"] == a["positive_patients"] == 50
@@ -102,7 +88,7 @@ def test_a_repeat_adds_trainings_and_no_patients():
     assert wide[1]["high"] - wide[1]["low"] > .8*(wide[0]["high"] - wide[0]["low"])
 
 def test_a_difference_is_the_mean_over_folds_and_seeds():
-    table = of_folds(level=1.)
+    table = folded_predictions(level=1.)
     found, each = compare_arms(table, [ARMS]).iloc[0], []
     for _, o in table[table["side"] == "test"].groupby(["fold", "seed"]):
         a, b = (o[o["arm"] == arm] for arm in ARMS)
@@ -115,26 +101,26 @@ def test_a_difference_is_the_mean_over_folds_and_seeds():
     assert found["pooled_rocauc_low"] < found["pooled_rocauc"] < found["pooled_rocauc_high"] and found["p_delong"] < 1
 
 def test_the_verdict_says_its_rule():
-    said = verdict(correct(compare_arms(of_folds(gap=3.), [ARMS])))
+    said = verdict(correct(compare_arms(folded_predictions(gap=3.), [ARMS])))
     assert "support a gain from Real-Meta to Ensemble" in said and "corrected t over 10 trainings of 5 folds" in said
-    assert "corrected t" not in verdict(correct(compare_arms(of_folds(gap=0.), [ARMS]))).split("support")[0]
+    assert "corrected t" not in verdict(correct(compare_arms(folded_predictions(gap=0.), [ARMS]))).split("support")[0]
 
 def test_arms_that_are_alike_have_no_gain():
-    table = of_folds()
+    table = folded_predictions()
     plain = table[table["arm"] == ARMS[0]]
     alike = pd.concat([plain, plain.assign(arm=ARMS[1])])
     found = compare_arms(alike, [ARMS]).iloc[0]
     assert found["rocauc"] == 0 and found["p_verdict"] == 1 and np.isnan(found["rocauc_low"])
 
 def test_a_gain_from_nothing_is_undefined():
-    table = of_folds()
+    table = folded_predictions()
     table.loc[table["arm"] == ARMS[0], "probability"] = .1
     side = [joined(table, o) for o in ("test", "valid")]
     found = fold_differences(*(o[arm] for o in side for arm in ARMS))
     assert np.isnan(found["gain"]["value"]) and np.isnan(found["gain"]["low"])
 
 def test_groups_and_prevalence_are_of_all_folds():
-    table = of_folds()
+    table = folded_predictions()
     rows = pd.DataFrame(dict(image=[f"{i}.png" for i in range(150)], sex=["F", "M"]*75))
     found = subgroups(table, rows, ["sex"])
     assert found[found["arm"] == "Real-Meta"]["n"].tolist() == [75, 75]
@@ -142,7 +128,7 @@ def test_groups_and_prevalence_are_of_all_folds():
     assert at["ppv"].between(0, 1).all() and (at["seeds"] == 2).all()
 
 def test_table_1_has_gains_of_folds():
-    table = of_folds()
+    table = folded_predictions()
     scored, _ = score_tables(table, cells_of(table), n=200)
     line = table1(scored, compare_arms(table, [ARMS])).iloc[0]
     assert "%" in line["Gain Real-Meta to Ensemble"] and line["n"] == "150"
@@ -152,4 +138,4 @@ def test_table_1_has_gains_of_folds():
     (lambda t: t.assign(fold=t["fold"].where(t.index > 3)), "fold is missing"),
     (lambda t: t[~((t["fold"] == 3) & (t["arm"] == ARMS[1]) & (t["seed"] == 1))], "of fold 3")])
 def test_folds_that_don_t_pair_are_refused(spoil, said):
-    with pytest.raises(ValueError, match=said): joined(check_predictions(spoil(of_folds())))
+    with pytest.raises(ValueError, match=said): joined(check_predictions(spoil(folded_predictions())))

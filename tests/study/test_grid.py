@@ -5,7 +5,10 @@ from PIL import Image
 from cxr_fastai.arms import RIVALS, arm_title, expand_arms
 from cxr_fastai.trained.bundle import read_card
 from cxr_fastai.settings import PAPER_ARMS, plan_of
+from cxr_fastai.report.page import report
+from cxr_fastai.stats.ledger import read_plan
 from cxr_fastai.study.grid import Study
+from cxr_fastai.study.run import save_study
 from cxr_fastai.trained.hub import model_card
 from cxr_fastai.stats.tables import score_table
 from cxr_fastai.cohort.synthetic import read_manifest
@@ -178,7 +181,10 @@ def test_a_folder_that_cannot_be_written_is_said(rows, tmp_path):
 CODE = """
 import resource, signal, sys, pandas as pd
 from cxr_fastai.settings import plan_of
+from cxr_fastai.report.page import report
+from cxr_fastai.stats.ledger import read_plan
 from cxr_fastai.study.grid import Study
+from cxr_fastai.study.run import save_study
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 plan = plan_of(backbones="test_resnet", arms={arms!r}, seeds="0,1", size=32, epochs=3, bs=16, weights="none",
@@ -295,3 +301,71 @@ def test_what_another_process_synthesises_is_left_to_it_and_ready_cells_are_take
     with lock.acquire(): study.run()
     assert [status for _, status in held] == ["busy", "done", "done", "done"] and "metadata-meta" in held[1][0]
     assert study.collect()[1].error.isna().all() and "epoch 1 of 1" in capsys.readouterr().out
+
+# Folds
+
+FOLDS = dict(arms=("real", "real-meta"), seeds=(0,), folds=3, repeats=2)
+
+@pytest.fixture(scope="module")
+def folded(rows, tmp_path_factory): return grid(rows, tmp_path_factory.mktemp("folds"), **FOLDS).run()
+
+def test_every_patient_is_in_test_once_a_repeat(folded, rows):
+    predictions, cells = folded.collect()
+    assert len(cells) == 3*2*2 == len({*cells["folder"]}) and cells["error"].isna().all()
+    for (arm, repeat), own in predictions[predictions["side"] == "test"].groupby(["arm", predictions["fold"] // 3]):
+        assert sorted(own["image"]) == sorted(rows["image"]), (arm, repeat)
+    sides = {o: {*own.loc[own["split"] == "test", "image"]} for o, own in folded.splits.items()}
+    assert sides[0] | sides[1] | sides[2] == {*rows["image"]} and sides[0] not in (sides[3], sides[4], sides[5])
+
+def test_the_firewall_holds_in_every_fold(folded):
+    for own in folded.splits.values():
+        assert (own.groupby("patient_id")["split"].nunique() == 1).all() and own["split"].nunique() == 3
+
+def test_a_seed_counts_with_all_of_its_folds(folded, rows):
+    again = grid(rows, folded.out, **FOLDS)
+    lost = again.cells["test_resnet", "real", 0, 4].folder
+    (lost/"scores.json").rename(lost/"away")
+    try: predictions, cells = again.collect()
+    finally: (lost/"away").rename(lost/"scores.json")
+    assert set(predictions["arm"]) == {"real-meta"} and cells["error"].notna().sum() == 1
+
+def test_rows_of_folds_say_in_which_they_are_tested(folded):
+    table = folded.rows
+    assert "split" not in table and set(table["fold"]) == {0, 1, 2} and set(table["fold_2"]) == {3, 4, 5}
+    for o, own in folded.splits.items():
+        assert ((table["fold" if o < 3 else "fold_2"] == o) == (own["split"] == "test")).all()
+    assert folded.about["split"]["folds"] == 3 and folded.about["split"]["repeats"] == 2
+
+def test_each_fold_has_its_own_cyclegan_and_number(rows, tmp_path):
+    study = grid(rows, tmp_path, arms=("real-synth", "real-synth+1/2"), seeds=(0,), folds=3)
+    assert len({c.settings["gan"] for c in study.cells.values()}) == 3
+    jobs = study._syntheses(list(study.cells.values()), loud=False)
+    assert [o.fold for o in jobs] == [0, 1, 2] and len({o.log for o in jobs}) == 3
+    for c in study.cells.values():
+        train = c.rows[c.rows["split"] == "train"]
+        assert c.settings["n"] < (train["label"] == "Normal").sum()
+
+def test_cells_of_one_split_are_named_as_before(rows, tmp_path):
+    assert [*grid(rows, tmp_path).cells] == [*grid(rows, tmp_path, folds=None, repeats=1).cells]
+    first = next(iter(grid(rows, tmp_path).cells.values()))
+    assert first.fold is None and "fold" not in first.settings and "fold" not in first.about
+
+@pytest.mark.parametrize("flags, said", [(dict(folds=2), "3 or more"), (dict(folds=0), "3 or more"),
+    (dict(repeats=2), "name both"), (dict(folds=5, repeats=0), "1 or more"),
+    (dict(folds=5, protocol="paper"), "no folds")])
+def test_folds_that_are_none(flags, said):
+    with pytest.raises(ValueError, match=said): plan_of(**flags)
+
+def test_a_class_too_small_for_the_folds(rows, tmp_path):
+    few = pd.concat([rows[rows["label"] == "Normal"], rows[rows["label"] == "Pneumonia"].head(3)])
+    with pytest.raises(ValueError, match="5 sides need 5 patients of each class; Pneumonia has [23]"):
+        grid(few, tmp_path, folds=5)
+
+def test_the_report_of_folds(folded):
+    folder = save_study(folded, .1)
+    page = report(folder).read_text()
+    assert "Folds" in page and "all films out of fold" in page and "in 3 folds, each in test once" in page
+    assert "corrected t over 6 trainings of 6 folds" in page and "fold 2" in page
+    table = pd.read_csv(folder/"folds.csv")
+    assert table["folds"].tolist() == [6, 6] and (table["least"] <= table["mean"]).all()
+    assert read_plan(folder/"plan.json")["test_images"] == len(folded.rows) and not list(folder.glob("*.unfinished"))
