@@ -3,7 +3,7 @@
 A film's findings are one text, as NIH writes them: `Edema|Pneumonia`, with a question mark after one that is uncertain
 (`Pneumonia?`); 'No Finding' for a film that is said to have none, 'Nothing positive' where the csv names none without
 saying so, missing where it says nothing."""
-import ast, tarfile
+import ast, tarfile, zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from ..core.csvs import read_text
+from ..core.files import one_line
 from .readers import _nih_sex, _refuse, NIH_FINDINGS
+from .words import fold_words
 
 __all__ = ["recognise", "Beside", "RadiographSet", "SETS"]
 
@@ -85,6 +87,11 @@ def _by_words(column, split, names=None, known=None):
         return pd.Series(np.array([*said, np.nan], object)[codes], text.index)
     return read
 
+def _list(word):
+    "The words of a list as Python writes it."
+    if isinstance(found := ast.literal_eval(word), list): return found
+    raise ValueError(word)
+
 def _tried(split, word):
     try: return [o.strip() for o in split(word)]
     except (ValueError, SyntaxError, TypeError, AttributeError): return None
@@ -118,6 +125,7 @@ def _by_target(image, column, word, positive, clean=None):
     return read
 
 def _is_one(values, csv):
+    values = fold_words(values)
     _refuse(~values.isin(["0", "1"]), csv, values, "are neither 0 nor 1")
     return values == "1"
 
@@ -162,13 +170,16 @@ def _openi(text, csv):
 
 def _reports(file, columns):
     "Words of Open-I's reports, a line an image: `imageid mesh`."
-    rows = []
-    with tarfile.open(file) as tar:
-        for o in tar:
-            if not o.name.endswith(".xml"): continue
-            root = ElementTree.fromstring(tar.extractfile(o).read())
-            words = [w.text.split("/")[0].strip() for w in root.iterfind(".//MeSH/major") if w.text]
-            rows += [(i.get("id"), "|".join(words) or np.nan) for i in root.iterfind(".//parentImage")]
+    rows, name = [], "the archive"
+    try:
+        with tarfile.open(file) as tar:
+            for o in tar:
+                if not (name := o.name).endswith(".xml"): continue
+                root = ElementTree.fromstring(tar.extractfile(o).read())
+                words = [w.text.split("/")[0].strip() for w in root.iterfind(".//MeSH/major") if w.text]
+                rows += [(i.get("id"), "|".join(words) or np.nan) for i in root.iterfind(".//parentImage")]
+    except (tarfile.TarError, ElementTree.ParseError, OSError, EOFError, zlib.error) as e:
+        raise ValueError(f"{file} can't be read as Open-I's reports: {name} is damaged ({one_line(e)}).") from e
     return pd.DataFrame(rows, columns=["imageid", "mesh"]).astype({"mesh": pd.Series(["a word"]).dtype})
 
 # The sets
@@ -208,7 +219,7 @@ SETS = {
                 Beside(("patients.csv*",), {"subject_id": "subject_id"}, ("gender",), ("anchor_age", "anchor_year"),
                        "age and sex (MIMIC-IV's patients.csv.gz)"))),
     "padchest": RadiographSet("PadChest", ("pc",), ("ImageID", "StudyDate_DICOM", "PatientID", "PatientBirth",
-        "PatientSex_DICOM", "Projection", "Labels"), "ImageID", _by_words("Labels", ast.literal_eval, {"normal": NONE}),
+        "PatientSex_DICOM", "Projection", "Labels"), "ImageID", _by_words("Labels", _list, {"normal": NONE}),
         wheel="PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz", patient="PatientID", age="age",
         sex="PatientSex_DICOM", view="Projection", frontal=_FRONTAL | {"AP_horizontal": "AP Supine"},
         when=("StudyDate_DICOM",), make=_padchest, void=("exclude", "suboptimal study", "unchanged"),

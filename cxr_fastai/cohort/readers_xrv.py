@@ -72,11 +72,13 @@ def _joined(text, side, csv, entry):
     text = text.assign(**{o: fold_ids(text[o]) for o in keys})
     res = text.rename_axis(line).reset_index().merge(more, "left", keys, indicator="is there")
     lost = res.pop("is there") == "left_only"
-    if side.needed and lost.all():
+    if lost.all() and (side.needed or file.parent == Path(csv).parent):
         raise ValueError(f"{file} and {csv} have no {few(keys)} in common: they are of different sets.")
+    if lost.all(): # torchxrayvision's is of another edition
+        say(f"No table beside {csv} tells {side.tells}, and {file} knows none of its {few(keys)}.")
+        return text
     if lost.any(): say(f"{file} doesn't know {lost.sum():,} of {len(res):,} rows of {csv}"
                        f"{', which are left out' if side.films else ''}.")
-    if lost.all(): return text
     return (res[~lost] if side.films else res).set_index(line).rename_axis(None)
 
 def _side_table(side, file, entry):

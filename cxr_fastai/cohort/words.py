@@ -4,6 +4,7 @@ Blanks around a word don't count; a whole number is one word however it is writt
 words. Columns named sex or view know their synonyms; one named age knows units (058Y, 18M, 3W, 2D), and an age over
 `OLDEST` is missing, as the NIH's of 414 years."""
 import itertools, re, unicodedata
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 _WORDS = pd.Series(["a word"]).dtype # of columns of words: object, in newer pandas str
 _SPELT = [w for o in MISSING if len(o) < 9 for w in map("".join, itertools.product(*({c, c.upper()} for c in o)))]
 
+@cache # asked once a value
 def _kind(name): return _KINDS.get("".join(o for o in str(name).lower() if o.isalnum()), "")
 
 def _text(value):

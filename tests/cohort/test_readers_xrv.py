@@ -1,12 +1,14 @@
 "Public sets: the counts of the csvs in torchxrayvision, and small tables as each publisher writes them."
-import gzip, sys
+import gzip, io, sys, tarfile
 from importlib.util import find_spec
 import pytest
 from pandas.testing import assert_frame_equal
 from cxr_fastai.cohort import readers_xrv
+from cxr_fastai.cohort.folder import flow_table
 from cxr_fastai.cohort.readers import read_nih
 from cxr_fastai.cohort.readers_xrv import read_xrv
 from cxr_fastai.cohort.rows import classes, columns_of, read_rows, save_rows
+from cxr_fastai.cohort.sampling import paper_cohort, split_patients
 from test_readers_sets import HEADERS
 
 needs_xrv = pytest.mark.skipif(not find_spec("torchxrayvision"), reason="needs torchxrayvision")
@@ -236,6 +238,7 @@ BROKEN = { # set, header, lines, what is said
     "a mask": ("siim", HEADERS["siim"], ["a,-1", "b,5 x"], r"'EncodedPixels' are neither -1 nor .*: '5 x' \(line 3\)"),
     "no vote": ("vindr", HEADERS["vindr"], ["a,,,R1,,,,"], r"'class_name' name no finding: '' \(line 2\)"),
     "a list": ("padchest", PAD, ["a,0,20140915,1,1,1930,F,PA,normal"], r"'Labels' are not as .*: 'normal' \(line 2\)"),
+    "no list": ("padchest", PAD, ["a,0,20140915,1,1,1930,F,PA,'normal'"], r"'Labels' are not as .*\(line 2\)"),
     "code": ("padchest", PAD, ["a,0,20140915,1,1,1930,F,PA,exit()"], r"'Labels' are not as .*: 'exit\(\)' \(line 2\)"),
     "long": ("padchest", PAD, ["a,0,20140915,1,1,1930,F,PA," + "[" * 500], r"'\[{80}\.\.\.' \(line 2\)"),
     "a date": ("padchest", PAD, ["a,0,15.9.2014,1,1,1930,F,PA,['normal']"], r"are no dates like 20140915: '15.9.2014'"),
@@ -264,6 +267,34 @@ def test_a_broken_table_beside_is_one_sentence(line, tmp_path):
     csv = write(tmp_path/"mimic-cxr-2.0.0-chexpert.csv", HEADERS["mimic"], "10,1" + ","*14)
     write(tmp_path/"mimic-cxr-2.0.0-metadata.csv", META, line)
     with pytest.raises(ValueError, match=rf"metadata\.csv.*{META_BROKEN[line]}"): read_xrv("mimic", csv)
+
+def test_rsnas_headers_of_other_films_are_refused(tmp_path):
+    csv = write(tmp_path/"stage_2_train_labels.csv", HEADERS["rsna"], "a,,,,,0.0", "b,1,1,1,1,1.0")
+    assert labels(read_xrv("rsna", csv)) == ["No Pneumonia", "Pneumonia"] # torchxrayvision's are not refused
+    write(tmp_path/"dicom_headers.csv", HEADS, "0,CHEST,43,z,F,PA")
+    with pytest.raises(ValueError, match="have no patientId in common"): read_xrv("rsna", csv)
+
+XML = "<r><MeSH><major>normal</major></MeSH><parentImage id='{}'/></r>"
+
+def archive(path, **texts):
+    with tarfile.open(path, "w:gz") as tar:
+        for k, text in texts.items():
+            info = tarfile.TarInfo(f"ecgen-radiology/{k}.xml")
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+
+def test_open_i_takes_its_reports_from_beside(tmp_path):
+    lines = "CXR1_a,1,19500101,,20100101,PA,x", "CXR1_b,1,19500101,,20100101,,x", "CXR2_a,2,19500630,,20110630,AP,x"
+    csv, reports = write(tmp_path/"nlmcxr.csv", HEADERS["openi"], *lines), tmp_path/"NLMCXR_reports.tgz"
+    archive(reports, a=XML.format("CXR1_a"), b=XML.replace("normal", "Pneumonia/lung").format("CXR2_a"))
+    rows = read_xrv("openi", csv)
+    assert labels(rows) == ["Normal", "Pneumonia"] and rows["age"].tolist() == [60, 61]
+    archive(reports, a="<r>")
+    with pytest.raises(ValueError, match="NLMCXR_reports.tgz can't be read .*: ecgen-.*/a.xml is damaged"):
+        read_xrv("openi", csv)
+    reports.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="NLMCXR_reports.tgz can't be read .*: the archive is damaged"):
+        read_xrv("openi", csv)
 
 def test_lines_beside_that_differ_are_refused(mimic, tmp_path):
     write(tmp_path/"patients.csv", "subject_id,gender,anchor_age,anchor_year", "10000032,F,5,2180", "10000032,M,5,2180")
@@ -294,3 +325,13 @@ def test_without_torchxrayvision_its_csvs_are_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchxrayvision", None)
     with pytest.raises(ImportError, match=r"CheXpert's csv.* needs torchxrayvision: pip install 'cxr_fastai\[xrv\]'"):
         read_xrv("chexpert")
+
+def test_rows_go_on_to_a_cohort_and_a_split(tmp_path):
+    lines = [f"t/patient{i:05}/study1/view1_frontal.jpg,Male,{20 + i},Frontal,AP,{'1.0' if i % 3 else ''},,,,,,,"
+             f"{'' if i % 3 else '1.0'}{',' * 6}" for i in range(1, 61)]
+    rows = read_xrv("chexpert", write(tmp_path/"train.csv", HEADERS["chexpert"], *lines))
+    rows = split_patients(paper_cohort(rows, n_normal=None), seed=0)
+    table = flow_table(rows)
+    assert table["step"].tolist() == ["in the table", "frontal", "with a label", "train", "valid", "test"]
+    assert table["rows"].tolist()[:3] == [60, 60, 60] and table["positives"].tolist()[:3] == [20, 20, 20]
+    assert table["rows"][3:].sum() == 60 and rows.attrs["told"]["positive"] == 20
