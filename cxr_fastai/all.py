@@ -10,8 +10,10 @@ from .core.files import *
 from .core.installed import *
 from .core.memory import *
 from .core.progress import *
+from .core.shell import *
 from .core.templates import *
 from .core.threads import *
+from .core.words import *
 from .core.workers import *
 from .cohort.altered import *
 from .cohort.cache import *

@@ -139,19 +139,26 @@ def _dose(word):
     except (ValueError, ZeroDivisionError): return
     if 0 < dose <= 1: return dose
 
+def _near(word, words):
+    from .core.words import nearest_word
+    near = nearest_word(word, words)
+    return near and f" ({near})"
+
 def parse_arm(
     name:str, # as in this module's docstring
 ) -> Arm:
     "What an arm's name says. ValueError for one that says nothing, or twice the same kind of thing."
     base, *words = name.split("+")
-    if base not in ARMS: raise ValueError(f"The arm {name!r} is not known; there are {', '.join(ARMS)}.")
+    if base not in ARMS:
+        raise ValueError(f"The arm {name!r} is not known; there are {', '.join(ARMS)}{_near(base, ARMS)}.")
     arm = Arm(base)
     for word in words:
         kind = next((k for k, entries in KINDS.items() if word in entries), "dose")
         value = _dose(word) if kind == "dose" else word
         if value is None:
             raise ValueError(f"The arm {name!r}: {word!r} is no rival ({', '.join(RIVALS)}), metadata policy "
-                             f"({', '.join(POLICIES)}), fusion ({', '.join(FUSIONS)}) or dose (1/8; above 0, up to 1).")
+                             f"({', '.join(POLICIES)}), fusion ({', '.join(FUSIONS)}) or dose (1/8; above 0, up to 1)"
+                             f"{_near(word, [o for entries in KINDS.values() for o in entries])}.")
         if getattr(arm, kind) is not None: raise ValueError(f"The arm {name!r} names two kinds of {kind}.")
         arm = arm._replace(**{kind: value})
     return _sensible(name, arm)

@@ -1,121 +1,162 @@
 """The command line: `cxr-fastai` lists its verbs, `cxr-fastai VERB --help` explains one. Each is a door to a function.
 
-A verb here gives that door, and imports what is behind it: what needs no torch, as the list, comes at once."""
-import os, signal, sys, threading
-from difflib import get_close_matches
+A verb here gives that door, whose flags come from the heads of what is behind it: help, and words that aren't
+understood, come at once. What is behind is imported when the door is opened."""
+import inspect, os, signal, sys, threading
+from functools import partial
+from pathlib import Path
+from typing import Annotated
 
 from . import __version__
 from .core.files import lenient, plain_warnings
+from .core.shell import header_of, parse_flags, without_warnings
+from .core.words import known_word, nearest_word, WordError, Words
 
 __all__ = ["main"]
 
+TORCHS_OWN = "`torch.jit.script` is deprecated", # opens every command, and is nobody's but torch's
+
+def _takes(module, name, **kwargs):
+    "The flags of a function that isn't imported yet."
+    from .settings import takes
+    return takes(header_of(module, name), **kwargs)
+
+def _settle(source, flags):
+    "WordError for flags that `source`, a light function or class of settings, doesn't take: before torch is loaded."
+    from .settings import listed, TRACKERS, Training
+    own = {*inspect.signature(source).parameters, *Training.fields()}
+    for o in listed(flags.get("track", "")): known_word("track", o, TRACKERS)
+    try: source(**{k: o for k, o in flags.items() if k in own})
+    except ValueError as e: raise WordError(str(e)) from e
+
 def cohort():
     "Draw the paper's cohort from NIH's csv and images, split it by patient; print its flow, write its rows."
-    from .cohort.folder import flow_text, load_cohort
-    from .cohort.rows import save_rows
-    from .settings import takes
-    @takes(load_cohort)
+    @_takes("cohort.folder", "load_cohort")
     def door(
         out:str="cohort.csv", # the rows, for `read_rows`
         **flags,
     ):
+        from .cohort.folder import flow_text, load_cohort
+        from .cohort.rows import save_rows
         rows = load_cohort(**flags)
         save_rows(rows, out)
         print(f"\n{flow_text(rows)}\n\nThe rows are in {out}")
     return door
 
-def _report(folder):
-    "Of a study that ran; gives 1 where a cell is missing."
-    from .fit.distributed import is_first
+def _study(*backbones, **flags):
+    "Run it and write its report; gives 1 where a cell is missing."
+    from .settings import plan_of
+    _settle(plan_of, flags | (dict(backbones=backbones) if backbones else {}))
     from .core.csvs import read_csv
+    from .fit.distributed import is_first
     from .report.page import report
+    from .study.run import run_study
+    folder = run_study(*backbones, **flags)
     if not is_first(): return
     print(f"The report is {report(folder)}")
     return int(read_csv(folder/"cells.csv")["error"].notna().any())
 
 def train():
     "Train the paper's arms with one backbone; print their epoch tables and Table 1's row, write a report."
-    from fastcore.meta import delegates
-    from .study.run import run_study
-    @delegates(run_study, but="backbones")
+    @_takes("study.run", "run_study", but=["backbones"])
     def door(
         backbone:str="resnet50", # any timm name; resnet50=FILE has weights of its own
-        **kwargs,
-    ): return _report(run_study(backbone, **kwargs))
+        **flags,
+    ): return _study(backbone, **flags)
     return door
 
 def gan():
     "Train the CycleGAN or go on where it was; make synthetic films both ways, and judge them."
-    from fastcore.meta import delegates
-    from .gan.pipeline import run_gan
-    from .report.films import plot_gan
-    @delegates(run_gan)
-    def door(**kwargs): plot_gan(run_gan(**kwargs))
+    @_takes("gan.pipeline", "run_gan")
+    def door(**flags):
+        from .settings import Gan
+        _settle(Gan, flags)
+        from .gan.pipeline import run_gan
+        from .report.films import plot_gan
+        plot_gan(run_gan(**flags))
     return door
 
 def study():
     "Run a grid of backbones, arms and seeds, or go on with it; print Table 1, write tables and a report."
-    from fastcore.meta import delegates
-    from .study.run import run_study
-    @delegates(run_study)
+    @_takes("study.run", "run_study")
     def door(
-        seeds:str="0,1,2", # of every arm; a verdict needs three
-        **kwargs,
-    ): return _report(run_study(seeds=seeds, **kwargs))
+        seeds:Annotated[Words, "of every arm; a verdict needs three", "arms"]="0,1,2",
+        **flags,
+    ): return _study(seeds=seeds, **flags)
+    return door
+
+def rerun():
+    "Run the command of a study again: what is missing of it, or nothing."
+    from .settings import plan_of
+    settled = [o for f in (plan_of, header_of("cohort.folder", "load_cohort")) for o in inspect.signature(f).parameters]
+    @_takes("study.run", "run_study", but=[*settled, "out", "prevalence"])
+    def door(
+        study:str, # its folder, as runs/study-1a2b3c4d
+        **flags,
+    ):
+        _, before = _given("study", ["--config", str(Path(study)/"settings.json")])
+        return _study(**before | flags | dict(out=str(Path(study).absolute().parent)))
     return door
 
 def report():
     "Write a study's page and figures again."
-    from .report.page import report
     def door(
         folder:str, # a study's, as runs/study-1a2b3c4d
-    ): print(f"The report is {report(folder)}")
+    ):
+        from .report.page import report
+        print(f"The report is {report(folder)}")
     return door
 
 def predict():
     "Predict new patients with a bundle: a row an image, in a csv."
-    from fastcore.meta import delegates
-    from .trained.predict import predict_patients
-    @delegates(predict_patients, but=["bundle", "images"])
+    @_takes("trained.predict", "predict_patients", but=["bundle", "images"])
     def door(
         bundle:str, # a cell's `bundle` folder, or a .safetensors file
         images:str, # an image (png, jpeg, tiff, DICOM), a folder of them, or a csv that names them
-        **kwargs,
-    ): print(f"The predictions are in {predict_patients(bundle, images, **kwargs)}")
+        **flags,
+    ):
+        from .settings import PRECISIONS
+        known_word("precision", flags.get("precision", "auto"), PRECISIONS)
+        from .trained.predict import predict_patients
+        print(f"The predictions are in {predict_patients(bundle, images, **flags)}")
     return door
 
 def explain():
     "Explain what a bundle says of test patients: heat over the film, beside the metadata's contributions."
-    from fastcore.meta import delegates
-    from .trained.explain import explain_bundle
-    @delegates(explain_bundle, but=["bundle", "csv"])
+    @_takes("trained.explain", "explain_bundle", but=["bundle", "csv"])
     def door(
         bundle:str, # a cell's `bundle` folder, or a .safetensors file
         csv:str,    # rows of `save_rows`, as a study's rows.csv; those of its test split
-        **kwargs,
-    ): print(explain_bundle(bundle, csv, **kwargs))
+        **flags,
+    ):
+        from .trained.explain import explain_bundle
+        print(explain_bundle(bundle, csv, **flags))
     return door
 
 def doctor():
     "Say what would go wrong before it does: packages, device, data, weights, memory, disk. Takes a study's flags."
-    from fastcore.meta import delegates
-    from .core.installed import Finding, installed
-    try: from .doctor import doctor
-    except (ImportError, OSError) as e: # whatever the flags, nothing else can be looked at
-        print(installed() + [Finding("imports", "FAIL", _said(e), "--debug shows where")])
-        raise SystemExit(1) from e
-    @delegates(doctor)
+    @_takes("doctor", "doctor")
     def door(
         json:bool=False, # print it as json
-        **kwargs,
+        **flags,
     ):
-        found = doctor(**kwargs)
+        from .core.installed import Finding, installed
+        from .settings import plan_of
+        _settle(plan_of, flags)
+        try: from .doctor import doctor
+        except (ImportError, OSError) as e: # whatever the flags, nothing else can be looked at
+            print(installed() + [Finding("imports", "FAIL", _said(e), "--debug shows where")])
+            raise SystemExit(1) from e
+        found = doctor(**flags)
         print(found.json if json else found)
         return int(found.failed)
     return door
 
-VERBS = {o.__name__: o for o in (cohort, train, gan, study, report, predict, explain, doctor)}
+VERBS = {o.__name__: o for o in (cohort, train, gan, study, rerun, report, predict, explain, doctor)}
 OPTIONAL = "backbone", # flags that need no name
+PLANNED = "train", "study", "doctor" # what they are given makes a plan
+OF_STUDY = *PLANNED, "cohort", "gan" # take their flags from a study's settings.json, too
+UNLISTED = dict(cat_names=Words, cont_names=Words) # of a plan: the table's, but in Python
 
 def _listing():
     lines = "\n".join(f"  {name:<10}{o.__doc__}" for name, o in VERBS.items())
@@ -123,18 +164,31 @@ def _listing():
             f"metadata and from synthetic images?\n\n{lines}\n\ncxr-fastai VERB --help explains a verb's flags; "
             f"--debug shows where an error came from. cxr-fastai {__version__}; nothing here is a medical device.")
 
-def _parser(verb, door):
-    from fastcore.script import anno_parser
+def _of_study(verb, settings):
+    "A study's settings as flags of a verb."
+    from .settings import GAN_FLAGS, study_flags
+    flags, data = study_flags(settings), settings["cohort"]
+    if verb == "cohort": return data | dict(split_seed=flags["split_seed"])
+    if verb == "gan":
+        own = {o: flags.get(flag) for o, flag in GAN_FLAGS.items()} | dict(precision=flags["precision"])
+        judge = "none" if flags["weights"] == "none" else "auto"
+        return data | own | dict(size=settings["gan_size"], weights=judge, seed=flags["split_seed"])
+    if verb == "train":
+        backbone, *more = flags.pop("backbones")
+        if more: raise WordError(f"it is of {1 + len(more)} backbones, and train takes one; study takes them.")
+        flags |= dict(backbone=backbone)
+    return flags
+
+def _given(verb, args):
+    "A verb's door, and what it is given."
+    door = VERBS[verb]()
     door.__doc__ = VERBS[verb].__doc__
-    parser = anno_parser(door, f"cxr-fastai {verb}", [o for o in OPTIONAL if o in door.__annotations__])
-    parser.epilog = None
-    parser.add_argument("--debug", action="store_true", help="where an error came from, not only what it says")
-    return parser
+    of_study = partial(_of_study, verb) if verb in OF_STUDY else None
+    return door, parse_flags(verb, door, args, OPTIONAL, of_study, UNLISTED if verb in PLANNED else None)
 
 def _run(verb, args):
-    door = VERBS[verb]()
-    given = vars(_parser(verb, door).parse_args(args))
-    return door(**{k: v for k, v in given.items() if k not in ("debug", "pdb", "xtra")})
+    door, flags = _given(verb, args)
+    return door(**flags)
 
 def _said(error):
     "An error's sentence, on one line."
@@ -164,13 +218,14 @@ def main(
     plain_warnings()
     if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, _terminated)
     verb, *args = (sys.argv[1:] if args is None else args) or ["--help"]
+    if verb == "help" and args: verb, args = args[0], ["--help"]
     if verb in ("-h", "--help", "help"): return _end(_listing(), code=0)
     if verb == "--version": return _end(f"cxr-fastai {__version__}", code=0)
     if verb not in VERBS:
-        near = get_close_matches(verb, VERBS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}."
+        hint = nearest_word(verb, VERBS) or f"there are {', '.join(VERBS)}."
         return _end(f"cxr-fastai: {verb!r} is no verb; {hint}", code=2)
-    try: return _run(verb, args) or 0
+    try:
+        with without_warnings(*TORCHS_OWN): return _run(verb, args) or 0
     except KeyboardInterrupt: # what is whole stays
         return _end(f"\ncxr-fastai {verb}: stopped; the same command does what is missing.", code=130)
     except BrokenPipeError: # a reader such as `head` has seen enough
@@ -178,6 +233,6 @@ def main(
         return 1
     except Exception as e:
         if "--debug" in args or os.environ.get("CXR_FASTAI_DEBUG") or not _mendable(e): raise
-        return _end(f"cxr-fastai {verb}: {_said(e)}", code=1)
+        return _end(f"cxr-fastai {verb}: {_said(e)}", code=2 if isinstance(e, WordError) else 1)
 
 if __name__ == "__main__": sys.exit(main())

@@ -27,6 +27,7 @@ from .core.installed import Finding, Findings, installed
 from .core.memory import free_memory
 from .core.threads import others, spin_said
 from .core.workers import threads_of
+from .core.words import Words
 from .fit.precision import fastest_precision, precision_on
 from .gan.networks import Discriminator, Generator
 from .models.backbone import _hub_has, create_backbone
@@ -224,7 +225,7 @@ def doctor(
     workers:int=1,         # cells at a time
     ray:str=None,          # address of a Ray cluster
     gpus:float=None,       # that each cell asks Ray for
-    track:str="",          # trackers
+    track:Words="",         # trackers
     out:str="runs",        # folder of everything
     prevalence:float=None, # share of positives where a model would be used
     **flags,

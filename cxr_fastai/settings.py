@@ -8,20 +8,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-from fastcore.docments import docments
+from fastcore.docments import ann_parts, docments
 
 from . import __version__
-from .arms import FUSIONS, POLICIES, RIVALS, expand_arms, parse_arm
+from .arms import ARMS, FUSIONS, POLICIES, RIVALS, expand_arms, parse_arm
 from .core.files import check_keywords, few
+from .core.words import known_word, Words
 
-__all__ = ["CAT_NAMES", "CONT_NAMES", "GANS", "Gan", "PAPER_ARMS", "PRIMARY", "Plan", "Settings", "Training",
-           "check_primary", "listed", "named_by_content", "plan_from", "plan_of", "settings_digest", "takes",
-           "versions"]
+__all__ = ["CAT_NAMES", "CONT_NAMES", "GANS", "Gan", "PAPER_ARMS", "PRECISIONS", "PRIMARY", "Plan", "Settings",
+           "TRACKERS", "Training", "check_primary", "listed", "named_by_content", "plan_from", "plan_of",
+           "settings_digest", "study_flags", "takes", "versions"]
 
 PAPER_ARMS = "real", "meta", "real-meta", "real-synth-meta"
 PRIMARY = "real-meta", "real-synth-meta" # the paper's question, where nobody asks another
 CAT_NAMES, CONT_NAMES = ("sex", "view"), ("age",) # metadata columns of words, and of numbers, where nobody names others
 PROTOCOLS, EPOCH_RULES, PRECISIONS = ("clean", "paper"), ("last", "best"), ("auto", "bf16", "fp16", "fp32")
+TRACKERS = "tensorboard", "wandb", "mlflow"
 PACKAGES = "torch", "fastai", "timm", "pandas", "scikit-learn", "pillow", "numpy"
 GANS = { # settings by name: what small compute was measured to do best with, and the reference's own (and the paper's)
     "fast": dict(epochs=30, bs=4, ngf=32, ndf=32, residual=True, upsample="resize", lam=2., identity=0.),
@@ -29,17 +31,18 @@ GANS = { # settings by name: what small compute was measured to do best with, an
 
 # of a study, whose own `epochs` and `size` are its classifiers'
 GAN_FLAGS = dict(gan="gan", epochs="gan_epochs", size="gan_size", synthetic="synthetic", metadata="metadata")
-LISTS = {"`RIVALS`": RIVALS, "`POLICIES`": POLICIES, "`FUSIONS`": FUSIONS} # in comments; a shell's help has their words
+LISTS = {"`ARMS`": ARMS, "`RIVALS`": RIVALS, "`POLICIES`": POLICIES, "`FUSIONS`": FUSIONS} # in comments
+HEADINGS = dict( # in a help: of a flag, else of whoever takes it
+    backbones="model", split_seed="data", folds="data", repeats="data", load_cohort="data", Training="model",
+    Plan="arms", expand_arms="arms", Gan="synthesis")
+RECORDED = ("weights_of split drawn training gan_training data_digest data negative positive versions "
+            "cohort").split() # in settings.json beside the flags
 
 def listed(
     given:str|Iterable, # text with commas, or any list of words
 ) -> tuple:
     "Words, one by one."
     return tuple(o.strip() for o in given.split(",") if o.strip()) if isinstance(given, str) else tuple(given)
-
-def _known(name, value, known):
-    if value not in known: raise ValueError(f"{name}={value!r} is not known; use {' or '.join(known)}.")
-    return value
 
 class Settings:
     "Values that are settled when they are made: compared and printed by value; `replace` gives others."
@@ -82,9 +85,9 @@ class Training(Settings):
         cont_names:tuple=None,     # metadata columns of numbers; the table's where not given
     ):
         "ValueError for a word that isn't known."
-        _known("precision", precision, PRECISIONS)
-        _known("epoch_rule", epoch_rule, EPOCH_RULES)
-        _known("fusion", fusion, FUSIONS)
+        known_word("precision", precision, PRECISIONS)
+        known_word("epoch_rule", epoch_rule, EPOCH_RULES)
+        known_word("fusion", fusion, FUSIONS)
         names = dict(cat_names=cat_names, cont_names=cont_names)
         self._settle(locals() | {k: None if o is None else listed(o) for k, o in names.items()})
 
@@ -100,9 +103,9 @@ class Gan(Settings):
         precision:str="auto",   # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
     ):
         "ValueError for a word that isn't known."
-        _known("gan", gan, GANS)
-        _known("metadata", metadata, POLICIES)
-        _known("precision", precision, PRECISIONS)
+        known_word("gan", gan, GANS)
+        known_word("metadata", metadata, POLICIES)
+        known_word("precision", precision, PRECISIONS)
         self._settle(locals())
 
     @property
@@ -115,11 +118,11 @@ class Plan(Settings):
     "What a study is of: backbones x arms x seeds, and what all their cells have in common."
     def __init__(self,
         backbones:tuple=("resnet50", "densenet121", "vgg16"), # timm names; resnet50=FILE has weights of its own
-        arms:tuple=PAPER_ARMS,   # which arms, in order; there is real-synth, too
+        arms:tuple=PAPER_ARMS,   # of `ARMS`, in order; +WORD adds a rival, policy, fusion or dose
         seeds:tuple=(0,),        # of CycleGAN, initialisation, augmentation and shuffling; '0,1,2' repeats every arm
         folds:int=None,          # of a cross-validation: each patient is in test once; one split where not given
         repeats:int=1,           # of the folds, each with parts of its own
-        protocol:str="clean",    # or 'paper': as its figures imply, leaks and all
+        protocol:str="clean",    # 'clean' or 'paper': as its figures imply, leaks and all
         split_seed:int=0,        # of the cohort's draw and of the split
         primary:tuple=None,      # the comparison of the verdict, 'before,after'; the plan's, or Real-Meta to Ensemble
         alpha:float=None,        # its two-sided error rate over the backbones; the plan's, or .05
@@ -130,7 +133,7 @@ class Plan(Settings):
         CycleGAN computes in the classifiers' precision, and is judged without weights where they have none."""
         backbones, arms, seeds = listed(backbones), listed(arms), _numbers(listed(seeds))
         training, gan, primary = training or Training(), gan or Gan(), listed(primary or ()) or None
-        _known("protocol", protocol, PROTOCOLS)
+        known_word("protocol", protocol, PROTOCOLS)
         check_folds(folds, repeats, protocol)
         for o in arms: parse_arm(o)
         check_primary(primary, alpha, arms)
@@ -182,14 +185,15 @@ def check_primary(
 
 # One definition, many doors
 
-def _flag(name, told):
-    "A parameter as a flag: lists are text with commas, and its comment is the help."
-    kind, default, comment = told["anno"], told["default"], told["docment"]
+def _flag(name, told, heading):
+    "A parameter as a flag: lists are text with commas, its comment is the help, beside the heading it stands under."
+    (kind, more), default, comment = ann_parts(told["anno"]), told["default"], told["docment"]
     if isinstance(default, (tuple, list)) or kind in (tuple, list):
-        kind, default = str, ",".join(map(str, default or ())) or None
+        kind, default = Words, ",".join(map(str, default or ())) or None
     if kind is inspect.Parameter.empty: kind = type(default)
     for mark, words in LISTS.items(): comment = comment.replace(mark, ", ".join(words))
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, comment])
+    told = kind, comment, *(more[1:] or filter(None, [heading]))
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[told])
 
 def takes(
     *sources:Callable, # functions or classes, whose parameters have comments
@@ -203,7 +207,8 @@ def takes(
         told = docments(source, full=True)
         for o in inspect.signature(source).parameters:
             flag = o if names is None else names.get(o)
-            if flag and flag not in (*but, *flags): flags[flag] = _flag(flag, told[o])
+            heading = HEADINGS.get(o) or HEADINGS.get(source.__name__)
+            if flag and flag not in (*but, *flags): flags[flag] = _flag(flag, told[o], heading)
     def wrap(f):
         signature = inspect.signature(f)
         own = {k: o for k, o in signature.parameters.items() if o.kind != inspect.Parameter.VAR_KEYWORD}
@@ -225,14 +230,26 @@ def plan_of(**flags) -> Plan:
     own = {o: flags[o] for o in Plan.fields() if o in flags}
     return Plan(**own | dict(arms=arms, training=training, gan=gan))
 
+def _backbones(settings):
+    own = {o: file for o, file in settings["weights_of"].items() if file != settings["weights"]}
+    return [f"{o}={own[o]}" if o in own else o for o in settings["backbones"]]
+
 def plan_from(
     settings:dict, # of `Plan.flags`, as `settings.json` has it
 ) -> Plan:
     "The plan that a study's settings are of."
-    known = {*inspect.signature(plan_of).parameters, *Training.fields()}
-    flags = {k: o for k, o in settings.items() if k in known}
-    named = {o: file for o, file in settings["weights_of"].items() if file != settings["weights"]}
-    return plan_of(**flags | dict(backbones=[f"{o}={named[o]}" if o in named else o for o in settings["backbones"]]))
+    flags = {k: o for k, o in settings.items() if k in {*inspect.signature(plan_of).parameters, *Training.fields()}}
+    return plan_of(**flags | dict(backbones=_backbones(settings)))
+
+def study_flags(
+    settings:dict, # as `settings.json` has it
+) -> dict:         # flag -> value; a name that is none of ours is left in it
+    "The flags of the command that a study is of. ValueError where it doesn't say which data."
+    if "cohort" not in settings:
+        raise ValueError("it doesn't say which data: an older version wrote it, or the rows were a notebook's.")
+    flags = {k: o for k, o in settings.items() if k not in RECORDED}
+    if flags.get("gan_size") == flags["size"]: del flags["gan_size"] # it follows
+    return flags | settings["cohort"] | dict(backbones=_backbones(settings))
 
 # What names a folder
 

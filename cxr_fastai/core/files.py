@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .words import nearest_word
+
 __all__ = ["KeywordError", "atomic", "atomic_folder", "bar_fits", "check_keywords", "few", "lenient", "named_errors",
            "one_line", "plain_warnings", "read_json", "say", "write_json"]
 
@@ -163,7 +165,8 @@ def check_keywords(
     "KeywordError for a name that isn't known: nothing that is given is ignored."
     for o in given:
         if o not in known:
-            instead = (hints or {}).get(o) or f"it takes {few(dict.fromkeys(known), 30)}"
+            near, every = nearest_word(o, known), f"it takes {few(dict.fromkeys(known), 30)}"
+            instead = (hints or {}).get(o) or (f"{near} {every}" if near else every)
             raise KeywordError(f"{who} doesn't take {o!r}: {instead}.")
 
 def one_line(

@@ -12,6 +12,7 @@ from ..cohort.rows import classes, columns_of, save_rows
 from ..cohort.synthetic import read_manifest
 from ..core.csvs import read_csv, write_csv
 from ..core.files import check_keywords, say, write_json
+from ..core.words import Words
 from ..fit.callbacks import HistoryWriter
 from ..fit.checkpoint import Checkpoint
 from ..fit.precision import computing
@@ -144,7 +145,7 @@ def synthetic_minority(
 @takes(load_cohort, Gan, but=["split_seed"])
 def run_gan(*,
     seed:int=0,     # of cohort, split, initialisation, augmentation and pairs
-    track:str="",   # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
+    track:Words="", # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
     out:str="runs", # folder for the runs; each run makes one of its own inside
     **flags,
 ) -> Path:          # the run's folder

@@ -44,6 +44,7 @@ class Study:
         out:str|Path="runs", # folder of everything
         data:str="",       # what the rows are, for tables
         track:str="",      # trackers, as in `tracked`
+        cohort:dict=None,  # flags of `load_cohort` that the rows are of, for `settings.json`
     ):
         "ValueError for metadata that no cell could learn, and for a dose where the positives aren't fewer."
         columns = columns_of(rows, plan.training.cat_names, plan.training.cont_names)
@@ -54,6 +55,7 @@ class Study:
                              "these arms out.")
         if plan.protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; then `split_paper`
         self.plan, self.out, self.data, self.track = plan, Path(out).absolute(), data, track
+        self.cohort = dict(cohort=cohort) if cohort else {}
         self.backbones, self.arms, self.seeds = list(plan.weights_of), list(plan.arms), list(plan.seeds)
         self.splits = {None: rows} # by number of the fold, where there are folds
         if plan.folds: self.splits = each_fold(rows, plan.folds, plan.repeats, seed=plan.split_seed)
@@ -231,4 +233,5 @@ class Study:
         neg, pos = classes(self.rows)
         known = dict(split=self._how(), drawn=is_drawn(self.rows), training=training_settings(),
                      gan_training=gan_training(self.plan.gan), data_digest=self._digest(None))
-        return self.plan.flags() | known | dict(data=self.data, negative=neg, positive=pos, versions=versions())
+        return self.plan.flags() | known | self.cohort | dict(data=self.data, negative=neg, positive=pos,
+                                                              versions=versions())

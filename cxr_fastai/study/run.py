@@ -1,5 +1,5 @@
 """A study from a folder of radiographs to its tables: the paper's Table 1, all metrics, comparisons, subgroups."""
-import hashlib, time
+import hashlib, inspect, time
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +11,7 @@ from ..cohort.sampling import test_rows
 from ..core.csvs import read_csv, write_csv
 from ..core.files import atomic, few, read_json, say, write_json
 from ..core.progress import duration
+from ..core.words import Words
 from ..fit.distributed import agreed, is_first
 from ..report.notes import counted, drawn_note, leaky_note
 from ..settings import PRIMARY, plan_of, settings_digest, takes
@@ -95,14 +96,23 @@ def save_study(
     with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
     return folder
 
+PLACES = "data", "images" # data flags that name files
+
+def _recorded(cohort):
+    "Every data flag, for `settings.json`: as it finds the same rows from any folder."
+    own = inspect.signature(load_cohort).parameters
+    every = {o: cohort.get(o, own[o].default) for o in DATA_FLAGS}
+    where = {o: every.get(o) for o in PLACES if every.get(o) not in (None, "phantom")}
+    return every | {k: str(Path(o).absolute()) for k, o in where.items() if Path(o).exists()}
+
 @takes(plan_of, load_cohort)
 def run_study(
-    backbones:str="resnet50,densenet121,vgg16", # timm names; resnet50=FILE has weights of its own
+    backbones:Words="resnet50,densenet121,vgg16", # timm names; resnet50=FILE has weights of its own
     *,
     workers:int=1,         # cells at a time on this machine
     ray:str=None,          # address of a Ray cluster to run on: 'auto', 'host:port', 'local'
     gpus:float=None,       # that each cell asks Ray for; one where the cluster has any, if not given
-    track:str="",          # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
+    track:Words="",        # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
     out:str="runs",        # folder of everything
     prevalence:float=None, # share of positives where a model would be used, for predictive values and net benefit
     **flags,
@@ -114,10 +124,12 @@ def run_study(
     plan = plan_of(backbones=backbones, **flags)
     rows = load_cohort(**cohort, split_seed=plan.split_seed)
     data = cohort.get("data", "phantom")
-    study = Study(rows, plan, out, data="phantom (drawn)" if data == "phantom" else data, track=track)
+    study = Study(rows, plan, out, data="phantom (drawn)" if data == "phantom" else data, track=track,
+                  cohort=_recorded(cohort))
     flow = flow_text(study.rows if plan.folds else rows) # of one split, as it was made
-    say(f"\n{flow}\n\n{counted(len(study.cells), 'cell')}; protocol '{plan.protocol}', "
-        f"scored at the {plan.training.epoch_rule} epoch", flush=True)
+    new = sum(not done for done in {c.folder: c.done for c in study.cells.values()}.values())
+    say(f"\n{flow}\n\n{counted(len(study.cells), 'cell')}; {counted(new, 'new cell')} to run; protocol "
+        f"'{plan.protocol}', scored at the {plan.training.epoch_rule} epoch", flush=True)
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
     study.run(workers=workers, ray=ray, gpus=gpus, loud=one and workers == 1 and not ray)
     folder = agreed(lambda: save_study(study, prevalence))
