@@ -42,10 +42,12 @@ from .stats.differences import *
 from .stats.draws import *
 from .stats.formats import *
 from .stats.intervals import *
+from .stats.labels import *
 from .stats.ledger import *
 from .stats.predictions import *
 from .stats.prevalence import *
 from .stats.scoring import *
+from .stats.shortcuts import *
 from .stats.slopes import *
 from .stats.subgroups import *
 from .stats.tables import *

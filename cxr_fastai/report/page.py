@@ -17,6 +17,8 @@ from ..core.files import atomic, few, read_json
 from ..stats.compare import verdict
 from ..stats.ledger import PRIMARY, read_plan
 from ..stats.prevalence import sampling_note
+from ..stats.shortcuts import shortcut_verdict
+from ..stats.subgroups import small_groups
 from .checklist import characteristics, checklist
 from .figures import (doses_of, plot_calibration, plot_confusion, plot_curves, plot_decision, plot_dose, plot_groups,
     plot_pr, plot_roc)
@@ -47,7 +49,13 @@ def _warnings(study):
     drawn = drawn_note(settings) or drawn_note(settings | dict(drawn=is_drawn(rows)))
     return [o for o in (drawn, leaky_note(settings, rows)) if o]
 
-def _names(settings): return [*settings.get("cat_names", CAT_NAMES), *settings.get("cont_names", CONT_NAMES)]
+def _names(settings):
+    own = [*settings.get("cat_names", CAT_NAMES), *settings.get("cont_names", CONT_NAMES)]
+    return list(dict.fromkeys([*own, *settings.get("groups", ())]))
+
+def _table_of(study, name):
+    "One that studies of before don't have: None there."
+    return read_csv(file, WORDS) if (file := study.folder/f"{name}.csv").exists() else None
 
 def _over(study):
     seeds = study.predictions["seed"].unique()
@@ -58,8 +66,13 @@ def _over(study):
 def _run(study, page):
     page.section("What was run", scores=True).text(run_note(study.settings, study.cells))
     for o in verdict(study.comparisons, plan=study.plan).splitlines(): page.text(o, "verdict")
+    _against_shortcuts(study, page)
     for o in not_compared(study, study.plan["primary"] if study.plan else PRIMARY): page.text(o)
     if study.plan: page.text(plan_note(study.plan, study.out))
+
+def _against_shortcuts(study, page):
+    if (table := _table_of(study, "against_shortcuts")) is None: return
+    for o in shortcut_verdict(table): page.text(o, "warn" if (table["beats"] == "no").any() else "said")
 
 def _cohort(study, page):
     marked = "; protocol 'paper'" if study.settings["protocol"] == "paper" else ""
@@ -78,6 +91,9 @@ def _at_prevalence(study, page):
 
 def _table1(study, page):
     page.section("Table 1", scores=True).table(study.table1, f"Recall on the test rows at .5 {OWN}; {BOTH}; and gains")
+    if (probes := _table_of(study, "shortcut_table")) is None: return
+    page.table(probes, f"Shortcuts: probes on the same split that see no disease {OWN}; recall and specificity at .5, "
+                       "and at 90: 90% specificity on valid", by=None)
 
 def _comparisons(study, page):
     page.section("Comparisons").table(study.comparisons,
@@ -147,9 +163,19 @@ def _subgroups(study, page):
     page.figures((f"groups-{o}", plot_groups(part, study.rows, names), f"Called positive at .5 by {o} {OWN}.")
                  for o, part in study.predictions.groupby("backbone", sort=False))
     groups = study.subgroups.sort_values([o for o in ("column", "group") if o in study.subgroups], kind="stable")
+    for o in small_groups(study.rows, names): page.text(o)
     page.table(groups, f"Scores by group {OWN}; to the rest: difference to all others, p by Holm's correction")
     page.table(study.interactions,
                "Does an arm gain more in a group? [95% interval of patients, and seeds from two on]")
+
+def _labels(study, page):
+    if (noise := _table_of(study, "noise_table")) is None: return
+    page.section("Wrong labels", scores=True)
+    page.table(noise, "The AUC were labels wrong at random, whatever the film: what would be seen at a share of "
+                      f"flipped test labels, and what is behind it if that share is wrong now {OWN}")
+    if (films := _table_of(study, "relabel")) is None: return
+    page.text(f"{len(films):,} valid and test films have a label that the models doubt: relabel.csv, the most doubtful "
+              "first. They are to be read again, not wrong for that.")
 
 def _failed(study, page):
     about = [o for o in ("backbone", "arm", "seed", "fold", "error") if o in study.cells]
@@ -167,7 +193,7 @@ def _checklist(study, page):
     page.section("Checklist").table(table, "CLAIM 2024 and TRIPOD+AI, in our own words", by="checklist", kind="words")
 
 SECTIONS = (_run, _cohort, _at_prevalence, _table1, _comparisons, _folds, _metrics, _doses, _curves, _epochs,
-            _synthetic, _subgroups, _failed, _settings, _checklist)
+            _synthetic, _subgroups, _labels, _failed, _settings, _checklist)
 
 # Figures for a section: a name, the figure, its caption
 

@@ -6,10 +6,13 @@ from .compare import compare_arms, verdict
 from .draws import resample
 from .formats import save_table, to_latex, to_markdown, to_text
 from .intervals import spread
+from .labels import films_to_reread, label_noise
 from .scoring import METRICS, scores, weighted_metrics, wilson
+from .shortcuts import against_shortcuts, shortcut_predictions
 from .subgroups import subgroups
 from .tables import metrics_table, score_table, table1
 
-__all__ = ["audit_table", "compare_arms", "delong", "METRICS", "metrics_table", "prior_shift", "recalibration",
-           "resample", "save_table", "score_table", "scores", "spread", "subgroups", "table1", "threshold_at",
-           "to_latex", "to_markdown", "to_text", "verdict", "weighted_metrics", "wilson"]
+__all__ = ["against_shortcuts", "audit_table", "compare_arms", "delong", "films_to_reread", "label_noise", "METRICS",
+           "metrics_table", "prior_shift", "recalibration", "resample", "save_table", "score_table", "scores",
+           "shortcut_predictions", "spread", "subgroups", "table1", "threshold_at", "to_latex", "to_markdown",
+           "to_text", "verdict", "weighted_metrics", "wilson"]

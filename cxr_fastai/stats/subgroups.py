@@ -8,7 +8,10 @@ import pandas as pd
 from scipy.stats import t as student
 
 from ..arms import arm_title, comparisons_of
-from ..cohort.rows import columns_of
+from ..cohort.rows import columns_of, positive
+from ..cohort.sampling import folds_of, test_rows
+from ..core.files import few
+from ..settings import listed
 from .areas import auc_interval
 from .formats import number, with_ends
 from .predictions import each_backbone, paired
@@ -16,23 +19,62 @@ from .scoring import METRICS, wilson
 from .slopes import influence
 from .tables import in_words
 
-__all__ = ["MIN_PATIENTS", "group_scores", "group_words", "interactions", "subgroups"]
+__all__ = ["MIN_PATIENTS", "check_groups", "group_scores", "group_words", "interactions", "small_groups", "subgroups"]
 
 MIN_PATIENTS = 10 # of each class in a group and in the rest, below which a group has counts and no interval
 FIGURES = "recall", "specificity", "rocauc"
+BAND, CODES = 20, 10 # width of a group of numbers, such as ages; and how many may be left uncut
+NO_GROUPS = "image", "file", "patient_id", "label", "split" # each film or patient by itself, the classes, the sides
 
 def group_words(
     rows:pd.DataFrame, # with `image` and the columns `names`
     images:pd.Series,  # names
     names:list=None,   # columns; the table's metadata where not given; those that `rows` lacks are left out
 ) -> pd.DataFrame:     # a line an image: words; numbers in bands of twenty, as '20-39'; 'missing'
-    "Which group each image is in, by every column."
+    """Which group each image is in, by every column. Whole numbers that are ten different ones at most and lie within
+    twenty of one another, such as the numbers of sites, aren't cut."""
     names = [o for o in (sum(columns_of(rows).values(), []) if names is None else names) if o in rows]
     about = rows.assign(image=rows["image"].astype(str)).drop_duplicates("image").set_index("image")[names]
     about = about.reindex(images)
-    band = lambda o: f"{o//20*20:.0f}-{o//20*20 + 19:.0f}"
-    numbers = {o: about[o].map(band, na_action="ignore") for o in names if pd.api.types.is_numeric_dtype(about[o])}
-    return about.assign(**numbers).astype(object).fillna("missing")
+    numbers = {o: _banded(rows[o], about[o]) for o in names if _is_number(rows[o])}
+    return about.assign(**numbers).astype(object).fillna("missing").astype(str)
+
+def _is_number(values): return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+def _banded(every, own):
+    "Numbers as words, cut by what `every` row of the table holds."
+    known = every.dropna().unique()
+    codes = 1 < len(known) <= CODES and (known % 1 == 0).all() and np.ptp(known) < BAND
+    band = lambda o: f"{o:.0f}" if codes else f"{o//BAND*BAND:.0f}-{o//BAND*BAND + BAND - 1:.0f}"
+    return own.map(band, na_action="ignore")
+
+def check_groups(
+    rows:pd.DataFrame, # a study's table
+    groups:str,        # columns, with commas, or a list of them
+) -> list:             # their names, each once
+    "Columns that make subgroups. ValueError for one that the table lacks, and for those that tell rows, not groups."
+    names = list(dict.fromkeys(listed(groups or ())))
+    free = [o for o in rows if o not in (*NO_GROUPS, *folds_of(rows))]
+    if lost := [o for o in names if o not in free]:
+        raise ValueError(f"--groups: {few(map(repr, lost))} is no column that makes groups; the table has "
+                         f"{few(free, 30) or 'none'}.")
+    return names
+
+def small_groups(
+    rows:pd.DataFrame, # a study's table, on the sides that are scored
+    names=None,        # columns, as for `subgroups`
+) -> list:             # sentences, one a column that has such groups
+    "Which groups of the test rows are too small to be compared, and columns that make one group."
+    test, said = test_rows(rows), []
+    hit, who = positive(test), pd.factorize(test["patient_id"])[0]
+    words = group_words(rows, test["image"].astype(str), names)
+    for name in words:
+        small = [group for column, group, at in _groups(words[[name]]) if not _enough(hit, who, at)]
+        n = words[name].nunique()
+        if n == 1: said.append(f"{name}: all test rows are of one group, {words[name].iloc[0]}.")
+        elif small: said.append(f"{name}: counts alone, as there are fewer than {MIN_PATIENTS} test patients of a "
+                                f"class, in {len(small)} of {n} groups: {few(small, 6)}.")
+    return said
 
 def _parts(side, who, at):
     """{metric: values `[S]`, and what each patient adds to their mean `[patients]`} of the rows `at`, of both classes.

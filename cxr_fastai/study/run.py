@@ -9,6 +9,7 @@ from ..cohort.folder import DATA_FLAGS, flow_table, flow_text, load_cohort
 from ..cohort.rows import read_rows, save_rows
 from ..cohort.sampling import test_rows
 from ..core.csvs import read_csv, write_csv
+from ..core.extras import need
 from ..core.files import atomic, few, read_json, say, write_json
 from ..core.progress import duration
 from ..core.words import Words
@@ -18,10 +19,12 @@ from ..settings import PRIMARY, plan_of, settings_digest, takes
 from ..stats.compare import compare_arms, correct, verdict
 from ..stats.folds import fold_table
 from ..stats.formats import save_table, to_markdown
+from ..stats.labels import films_to_reread, label_noise, noise_table
 from ..stats.ledger import look_at, looks, mark_plan, mark_scores, read_plan
 from ..stats.predictions import seeds_of_all_arms
 from ..stats.prevalence import check_prevalence, prevalence_table, sampling_note
-from ..stats.subgroups import interactions, subgroups
+from ..stats.shortcuts import shortcut_tables, shortcut_verdict
+from ..stats.subgroups import check_groups, interactions, small_groups, subgroups
 from ..stats.tables import GAINS, metrics_table, score_tables, table1
 from .cell import CellError
 from .grid import Study
@@ -46,7 +49,7 @@ def _leaky(table, study):
     if study.plan.protocol == "clean" or table.empty or "protocol" in table: return table
     return table.assign(protocol=study.plan.protocol)
 
-def _tables(study, predictions, cells, declared, prevalence):
+def _tables(study, predictions, cells, declared, prevalence, groups, relabel):
     "All that a study prints, and what lies behind it, by name."
     plan, about, rows = study.plan, study.about, study.split_rows
     own = dict(primary=plan.primary, alpha=plan.alpha)
@@ -57,21 +60,28 @@ def _tables(study, predictions, cells, declared, prevalence):
         both = score_tables(lines, mine, epoch_rule=plan.training.epoch_rule, protocol=plan.protocol)
         return [mark_scores(o, lines, declared, about) for o in both]
     scored, by_seed = score(predictions)
-    names = [*plan.training.cat_names, *plan.training.cont_names]
-    plain = dict(flow=flow_table(rows), cells=cells, predictions=predictions, scores=scored, scores_by_seed=by_seed)
+    names = list(dict.fromkeys([*plan.training.cat_names, *plan.training.cont_names, *groups]))
+    noise = label_noise(scored)
+    plain = dict(flow=flow_table(rows), cells=cells, predictions=predictions, scores=scored, scores_by_seed=by_seed,
+                 label_noise=noise)
     printed = dict(table1=_table1(predictions, scored, compared, lambda o: score(o)[0]), metrics=metrics_table(scored),
                    comparisons=compared, subgroups=subgroups(predictions, rows, names),
-                   interactions=interactions(predictions, rows, names))
+                   interactions=interactions(predictions, rows, names), noise_table=noise_table(noise))
     if plan.folds: printed |= dict(folds=fold_table(predictions))
     if prevalence is not None: printed |= dict(prevalence=prevalence_table(predictions, cells, prevalence))
-    return plain, printed
+    if relabel: plain |= dict(relabel=films_to_reread(predictions))
+    kept, shown = shortcut_tables(study.splits if plan.folds else rows, predictions, plan.training.size)
+    return plain | kept, printed | shown
 
 def save_study(
     study:Study, # after `run`
     prevalence:float=None, # share of positives where a model would be used; None: nothing is said about it
+    groups=(),   # columns of its rows that make subgroups, beside the metadata
+    relabel:bool=False, # write `relabel.csv`, the films to read again, too; needs the extra `labels`
 ) -> Path:       # the study's folder
     """Collect, make the tables, write them; gives the study's folder. Tables of the same cells are not made again.
-    CellError where no cell is finished."""
+    CellError where no cell is finished; ValueError for a column of `groups` that isn't there."""
+    groups = check_groups(study.rows, groups)
     predictions, cells = study.collect()
     if predictions is None:
         what = "No seed of an arm has all of its folds" if study.plan.folds else "No cell is finished"
@@ -79,18 +89,20 @@ def save_study(
     folder = study.out/f"study-{settings_digest({str(k): c.folder.name for k, c in study.cells.items()})}"
     declared, about, plan = study.declare(), study.about, study.plan
     if prevalence is not None: about |= dict(prevalence=check_prevalence(prevalence))
+    if groups: about |= dict(groups=groups)
     results, listed = (hashlib.sha256(o.to_csv().encode()).hexdigest()[:16] for o in (predictions, cells))
     stamp = settings_digest(dict(results=results, cells=listed, plan=declared["digest"], primary=plan.primary,
-                                 alpha=plan.alpha, version=about["versions"]["cxr_fastai"], prevalence=prevalence))
+                                 alpha=plan.alpha, version=about["versions"]["cxr_fastai"], prevalence=prevalence,
+                                 groups=groups, relabel=relabel))
     if (folder/"stamp").exists() and (folder/"stamp").read_text() == stamp: return folder
-    for o in (folder/"stamp", *folder.glob("prevalence.*"), *folder.glob("figures/decision-*")): # of other results
-        o.unlink(missing_ok=True)
+    for o in (folder/"stamp", folder/"relabel.csv", *folder.glob("prevalence.*"), *folder.glob("figures/decision-*")):
+        o.unlink(missing_ok=True) # of other results
     rows = study.split_rows
     test, digest = test_rows(rows), settings_digest(about)
     look_at(study.out, test, study=folder.name, settings=digest, results=results)
     for name, o in dict(settings=about, plan=declared).items(): write_json(folder/f"{name}.json", o)
     save_rows(rows, folder/"rows.csv")
-    plain, printed = _tables(study, predictions, cells, declared, prevalence)
+    plain, printed = _tables(study, predictions, cells, declared, prevalence, groups, relabel)
     for name, table in plain.items(): write_csv(_leaky(table, study), folder/f"{name}.csv")
     for name, table in printed.items(): save_table(_leaky(table, study), folder/name)
     with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
@@ -115,14 +127,18 @@ def run_study(
     track:Words="",        # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
     out:str="runs",        # folder of everything
     prevalence:float=None, # share of positives where a model would be used, for predictive values and net benefit
+    groups:str="",         # columns of the table that make subgroups beside the metadata, with commas: 'site,source'
+    relabel:bool=False,    # write relabel.csv, the films whose label is to be read again (extra labels)
     **flags,
 ) -> Path:                 # the study's folder, for `report`
     "Run a grid of backbones, arms and seeds on one split, or go on with it; print Table 1 and what the data support."
     start = time.time()
     if prevalence is not None: check_prevalence(prevalence)
+    if relabel: need("cleanlab", extra="labels", what="--relabel")
     cohort = {o: flags.pop(o) for o in DATA_FLAGS if o in flags}
     plan = plan_of(backbones=backbones, **flags)
     rows = load_cohort(**cohort, split_seed=plan.split_seed)
+    check_groups(rows, groups)
     data = cohort.get("data", "phantom")
     study = Study(rows, plan, out, data="phantom (drawn)" if data == "phantom" else data, track=track,
                   cohort=_recorded(cohort))
@@ -132,7 +148,7 @@ def run_study(
         f"'{plan.protocol}', scored at the {plan.training.epoch_rule} epoch", flush=True)
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
     study.run(workers=workers, ray=ray, gpus=gpus, loud=one and workers == 1 and not ray)
-    folder = agreed(lambda: save_study(study, prevalence))
+    folder = agreed(lambda: save_study(study, prevalence, groups, relabel))
     if not is_first(): return folder
     print_study(folder)
     say(f"\n{duration(time.time() - start)}. Everything is in {folder}")
@@ -148,13 +164,16 @@ def print_study(
     table = {o: read_csv(Path(folder)/f"{o}.csv") for o in ("table1", "metrics", "comparisons", "cells")}
     say("\nTable 1: recall on the test rows at .5 [95% interval of these models: the luck of the test patients]; "
         f"procedure: the luck of training, too, from two seeds on\n{to_markdown(table['table1'])}")
+    if (file := Path(folder)/"shortcut_table.csv").exists():
+        say(f"\nShortcuts, probes on the same split that see no disease\n{to_markdown(read_csv(file))}")
     seeds = table["cells"].loc[table["cells"]["error"].isna(), "seed"].unique()
     over = "mean over seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
     say(f"\nTest rows, {over} [95% interval of these models]; all else is in {folder}/metrics.md")
     shown = [o for o in HEADLINES if o in table["metrics"]]
     say(to_markdown(table["metrics"][["backbone", "arm", *shown, "weights"]]) + "\n")
     about = read_json(Path(folder)/"settings.json")
-    for o in drawn_note(about), leaky_note(about, read_rows(Path(folder)/"rows.csv")):
+    rows = read_rows(Path(folder)/"rows.csv")
+    for o in drawn_note(about), leaky_note(about, rows), *small_groups(rows, about.get("groups", [])):
         if o: say(o)
     if "positives_synthetic" in shown:
         say("Recall is over the real positives alone, recall_with_synthetic over the synthetic ones, too.")
@@ -164,6 +183,8 @@ def print_study(
         say(f"\nAt a prevalence of {at['prevalence'].iloc[0]:g} [95% intervals of patients]\n{to_markdown(at)}\n")
     plan = read_plan(Path(folder)/"plan.json")
     say(verdict(table["comparisons"], plan=plan))
+    if (file := Path(folder)/"against_shortcuts.csv").exists(): say(*shortcut_verdict(read_csv(file)), sep="\n")
     out = Path(folder).parent
     say(f"Results on these test rows that {out} knows of: {looks(out, plan['test_rows'])}.")
+    if (file := Path(folder)/"relabel.csv").exists(): say(f"{len(read_csv(file)):,} films to read again: {file}")
     for o in table["cells"]["error"].dropna().unique(): say(f"MISSING {o}")

@@ -7,6 +7,8 @@ from cxr_fastai.arms import comparisons_of
 from cxr_fastai.cohort.rows import positive, save_rows
 from cxr_fastai.cohort.sampling import split_paper
 from cxr_fastai.stats.compare import compare_arms
+from cxr_fastai.stats.labels import label_noise, noise_table
+from cxr_fastai.stats.shortcuts import shortcut_tables
 from cxr_fastai.core.files import write_json
 from cxr_fastai.stats.formats import save_table
 from cxr_fastai.report.films import plot_gan
@@ -86,6 +88,14 @@ def make_study(out, rows, backbones=("resnet50",), arms=("real", "real-meta"), s
     for name, table in tables.items(): save_table(table, folder/name)
     return folder
 
+def write_shortcuts(folder, rows):
+    "What later versions write, too."
+    said, cells = (pd.read_csv(folder/f"{o}.csv") for o in ("predictions", "cells"))
+    kept, shown = shortcut_tables(rows, said, 48)
+    for name, table in kept.items(): table.to_csv(folder/f"{name}.csv", index=False)
+    noise = noise_table(label_noise(score_table(said, cells, n=50)))
+    for name, table in (shown | dict(noise_table=noise, relabel=said.head(3))).items(): save_table(table, folder/name)
+
 class Reader(HTMLParser):
     "Tags, attributes, sections and text of a page, and whether its tags close as they opened."
     VOID = {"meta", "link", "img"}
@@ -154,10 +164,12 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def study(rows, tmp_path_factory):
     "Hostile names, a failed cell, a dose, drawn films."
-    view = rows["view"].map({"AP": "<img src=x>", "PA": "P&A"})
-    return make_study(tmp_path_factory.mktemp("runs"), rows.assign(view=view), ("resnet50", "<b>net</b>$"),
-                      ["real", "meta", "real-meta", "real-synth-meta", "real-synth-meta+1/8"], data="", drawn=True,
-                      failed={("resnet50", "real", 1)})
+    rows = rows.assign(view=rows["view"].map({"AP": "<img src=x>", "PA": "P&A"}), site="<A>")
+    folder = make_study(tmp_path_factory.mktemp("runs"), rows, ("resnet50", "<b>net</b>$"),
+                        ["real", "meta", "real-meta", "real-synth-meta", "real-synth-meta+1/8"], data="", drawn=True,
+                        failed={("resnet50", "real", 1)}, groups=["site"])
+    write_shortcuts(folder, rows)
+    return folder
 
 @pytest.fixture(scope="module")
 def page(study): return report(study)
@@ -188,8 +200,8 @@ def test_html_is_sound_for_readers_of_every_kind(html):
 def test_every_section_says_what_it_should(study, html):
     assert list(html.texts)[1:] == (
         "what-was-run cohort table-1 comparisons all-metrics dose-and-response roc-curves precision-and-recall "
-        "calibration confusion-matrices epochs synthetic-films subgroups failed-cells settings-and-versions "
-        "checklist").split()
+        "calibration confusion-matrices epochs synthetic-films subgroups wrong-labels failed-cells "
+        "settings-and-versions checklist").split()
     text, rows = html.texts, pd.read_csv(study/"rows.csv")
     assert "19 of 20 cells are finished" in text["what-was-run"] and "that are needed. AUC" in text["what-was-run"]
     assert "images" in text["cohort"] and str(len(rows)) in text["cohort"]
@@ -202,6 +214,15 @@ def test_every_section_says_what_it_should(study, html):
     assert "151.200 [130.000, 170.000]" in text["synthetic-films"]
     assert "RuntimeError: <b>no</b> memory" in text["failed-cells"] and "2.15" in text["settings-and-versions"]
     assert "TRIPOD+AI" in text["checklist"] and "the author's to fill" in text["checklist"]
+
+def test_the_first_section_says_which_arm_does_not_beat_which_shortcut(study, page, html):
+    text, table = html.texts, pd.read_csv(study/"against_shortcuts.csv")
+    lost = table[table.beats == "no"].sort_values("auc_shortcut", ascending=False).iloc[0]
+    assert f"AUC {lost.auc_arm:.3f}) does not beat" in text["what-was-run"] and "DeLong" in text["what-was-run"]
+    assert re.search('<p class="warn">resnet50: Real .*does not beat', page.read_text())
+    assert "16 x 16 thumbnail" in text["table-1"] and pd.read_csv(study/"shortcut_table.csv").AUC[0] in text["table-1"]
+    assert "seen at 10%" in text["wrong-labels"] and "3 valid and test films" in text["wrong-labels"]
+    assert "site: all test rows are of one group, <A>." in text["subgroups"] and "site <A>" in text["cohort"]
 
 def test_arms_stand_beside_one_another_in_each_group(html):
     groups = re.findall(r" (Real|Meta|Real-Meta|Ensemble)  ?(sex|age) (\S+)", html.texts["subgroups"])
@@ -216,7 +237,7 @@ def test_names_from_the_data_are_escaped(page, html):
 
 def test_scores_of_drawn_films_carry_their_warning(html):
     with_scores = {"what-was-run", "table-1", "all-metrics", "dose-and-response", "roc-curves", "precision-and-recall",
-                   "calibration", "confusion-matrices", "subgroups"}
+                   "calibration", "confusion-matrices", "subgroups", "wrong-labels"}
     assert {k for k, o in html.texts.items() if DRAWN in o} == with_scores
     assert not any(LEAKY in o for o in html.texts.values())
 
@@ -233,6 +254,7 @@ def test_a_leaky_study_says_so_and_a_small_one_is_told(leaky):
     assert "No arm has synthetic films" in text["synthetic-films"] and "CycleGAN" not in text["what-was-run"]
     assert not any("mean over seeds" in o.lower() for o in text.values()) and "seed 0" in text["all-metrics"].lower()
     assert "sicker" not in text["subgroups"]
+    assert "shortcut where" not in text["what-was-run"] and "wrong-labels" not in text # of a version before
     assert "Meta" not in text["subgroups"].split("too.")[1].split("figure")[0][:40]
 
 def test_each_figure_is_saved_as_png_and_svg_and_stands_in_the_page(study, html):

@@ -3,7 +3,8 @@ from scipy.stats import norm
 from cxr_fastai.report.figures import plot_groups
 from cxr_fastai.stats.draws import resample
 from cxr_fastai.stats.scoring import weighted_metrics
-from cxr_fastai.stats.subgroups import group_scores, interactions, subgroups
+from cxr_fastai.stats.subgroups import (check_groups, group_scores, group_words, interactions, small_groups,
+    subgroups)
 
 def drawn(seed=0, n=240, seeds=2, gain=0., where="M"):
     "Two arms; the second gains `gain` in the group `where` alone. Some patients have two films."
@@ -86,3 +87,34 @@ def test_the_figure_draws_the_tables_numbers(study):
     ends = real.lines[2][0].get_segments()[0][:, 0]
     assert real.lines[0].get_xdata()[0] == line.value and ends == pytest.approx((line.low, line.high))
     assert negatives.containers[0].lines[0].get_xdata()[0] == 1 - found.loc[("real", "F", "specificity"), "value"]
+
+def test_any_column_makes_groups_and_numbers_of_sites_are_not_cut(study):
+    predictions, rows = study
+    n = len(rows)
+    rows = rows.assign(site=np.arange(n) % 3 + 1, kilos=np.arange(n) % 90, part=np.arange(n) % 7/10,
+                       ok=np.arange(n) % 2 == 0, far=np.where(np.arange(n) % 2, 7, 1007))
+    words = group_words(rows, rows.image, ["site", "kilos", "part", "ok", "far"])
+    assert set(words.site) == {"1", "2", "3"} and set(words.ok) == {"True", "False"} and set(words.part) == {"0-19"}
+    assert set(words.kilos) == {"0-19", "20-39", "40-59", "60-79", "80-99"} and set(words.far) == {"0-19", "1000-1019"}
+    table = subgroups(predictions, rows, ["site", "ok"])
+    found = {("site", "1"), ("site", "2"), ("site", "3"), ("ok", "True"), ("ok", "False")}
+    assert set(zip(table.column, table.group)) == found
+    assert set(interactions(predictions, rows, ["site"]).group) == {"1", "2", "3"}
+
+def test_columns_that_make_no_groups_are_refused_in_one_sentence():
+    rows = pd.DataFrame(dict(image=["a"], patient_id=[1], label=["x"], split=["test"], file=["f"], site=["A"],
+                             source=["b"]))
+    assert check_groups(rows, " site, source,site,") == ["site", "source"] and check_groups(rows, None) == []
+    assert check_groups(rows, ["source"]) == ["source"]
+    for wrong in "Site", "label", "image":
+        with pytest.raises(ValueError, match=f"'{wrong}' is no column that makes groups; the table has site, source."):
+            check_groups(rows, f"site,{wrong}")
+
+def test_groups_that_are_too_small_are_said():
+    label = pd.Categorical.from_codes((np.arange(90) % 3 == 0)*1, ["well", "ill"], ordered=True)
+    rows = pd.DataFrame(dict(image=[f"{i}" for i in range(90)], patient_id=range(90), split="test", label=label,
+                             site=["A"]*45 + ["B"]*40 + [None]*5, sex="F", half=["x", "y"]*45))
+    assert small_groups(rows, ["site", "sex", "half", "none"]) == [
+        "site: counts alone, as there are fewer than 10 test patients of a class, in 1 of 3 groups: missing.",
+        "sex: all test rows are of one group, F."]
+    assert small_groups(rows[:0], ["site"]) == [] and small_groups(rows, []) == []

@@ -9,6 +9,7 @@ from cxr_fastai.settings import plan_of
 from cxr_fastai.study.grid import Study
 from cxr_fastai.stats.ledger import looks, read_plan
 from cxr_fastai.study.run import _table1, run_study, save_study
+from cxr_fastai.stats.shortcuts import SHORTCUTS
 from cxr_fastai.stats.tables import GAINS, score_table, table1
 
 pytestmark = pytest.mark.usefixtures("small_gan")
@@ -25,13 +26,15 @@ def stamps(folder): return {o: o.stat().st_mtime_ns for o in folder.rglob("*") i
 def test_a_study_leaves_what_the_readme_says(run, out):
     names = {o.name for o in run.iterdir()}
     assert names >= {"settings.json", "flow.csv", "rows.csv", "cells.csv", "predictions.csv", "scores.csv",
-                     "scores_by_seed.csv"}
+                     "scores_by_seed.csv", "shortcuts.csv", "shortcut_scores.csv", "against_shortcuts.csv",
+                     "label_noise.csv"} and "relabel.csv" not in names
     plan = read_plan(out/"plan.json")
     assert plan == read_plan(run/"plan.json") and plan["seeds"] == [0, 1] and plan["arms"] == list(ARMS)
     assert plan["finished_before"] == 0
     assert plan["time"] < min(pd.Timestamp(o.stat().st_mtime, unit="s", tz="UTC").isoformat()
                               for o in out.glob("cells/*/scores.json"))
-    assert names >= {f"{o}.{form}" for o in ("table1", "metrics", "comparisons", "subgroups")
+    assert names >= {f"{o}.{form}" for o in ("table1", "metrics", "comparisons", "subgroups", "shortcut_table",
+                                      "noise_table")
                      for form in ("csv", "md", "txt", "tex")}
     settings = json.loads((run/"settings.json").read_text())
     assert settings["protocol"] == "clean" and settings["epoch_rule"] == "last" and settings["positive"] == "Pneumonia"
@@ -61,7 +64,9 @@ def test_a_finished_study_is_read_back_not_made_again(run, out, capsys):
     assert run_study(**TINY, arms=",".join(ARMS), seeds="0,1", out=str(out)) == run
     assert stamps(out) == before
     said = capsys.readouterr().out
-    assert "Table 1" in said and "can't be said: 2 of the 3 seeds that are needed" in said
+    assert "Table 1" in said and "16 x 16 thumbnail" in said.split("Test rows")[0]
+    assert "can't be said: 2 of the 3 seeds that are needed" in said
+    assert "An arm beats a shortcut where" in said.split("that are needed")[1] # under the verdict
     assert f"knows of: {looked}." in said and looks(out, read_plan(out/"plan.json")["test_rows"]) == looked
     assert str(run) in said and "MISSING" not in said and "train_loss" not in said
 
@@ -99,6 +104,26 @@ def test_cells_that_failed_are_named_and_no_table_counts_them(out, capsys):
     assert len(pd.read_csv(folder/"metrics.csv")) == 3 # both backbones' Meta, and one Real
     with pytest.raises(CellError, match="No cell is finished: no_such_net-real-0"):
         run_study(**TINY | dict(backbones="no_such_net"), arms="real", seeds="0", out=str(out))
+
+def test_shortcuts_are_judged_on_the_rows_of_the_arms(run):
+    said, table = (pd.read_csv(run/f"{o}.csv") for o in ("predictions", "shortcuts"))
+    test = lambda o: set(o.image[o.side == "test"])
+    assert test(table) == test(said) and set(table.arm) == set(SHORTCUTS)
+    against = pd.read_csv(run/"against_shortcuts.csv")
+    assert len(against) == 5*6 - 1 and set(against.beats) <= {"yes", "no", "-"} # Meta is metadata alone
+
+def test_groups_and_films_to_read_again_are_made_when_asked_for(run, out, capsys):
+    pytest.importorskip("cleanlab")
+    asked = TINY | dict(arms="meta", seeds="0", out=str(out))
+    with pytest.raises(ValueError, match="--groups: 'nowhere' is no column that makes groups; the table has"):
+        run_study(**asked, groups="follow_up,nowhere")
+    before = run_study(**asked)
+    folder = run_study(**asked, groups="follow_up", relabel=True)
+    assert folder == before and "films to read again" in capsys.readouterr().out
+    assert "follow_up" in set(pd.read_csv(folder/"subgroups.csv").column) and (folder/"relabel.csv").exists()
+    assert json.loads((folder/"settings.json").read_text())["groups"] == ["follow_up"]
+    run_study(**asked)
+    assert not (folder/"relabel.csv").exists() and "follow_up" not in set(pd.read_csv(folder/"subgroups.csv").column)
 
 def test_a_damaged_cell_is_named_and_the_tables_are_made_anew_without_it(tmp_path, capsys):
     before = run_study(**TINY, arms="real,meta", seeds="0,1", out=str(tmp_path), prevalence=.01)
