@@ -1,18 +1,17 @@
 """What a run works on, and what names its folder: the cohort of a data folder; digests of rows, pixels and settings."""
-import hashlib
+import hashlib, inspect
 from pathlib import Path
 
 import pandas as pd
 
 from .cache import cache_root, RadiographCache
+from .leaks import check_leaks
 from .phantom import make_phantom
-from .readers import read_nih
-from .rows import classes, positive
-from .sampling import paper_cohort, sides_of, split_patients
+from .rows import classes, positive as positive_rows
+from .sampling import paper_cohort, sides_of, split_given, split_patients
+from .sources import read_data
 
 __all__ = ["DATA_FLAGS", "data_digest", "flow_table", "flow_text", "load_cohort"]
-
-DATA_FLAGS = "data", "normals", "followups" # of `load_cohort`; its `split_seed` is a plan's, too
 
 def _phantom():
     "The drawn demo set: beside the package in a checkout, else drawn once into the user's cache."
@@ -23,36 +22,68 @@ def _phantom():
 
 def _step(step, rows, of_all=None):
     "Counts of a step; `of_all`: films of any finding that it is taken from, and how many positives have another one."
-    counts = dict(step=step, rows=len(rows), patients=rows["patient_id"].nunique(), positives=int(positive(rows).sum()))
+    hit = positive_rows(rows)
+    counts = dict(step=step, rows=len(rows), patients=rows["patient_id"].nunique(), positives=int(hit.sum()))
     if of_all is None: return counts
-    others = rows["findings"].str.contains("|", regex=False) & positive(rows)
+    others = rows["findings"].str.contains("|", regex=False) & hit
     return counts | dict(of_all=of_all, with_others=int(others.sum()))
 
 def load_cohort(
-    data:str="phantom",   # 'phantom' (the drawn demo set, not patients) or a folder with NIH's csv and images
-    normals:int=700,      # normals drawn (the paper's 700); all there are where fewer
-    followups:bool=False, # take follow-up visits too, not only the first as the paper does
-    split_seed:int=0,     # of the cohort's draw and of the split
-) -> pd.DataFrame:        # the paper's cohort, split by patient 56:14:30 into train, valid and test
-    """Read a folder in NIH's layout, take the paper's cohort and split it; how many rows were left at each step stands
-    in `rows.attrs["flow"]`. FileNotFoundError without a Data_Entry csv."""
-    folder = _phantom() if data == "phantom" else Path(data)
-    tables = sorted(o for o in folder.glob("Data_Entry*") if {".csv", ".tsv"} & {s.lower() for s in o.suffixes[-2:]}
-                    and o.suffix.lower() in (".csv", ".tsv", ".gz", ".bz2", ".xz", ".zip")) # no .bak, no half download
-    if not tables:
-        raise FileNotFoundError(f"{folder} holds no Data_Entry*.csv(.gz); --data takes 'phantom' or NIH's folder.")
-    rows = read_nih(tables[-1], images=folder, missing="drop")
+    data:str="phantom",     # 'phantom' (drawn films), NIH's folder, any csv, or a folder with a csv or class folders
+    images:str=None,        # folder of a csv's images, at any depth; its own where not given
+    image:str=None,         # the csv's column of image names; guessed where not given, as all columns are, aloud
+    patient:str=None,       # its column of patients
+    label:str=None,         # its column of labels
+    positive:str=None,      # label of the positive class, or several with commas; of class folders a folder's name
+    negative:str=None,      # label of the negative class, or several; films of further labels are left out
+    cat:tuple=None,         # metadata columns of words, with commas; '' for none
+    cont:tuple=None,        # metadata columns of numbers, with commas; '' for none
+    finding:str=None,       # what is looked for, where a set tells findings; Pneumonia
+    normals:int=None,       # negatives drawn; NIH's: 700 as in the paper, or all there are; of other data all
+    followups:bool=False,   # take follow-up visits too, not only the first as the paper does, where visits are told
+    negatives:str="clean",  # negative films: 'clean', without any finding, or 'all' without this one
+    uncertain:str=None,     # labels that are -1 or blank: 'ones', 'zeros' or 'drop'
+    split_column:str=None,  # the table's own split, train valid test; 'folder': that of class folders
+    split_seed:int=0,       # of the cohort's draw and of the split
+) -> pd.DataFrame:          # the cohort, split by patient 56:14:30 into train, valid and test
+    """Read whatever `data` is, take a cohort and split it; how many rows were left at each step stands in
+    `rows.attrs["flow"]`. Of NIH's it is the paper's, of other data all films with a label, unless `normals` says how
+    many. One sentence, FileNotFoundError or ValueError, for what isn't understood, and for a flag without effect."""
+    flags = {k: o for k, o in locals().items() if k not in ("data", "normals", "followups", "split_seed")}
+    rows, kind = read_data(_phantom() if data == "phantom" else data, **flags)
+    if kind == "saved" and "split" in rows: return _as_saved(rows, normals, followups)
     labelled = rows[rows["label"].notna()]
-    first = labelled[labelled["follow_up"] == 0] if not followups else labelled
-    normals = min(normals, (~positive(first)).sum())
-    cohort = paper_cohort(rows, n_normal=normals, first_visit=not followups, seed=split_seed)
-    of_all = int((rows["follow_up"] == 0).sum()) if not followups else len(rows)
-    flow = [_step("with an image", rows, len(rows)), _step(f"{' or '.join(classes(rows))}", labelled, len(rows))]
-    if not followups: flow.append(_step("at the first visit", first, of_all))
-    flow.append(_step("drawn for the cohort", cohort, of_all))
-    cohort = split_patients(cohort, seed=split_seed)
+    first = _first_visits(labelled, followups)
+    of_all = len(rows) if first is labelled else int((rows["follow_up"] == 0).sum())
+    most = 700 if normals is None and kind == "nih" else normals
+    if most is None: cohort = first.reset_index(drop=True)
+    else:
+        most = min(most, int((~positive_rows(first)).sum()))
+        cohort = paper_cohort(rows, n_normal=most, first_visit=first is not labelled, seed=split_seed)
+    step = lambda name, o, n: _step(name, o, n if kind == "nih" else None)
+    flow = [*rows.attrs.get("flow", [])[:-1], step("with an image", rows, len(rows)), step(f"{' or '.join(classes(rows))}", labelled, len(rows))]
+    if first is not labelled: flow.append(step("at the first visit", first, of_all))
+    flow.append(step("drawn for the cohort" if most is not None else "in the cohort", cohort, of_all))
+    if split_column is None: cohort = split_patients(cohort, seed=split_seed)
+    else: cohort = split_given(cohort, seed=split_seed)
     cohort.attrs["flow"] = flow
     return cohort
+
+def _first_visits(labelled, followups):
+    "Rows of first visits, where visits are told and follow-ups aren't asked for."
+    if "follow_up" in labelled: return labelled if followups else labelled[labelled["follow_up"] == 0]
+    if followups: raise ValueError("--followups: these data tell no visits; all films are taken as it is.")
+    return labelled
+
+def _as_saved(rows, normals, followups):
+    "A cohort that `save_rows` wrote, split as it is."
+    if normals is not None or followups:
+        raise ValueError("--normals and --followups: these rows are a cohort already, drawn and split; draw another "
+                         "from the data it is of.")
+    check_leaks(rows)
+    return rows
+
+DATA_FLAGS = tuple(o for o in inspect.signature(load_cohort).parameters if o != "split_seed") # which is a plan's, too
 
 def flow_table(
     rows:pd.DataFrame, # after `split_patients`, or of `load_cohort`

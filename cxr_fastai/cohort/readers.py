@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 
 from ..core.csvs import read_text
+from ..core.csvs import refuse_values as _refuse
 from ..core.files import few, say
-from .rows import _ids, check_names
-from .words import _kind, _SPELT, fold_numbers, fold_word, fold_words, OLDEST
+from .labels import check_negatives, two_classes
+from .places import find_films
+from .rows import _ids, check_names, with_columns
+from .words import _kind, _SPELT, fold_numbers, fold_words, OLDEST
 
 __all__ = ["read_nih", "read_table"]
 
@@ -19,13 +22,6 @@ NIH_COLUMNS = {"Image Index": "image", "Finding Labels": "findings", "Follow-up 
                "Patient ID": "patient_id", "Patient Age": "age", "Patient Gender": "sex", "View Position": "view"}
 NIH_FINDINGS = """Atelectasis Cardiomegaly Consolidation Edema Effusion Emphysema Fibrosis Hernia Infiltration Mass
     Nodule Pleural_Thickening Pneumonia Pneumothorax""".split()
-
-def _refuse(bad, csv, values, why):
-    "Raise one sentence that names the lines of `csv` where `bad` is true; they are the index of `values`."
-    if not (bad := np.asarray(bad, bool)).any(): return
-    shown = lambda v: "" if pd.isna(v) else f"{str(v)[:80]}{'...' * (len(str(v)) > 80)}"
-    found = few(f"'{shown(v)}' (line {i:,})" for i, v in values[bad].items())
-    raise ValueError(f"{csv}: {bad.sum():,} of {len(bad):,} values of column '{values.name}' {why}: {found}.")
 
 def _known(text, csv):
     "The table with words for missing as missing, which is said with their counts."
@@ -76,8 +72,8 @@ def _nih_sex(text):
     "Some copies of the 2020 edition say Sex where all others say Gender."
     return text if "Patient Gender" in text else text.rename(columns={"Patient Sex": "Patient Gender"})
 
-def _nih_label(text, finding, csv):
-    "Findings like `Edema|Pneumonia` to an ordered Categorical; NaN where there are other findings only."
+def _nih_label(text, finding, csv, negatives="clean"):
+    "Findings like `Edema|Pneumonia` to an ordered Categorical; NaN where one is of neither class."
     codes, words = text.factorize()
     sets = [set(o.split("|")) for o in words]
     if finding not in NIH_FINDINGS:
@@ -85,11 +81,13 @@ def _nih_label(text, finding, csv):
         raise ValueError(f"'{finding}' is none of the findings in {csv}: {', '.join(there)}.")
     unknown = np.array([bool(s - {*NIH_FINDINGS, "No Finding"}) for s in sets] + [True])
     _refuse(unknown[codes], csv, text, "hold no finding or one that NIH doesn't have")
-    label = np.array([1 if finding in s else 0 if s == {"No Finding"} else -1 for s in sets] + [-1])
-    return pd.Categorical.from_codes(label[codes], ["Normal", finding], ordered=True)
+    every = check_negatives(negatives)
+    label = np.array([1 if finding in s else 0 if every or s == {"No Finding"} else -1 for s in sets] + [-1])
+    return pd.Categorical.from_codes(label[codes], [f"No {finding}" if every else "Normal", finding], ordered=True)
 
 def _listing(root, names):
-    "{name: path} of the images below `root`, each folder listed once; `names` may carry folders of their own."
+    """{name: path} of the images below `root`, each folder listed once; `names` may carry folders of their own. What is
+    in none of NIH's folders is looked for in all."""
     there, twice = {}, set()
     for folder in filter(Path.is_dir, [root, *sorted(root.glob("images*")), *sorted(root.glob("images*/images"))]):
         for o in os.scandir(folder):
@@ -98,7 +96,8 @@ def _listing(root, names):
         if (root/sub).is_dir(): there.update((f"{sub}/{o.name}", o.path) for o in os.scandir(root/sub))
     if twice := sorted(twice.intersection(names)):
         raise ValueError(f"{len(twice):,} images lie in more than one folder of '{root}': {few(twice)}.")
-    return there
+    lost = [o for o in names if o not in there]
+    return there | (find_films(root, lost) if lost else {})
 
 def _with_files(rows, images, missing, find=_listing):
     if missing not in ("error", "drop"): raise ValueError(f"missing='{missing}' is neither 'error' nor 'drop'.")
@@ -115,9 +114,10 @@ def _with_files(rows, images, missing, find=_listing):
 def read_nih(
     csv:str|Path,             # Data_Entry_2017.csv or Data_Entry_2017_v2020.csv, packed or not
     images=None,              # folder of the images, flat or with images_001/images/; None: no column `file`
-    finding:str="Pneumonia",  # the positive class; the negative one is 'No Finding', here named Normal
+    finding:str="Pneumonia",  # the positive class
     missing:str="error",      # images that are not in the folder: 'error', or 'drop' their rows and say how many
-) -> pd.DataFrame:            # one row an image, in the csv's order; label NaN for an image with other findings only
+    negatives:str="clean",    # the negative class: 'clean' No Finding, named Normal; 'all' films without the finding
+) -> pd.DataFrame:            # one row an image, in the csv's order; label NaN for an image of neither class
     """NIH ChestX-ray14's metadata, both editions (https://nihcc.app.box.com/v/ChestXray-NIHCC); `age` in years, missing
     where over 100. ValueError or FileNotFoundError for another table, unknown words, repeated or absent images."""
     text = _nih_sex(read_text(csv, [*NIH_COLUMNS, "Patient Sex"]))
@@ -130,48 +130,50 @@ def read_nih(
     if rows["patient_id"].dtype != np.int64: rows["patient_id"] = _whole(text["Patient ID"], csv)
     rows["age"] = _numbers(text["Patient Age"], csv, "Patient Age")
     rows["sex"], rows["view"] = (fold_words(text[o]) for o in ("Patient Gender", "View Position"))
-    rows["findings"], rows["label"] = text["Finding Labels"], _nih_label(text["Finding Labels"], finding, csv)
+    rows["findings"], rows["label"] = text["Finding Labels"], _nih_label(text["Finding Labels"], finding, csv,
+                                                                                         negatives)
     return _with_files(rows.reset_index(drop=True), images, missing)
 
 def read_table(
     csv:str|Path,             # any csv with a header: commas, semicolons or tabs, packed or not
     image:str="image",        # its column of image names, each once
     patient:str="patient_id", # its column of patients, whose images stay on one side of a split
-    label:str="label",        # its column of labels, two words
-    positive=None,            # which word is the positive class; not needed where the labels are 0 and 1
+    label:str="label",        # its column of labels: two words, or more and `negative` or `negatives`
+    positive=None,            # which word is the positive class, or several; not needed where the labels are 0 and 1
     cat_names=(),             # its metadata columns of words
     cont_names=(),            # its metadata columns of numbers
     images=None,              # folder of the images; None: no column `file`
     missing:str="error",      # images that are not in the folder: 'error', or 'drop' their rows and say how many
+    negative=None,            # which word is the negative class, or several; films of other words have no label
+    negatives:str="clean",    # 'all': films of every other word are negative
+    uncertain:str=None,       # labels that are blank or -1: 'ones' positive, 'zeros' negative, 'drop' no label
 ) -> pd.DataFrame:            # `image patient_id label`, the metadata columns under their own names, `file`
     """Any other table of radiographs, by column names. Words are folded as a model folds them (`words`), and those for
-    a missing value are missing metadata. ValueError names line and column: of a row without image, patient or label
-    too."""
-    cat_names, cont_names = list(cat_names), list(cont_names)
-    check_names(cat_names, cont_names)
+    a missing value are missing metadata. A label may hold several words, as `Edema|Pneumonia` does. The rows remember
+    their metadata columns. ValueError names line and column: of a row without image, patient or label too."""
+    check_names(list(cat_names), list(cont_names))
     wanted = dict.fromkeys([image, patient, label, *cat_names, *cont_names])
     text = read_text(csv, wanted)
     if lost := [o for o in wanted if o not in text]:
         there = ", ".join(read_text(csv)) or "without names"
         raise ValueError(f"{csv} has no column {few(map(repr, lost))}; its columns are {there}.")
-    text = _known(text, csv)
+    rows = table_rows(text, csv, image, patient, label, dict(cat_names=cat_names, cont_names=cont_names),
+                      dict(positive=positive, negative=negative, negatives=negatives, uncertain=uncertain))
+    return _with_files(rows, images, missing)
+
+def table_rows(
+    text:pd.DataFrame, # of `read_text`
+    csv:str|Path,      # where it is from, for errors
+    image:str,         # column names, as of `read_table`
+    patient:str,
+    label:str,
+    columns:dict,      # `cat_names cont_names`
+    words:dict,        # `positive negative negatives uncertain`
+) -> pd.DataFrame:
+    "`read_table` of text that is read already, without files."
+    text, cat_names, cont_names = _known(text, csv), list(columns["cat_names"]), list(columns["cont_names"])
     rows = pd.DataFrame({"image": _unique_images(text[image], csv), "patient_id": _folded_ids(text[patient], csv)})
-    rows["label"] = _two_words(text[label], positive, csv)
+    rows["label"] = two_classes(text[label], csv, **words)
     for o in cat_names: rows[o] = fold_words(text[o])
     for o in cont_names: rows[o] = _numbers(text[o], csv, o)
-    return _with_files(rows.reset_index(drop=True), images, missing)
-
-def _two_words(text, positive, csv):
-    "Labels as [negative, positive]. Which is positive is guessed of 0 and 1 alone."
-    _refuse(text.isna(), csv, text, "are no label")
-    text, column = fold_words(text, ""), text.name
-    counts = text.value_counts()
-    shown = few((f"'{k}' ({n:,})" for k, n in counts.items()), 6)
-    if len(counts) != 2: raise ValueError(f"{csv}: column '{column}' must hold two labels, not {len(counts)}: {shown}.")
-    if len({o.lower() for o in counts.index}) == 1:
-        raise ValueError(f"{csv}: the two labels of column '{column}' are one word: {shown}; write it in one way.")
-    pos = "1" if positive is None and {*counts.index} == {"0", "1"} else fold_word(positive)
-    if pos not in counts:
-        raise ValueError(f"{csv}: positive={positive!r} doesn't say which label of column '{column}' is the positive "
-                         f"class: {shown}.")
-    return pd.Categorical(text, sorted(counts.index, key=pos.__eq__), ordered=True)
+    return with_columns(rows.reset_index(drop=True), cat_names, cont_names)

@@ -7,14 +7,17 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import few, say
-from .leaks import check_ids
+from .leaks import check_ids, check_leaks
 from .rows import classes, is_synthetic, positive, sign_split
 from .words import is_missing
 
-__all__ = ["SIDES", "each_fold", "folds_of", "paper_cohort", "sides_of", "split_paper", "split_patients", "test_rows",
-           "with_folds"]
+__all__ = ["SIDES", "each_fold", "folds_of", "paper_cohort", "side_of", "sides_of", "split_given", "split_paper",
+           "split_patients", "test_rows", "with_folds"]
 
 SIDES = "train", "valid", "test"
+_WORDS = {o: side for side, words in dict(
+    train="train training tr development dev", valid="valid val validate validation tune tuning",
+    test="test testing tst holdout heldout").items() for o in words.split()}
 
 def paper_cohort(
     rows:pd.DataFrame,     # from `read_nih` or `read_table`; those without a label are left out
@@ -150,3 +153,36 @@ def split_paper(
         scored = (len(at) - held) // 5
         side[at[:held]], side[at[held:held+scored]] = "valid", "test"
     return sign_split(rows.assign(split=side), method="by image", stratified=False, test=.16, valid=.2, seed=seed)
+
+def side_of(
+    word:str, # in a table's own split, or a folder's name
+) -> str:     # 'train', 'valid' or 'test'; None for any other word
+    "The side that a word is for."
+    return _WORDS.get("".join(o for o in str(word).lower() if o.isalpha()))
+
+def split_given(
+    rows:pd.DataFrame, # with `split`, in whatever words a table has for it
+    valid:float=.2,    # share of train that becomes valid, by patient, where the table has no such side
+    seed:int=0,        # of that
+) -> pd.DataFrame:     # with `split`: train, valid or test; unsigned, for how it was made isn't known
+    """A table's own split, its words folded. ValueError for a word that is no side, and without train or test;
+    LeakError where a patient or an image is on two sides."""
+    words = rows["split"].map(side_of, na_action="ignore")
+    if (bad := words.isna()).any():
+        raise ValueError(f"{bad.sum():,} of {len(rows):,} rows have no side that is known "
+                         f"({few(repr(o) for o in rows['split'][bad].unique())}): a split's words are train, valid "
+                         "(val, validate) and test.")
+    rows = rows.assign(split=words)
+    if lost := {"train", "test"} - {*words}:
+        raise ValueError(f"The table's own split has no {few(sorted(lost))} rows, only {few(sorted(words.unique()))}; "
+                         "without --split-column one is made by patient.")
+    rows.attrs.pop("split", None)
+    check_leaks(rows)
+    if "valid" in {*words}: return rows
+    train = rows["split"] == "train"
+    own = split_patients(rows[train], test=0, valid=valid, seed=seed)["split"]
+    say(f"The table's own split has no valid rows: {(own == 'valid').sum():,} of {train.sum():,} training rows become "
+        "valid, by patient.")
+    rows = rows.assign(split=rows["split"].mask(train, own))
+    rows.attrs.pop("split", None)
+    return rows

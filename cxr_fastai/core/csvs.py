@@ -12,7 +12,7 @@ import pandas as pd
 
 from .files import atomic, few
 
-__all__ = ["csv_line", "read_csv", "read_lines", "read_text", "write_csv"]
+__all__ = ["csv_line", "read_csv", "read_lines", "read_text", "refuse_values", "write_csv"]
 
 _MARKS = [(codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
           (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")]
@@ -148,6 +148,19 @@ def read_text(
     table, clean = (_careful if '"' in text else _quick)(csv, text, _separator(text), columns and {*columns}, strip)
     if strip and not clean: table = table.apply(_stripped)
     return table.apply(_unguarded) if "'" in text and len(table) else table
+
+def refuse_values(
+    bad:list,         # bool, one a value
+    csv:str|Path,     # where they are from
+    values:pd.Series, # of one column of `read_text`, whose index is the line of each
+    why:str,          # what is wrong with them
+    todo:str="",      # what to do, as the sentence ends
+):
+    "One ValueError that names the lines of a csv where `bad` is true, if any is."
+    if not (bad := np.asarray(bad, bool)).any(): return
+    shown = lambda v: "" if pd.isna(v) else f"{str(v)[:80]}{'...' * (len(str(v)) > 80)}"
+    found = few(f"'{shown(v)}' (line {i:,})" for i, v in values[bad].items())
+    raise ValueError(f"{csv}: {bad.sum():,} of {len(bad):,} values of column '{values.name}' {why}: {found}{todo}.")
 
 def read_csv(
     csv:str|Path, # of `write_csv`

@@ -158,7 +158,8 @@ def _quality(judged):
                    "another")
 
 def _subgroups(study, page):
-    names = _names(study.settings)
+    if not (names := _names(study.settings)):
+        return page.section("Subgroups").text("The table has no metadata, by which patients could be grouped.")
     page.section("Subgroups", scores=True).text(shortcut_note(study.settings, study.rows))
     page.figures((f"groups-{o}", plot_groups(part, study.rows, names), f"Called positive at .5 by {o} {OWN}.")
                  for o, part in study.predictions.groupby("backbone", sort=False))

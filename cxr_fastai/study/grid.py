@@ -50,8 +50,8 @@ class Study:
         columns = columns_of(rows, plan.training.cat_names, plan.training.cont_names)
         rows, plan = with_columns(rows.copy(), **columns), plan.replace(training=plan.training.replace(**columns))
         fold_metadata(rows, **columns)
-        if not sum(columns.values(), []) and (blind := [o for o in plan.arms if parse_arm(o).use != "image"]):
-            raise ValueError(f"The table has no metadata column, which the arms {few(blind)} read: name some, or leave "
+        if not sum(columns.values(), []) and (reads := [o for o in plan.arms if parse_arm(o).use != "image"]):
+            raise ValueError(f"The table has no metadata column, which the arms {few(reads)} read: name some, or leave "
                              "these arms out.")
         if plan.protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; then `split_paper`
         self.plan, self.out, self.data, self.track = plan, Path(out).absolute(), data, track

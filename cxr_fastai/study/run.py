@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..arms import ARMS, comparisons_of
+from ..arms import ARMS, comparisons_of, parse_arm
 from ..cohort.folder import DATA_FLAGS, flow_table, flow_text, load_cohort
-from ..cohort.rows import read_rows, save_rows
+from ..cohort.rows import columns_of, read_rows, save_rows
 from ..cohort.sampling import test_rows
 from ..core.csvs import read_csv, write_csv
 from ..core.extras import need
@@ -15,7 +15,7 @@ from ..core.progress import duration
 from ..core.words import Words
 from ..fit.distributed import agreed, is_first
 from ..report.notes import counted, drawn_note, leaky_note
-from ..settings import PRIMARY, plan_of, settings_digest, takes
+from ..settings import Plan, PRIMARY, plan_of, settings_digest, takes
 from ..stats.compare import compare_arms, correct, verdict
 from ..stats.folds import fold_table
 from ..stats.formats import save_table, to_markdown
@@ -117,6 +117,19 @@ def _recorded(cohort):
     where = {o: every.get(o) for o in PLACES if every.get(o) not in (None, "phantom")}
     return every | {k: str(Path(o).absolute()) for k, o in where.items() if Path(o).exists()}
 
+def without_metadata(
+    plan:Plan,         # of a study
+    rows:pd.DataFrame, # its cohort
+) -> Plan:             # the same, unless the rows have no metadata
+    "Leave out, aloud, the arms that read metadata, where the rows have none. ValueError where no other is asked for."
+    if sum(columns_of(rows).values(), []): return plan
+    seeing = [o for o in plan.arms if parse_arm(o).use == "image"]
+    if not (blind := [o for o in plan.arms if o not in seeing]): return plan
+    said = f"These data have no metadata, which the arms {few(blind, 9)} read"
+    if not seeing: raise ValueError(f"{said}: ask for arms of the image alone, as --arms real,real-synth.")
+    say(f"{said}: they are left out.")
+    return plan.replace(arms=seeing)
+
 @takes(plan_of, load_cohort)
 def run_study(
     backbones:Words="resnet50,densenet121,vgg16", # timm names; resnet50=FILE has weights of its own
@@ -137,8 +150,11 @@ def run_study(
     if relabel: need("cleanlab", extra="labels", what="--relabel")
     cohort = {o: flags.pop(o) for o in DATA_FLAGS if o in flags}
     plan = plan_of(backbones=backbones, **flags)
+    if plan.folds and cohort.get("split_column"):
+        raise ValueError("--split-column is one split, and --folds makes others: give one of both.")
     rows = load_cohort(**cohort, split_seed=plan.split_seed)
     check_groups(rows, groups)
+    plan = without_metadata(plan, rows)
     data = cohort.get("data", "phantom")
     study = Study(rows, plan, out, data="phantom (drawn)" if data == "phantom" else data, track=track,
                   cohort=_recorded(cohort))

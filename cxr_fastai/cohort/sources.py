@@ -1,0 +1,164 @@
+"""What `--data` may be, and the reader of each: a csv, or a folder with a csv or with class folders.
+
+NIH's csv is known by its header, whatever its name, and so are other public sets' and those of `save_rows`; of any
+other the columns are guessed. A flag that nothing would come of is refused."""
+from functools import partial
+from pathlib import Path
+
+from ..core.csvs import read_text
+from ..core.files import few, say
+from .classfolders import class_folders, read_class_folders
+from .guess import guess_columns
+from .places import films_below, find_films, header_of, tables_in
+from .readers import _with_files, NIH_COLUMNS, read_nih, table_rows
+from .readers_sets import recognise, SETS
+from .readers_xrv import read_xrv
+from .rows import columns_of, read_rows, with_columns
+
+__all__ = ["read_data"]
+
+_SAVED = {"classes", "image", "label", "patient_id"} # of a csv that `save_rows` wrote
+_ROLES = "image", "patient", "label", "positive", "negative" # flags by which a known set's csv is read as any other
+
+def _given(flags): return {k: o for k, o in flags.items() if o is not None and (k, o) != ("negatives", "clean")}
+
+def _refuse(flags, names, whose):
+    "ValueError for flags that would change nothing."
+    if odd := [f"--{o.replace('_', '-')}" for o in names if o in flags]:
+        raise ValueError(f"{few(odd, 9)}: {whose}.")
+
+# Which it is
+
+def _kind(csv):
+    "'nih', 'saved', a key of `SETS`, or 'own' for any other table; None for what is none."
+    head = {*header_of(csv)}
+    if head >= {*NIH_COLUMNS}: return "nih"
+    if head >= _SAVED: return "saved"
+    return recognise(head) or ("own" if len(head) > 1 else None)
+
+def _of_images(csv, films, root):
+    "Whether a column of it names films that are there."
+    text = read_text(csv)
+    some = text.iloc[:200]
+    return any(2*len(find_films(root, some[o].dropna().unique(), films)) > some[o].nunique() > 0 for o in some)
+
+def _newest(tables):
+    "Of several editions, NIH's own name before others, the last by name."
+    best = max(tables, key=lambda o: (o.name.startswith("Data_Entry"), o.name))
+    if len(tables) > 1: say(f"{best.parent} holds {few([o.name for o in tables])}: {best.name} is read.")
+    return best
+
+def _largest(tables):
+    "Of several csvs of one public set, as CheXpert's train.csv and valid.csv."
+    best = max(tables, key=lambda o: o.stat().st_size)
+    if others := [o.name for o in tables if o != best]:
+        say(f"{best.parent} holds {few(others)}, too: {best.name}, the largest, is read; --data FILE names another.")
+    return best
+
+def _table_of(folder, images):
+    "The one csv of a folder that is a table of films, and what it is; None where there is none."
+    tables = tables_in(folder)
+    kinds = {o: kind for o in tables if (kind := _kind(o))}
+    of = lambda kind: [o for o, k in kinds.items() if k == kind]
+    if nih := of("nih"): return _newest(nih), "nih"
+    if named := [o for o in tables if o.name.startswith("Data_Entry")]: return named[-1], "nih" # as its error will say
+    sets = [_largest([o for o in kinds if kinds[o] == k]) for k in SETS if of(k)]
+    if (own := of("own")) and not sets:
+        root = images or folder
+        films = films_below(root)
+        own = [o for o in own if _of_images(o, films, root)]
+    if len(found := of("saved") + (sets or own)) > 1:
+        raise ValueError(f"{folder} holds more than one table of films, {few([o.name for o in found])}: name one, as "
+                         f"in --data {found[0]}.")
+    if found: return found[0], kinds[found[0]]
+
+def _found(data, images):
+    "The csv and its kind; the folder and 'classes'."
+    path = Path(data)
+    if path.is_file(): return path, _kind(path) or "own"
+    if not path.is_dir(): raise FileNotFoundError(f"There is no file or folder '{data}'; --data takes 'phantom', NIH's "
+                                                  "folder, a csv, or a folder of class folders.")
+    if found := _table_of(path, images): return found
+    if class_folders(path): return path, "classes"
+    for below in sorted(o for o in path.iterdir() if o.is_dir()):
+        if found := _table_of(below, images): return found
+    if tables := tables_in(path): return tables[0], "own" # its error says what it lacks
+    raise FileNotFoundError(f"{path} holds no Data_Entry*.csv(.gz), no other csv of films and no class folders; --data "
+                            "takes 'phantom', NIH's folder, a csv, or a folder of class folders.")
+
+# Reading
+
+def _sides_of(rows, csv, image, column):
+    "The table's own split, as `split`."
+    if column is None: return rows
+    text = read_text(csv, [image, column])
+    if column not in text:
+        raise ValueError(f"{csv} has no column '{column}', which --split-column names; its columns are "
+                         f"{', '.join(read_text(csv))}.")
+    return rows.assign(split=rows["image"].map(dict(zip(text[image], text[column]))))
+
+def _chosen(rows, csv, flags):
+    "A set's rows, which remember those of its metadata columns that are asked for, or have a value."
+    own = columns_of(rows)
+    there = lambda names: [o for o in names if rows[o].notna().any()]
+    names = columns_of(rows, flags.get("cat"), flags.get("cont"))
+    if lost := [o for o in sum(names.values(), []) if o not in sum(own.values(), [])]:
+        raise ValueError(f"{csv}: {few(map(repr, lost))} is none of its metadata columns, which are "
+                         f"{', '.join(sum(own.values(), []))}.")
+    return with_columns(rows, **{k: there(v) if names[k] == own[k] else v for k, v in names.items()})
+
+def _read_nih(csv, images, flags):
+    _refuse(flags, ["uncertain"], "NIH's labels are never uncertain")
+    own = {k: flags[k] for k in ("finding", "negatives") if k in flags}
+    rows = read_nih(csv, images=images, missing="drop", **own)
+    return _chosen(_sides_of(rows, csv, "Image Index", flags.get("split_column")), csv, flags)
+
+def _read_set(name, csv, images, flags):
+    _refuse(flags, ["split_column"], f"{SETS[name].title} is read by read_xrv, which knows of no split")
+    own = {k: flags[k] for k in ("finding", "negatives", "uncertain") if k in flags}
+    rows = read_xrv(name, csv, images, missing="drop", **own)
+    return _chosen(rows, csv, flags)
+
+def _read_saved(csv, images, flags):
+    _refuse(flags, flags.keys() - {"cat", "cont"}, f"{csv} was written by save_rows and is read as it is")
+    rows = read_rows(csv)
+    if images or "file" not in rows: rows = _with_files(rows.drop(columns="file", errors="ignore"), images, "error")
+    return with_columns(rows, **columns_of(rows, flags.get("cat"), flags.get("cont")))
+
+def _read_own(csv, images, flags):
+    text, films = read_text(csv), None
+    if Path(images).is_dir(): films = films_below(images)
+    find = partial(find_films, images, films=films or [])
+    names, guess = guess_columns(text, str(csv), find, flags)
+    words = dict(positive=names.pop("positive"), negative=names.pop("negative"), uncertain=flags.get("uncertain"),
+                 negatives=flags.get("negatives", "clean"))
+    rows = table_rows(text, csv, **names, words=words)
+    if (side := flags.get("split_column")) is not None: rows["split"] = text[side].to_numpy()
+    rows = guess.screened(_with_files(rows, images, "drop"))
+    guess.say()
+    return rows
+
+def _read_classes(folder, flags):
+    odd = [o for o in ("images", "image", "patient", "label", "cat", "cont", "finding", "uncertain") if o in flags]
+    _refuse(flags, odd, f"{folder} has class folders and no table")
+    if flags.get("split_column", "folder") != "folder":
+        raise ValueError(f"--split-column {flags['split_column']}: {folder} has no table; its own train, valid and "
+                         "test folders are taken by --split-column folder.")
+    own = {k: flags[k] for k in ("positive", "negative", "negatives") if k in flags}
+    return read_class_folders(folder, own_split="split_column" in flags, **own)
+
+def read_data(
+    data:str|Path,        # a csv, or a folder
+    images:str|Path=None, # folder of a csv's images; the csv's own, or `data`
+    **flags,              # of `load_cohort`, as far as they say how to read
+) -> tuple:               # rows, one an image, with `file`; and what was read: 'nih saved own classes', or of `SETS`
+    "Rows of whatever `data` is. ValueError or FileNotFoundError, one sentence, for what isn't understood."
+    flags = _given(flags)
+    path, kind = _found(data, images)
+    if kind == "classes": return _read_classes(path, flags | _given(dict(images=images))), kind
+    if kind != "saved" and {*_ROLES} & {*flags}: kind = "own"
+    read = dict(nih=_read_nih, saved=_read_saved, own=_read_own).get(kind) or partial(_read_set, kind)
+    if images and not Path(images).is_dir():
+        raise FileNotFoundError(f"There is no folder '{images}', which --images names.")
+    own = images if kind == "saved" else images or (data if Path(data).is_dir() else path.parent)
+    return read(path, own, flags), kind
