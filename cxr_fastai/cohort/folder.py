@@ -61,7 +61,8 @@ def load_cohort(
         most = min(most, int((~positive_rows(first)).sum()))
         cohort = paper_cohort(rows, n_normal=most, first_visit=first is not labelled, seed=split_seed)
     step = lambda name, o, n: _step(name, o, n if kind == "nih" else None)
-    flow = [*rows.attrs.get("flow", [])[:-1], step("with an image", rows, len(rows)), step(f"{' or '.join(classes(rows))}", labelled, len(rows))]
+    flow = [*rows.attrs.get("flow", [])[:-1], step("with an image", rows, len(rows)),
+            step(f"{' or '.join(classes(rows))}", labelled, len(rows))]
     if first is not labelled: flow.append(step("at the first visit", first, of_all))
     flow.append(step("drawn for the cohort" if most is not None else "in the cohort", cohort, of_all))
     if split_column is None: cohort = split_patients(cohort, seed=split_seed)

@@ -64,9 +64,9 @@ def _neither(text, csv, asked, which):
 def _codes(text, positive, negative):
     "1 where a word of `positive` stands; 0 where all that stands is of `negative`, or for None is anything else; -1."
     each, words = text.factorize()
-    sets = [{o, *_parts(o)} for o in words]
-    no = [s - {w} <= {*negative} or w in negative for w, s in zip(words, sets)] if negative else [True]*len(words)
-    return np.array([1 if s & {*positive} else 0 if o else -1 for s, o in zip(sets, no)] + [-1])[each]
+    said = lambda o: {o, *_parts(o)} & {*positive}
+    no = lambda o: negative is None or o in negative or _parts(o) <= {*negative}
+    return np.array([1 if said(o) else 0 if no(o) else -1 for o in words] + [-1])[each]
 
 def two_classes(
     text:pd.Series,         # labels; its index is the line of each in the csv
@@ -91,7 +91,7 @@ def two_classes(
     _neither(known, csv, negative, "negative")
     if both := {*positive} & {*negative}: raise ValueError(f"{few(map(repr, sorted(both)))} can't be both classes.")
     codes = np.full(len(text), dict(ones=1, zeros=0).get(uncertain, -1))
-    codes[~unsure] = _codes(known, positive, [] if every else negative)
+    codes[~unsure] = _codes(known, positive, None if every else negative)
     names = [negative[0] if len(negative) == 1 and not every else f"No {positive[0]}", positive[0]]
     return pd.Categorical.from_codes(codes, names, ordered=True)
 
