@@ -17,6 +17,7 @@ from .rows import columns_of, read_rows, with_columns
 
 __all__ = ["read_data"]
 
+_TAKES = "--data takes 'phantom', NIH's folder, a csv, or a folder of class folders"
 _SAVED = {"classes", "image", "label", "patient_id"} # of a csv that `save_rows` wrote
 _ROLES = "image", "patient", "label", "positive", "negative" # flags by which a known set's csv is read as any other
 
@@ -76,15 +77,15 @@ def _found(data, images):
     "The csv and its kind; the folder and 'classes'."
     path = Path(data)
     if path.is_file(): return path, _kind(path) or "own"
-    if not path.is_dir(): raise FileNotFoundError(f"There is no file or folder '{data}'; --data takes 'phantom', NIH's "
-                                                  "folder, a csv, or a folder of class folders.")
+    if not path.is_dir(): raise FileNotFoundError(f"{path} holds no Data_Entry*.csv(.gz), for there is no such file or "
+                                                  f"folder; {_TAKES}.")
     if found := _table_of(path, images): return found
     if class_folders(path): return path, "classes"
     for below in sorted(o for o in path.iterdir() if o.is_dir()):
         if found := _table_of(below, images): return found
     if tables := tables_in(path): return tables[0], "own" # its error says what it lacks
-    raise FileNotFoundError(f"{path} holds no Data_Entry*.csv(.gz), no other csv of films and no class folders; --data "
-                            "takes 'phantom', NIH's folder, a csv, or a folder of class folders.")
+    raise FileNotFoundError(f"{path} holds no Data_Entry*.csv(.gz), no other csv of films and no class folders; "
+                            f"{_TAKES}.")
 
 # Reading
 

@@ -85,7 +85,7 @@ def folders(root, *names):
 
 HEAD = "file,patient,label\n"
 CASES = { # what is wrong: how it is made, flags, what is said
-    "nothing there": (lambda r: r/"none", {}, "There is no file or folder"),
+    "nothing there": (lambda r: r/"none", {}, "no such file or folder"),
     "an empty folder": (lambda r: r, {}, "holds no Data_Entry.*no class folders"),
     "films and no table": (lambda r: csv(r, "", "note.txt"), {}, "holds no Data_Entry"),
     "an empty csv": (lambda r: csv(r, "")/"t.csv", {}, "it is empty"),
