@@ -52,7 +52,7 @@ def _study(*backbones, **flags):
     from .report.page import report
     from .study.run import run_study
     folder = run_study(*backbones, **flags)
-    if not is_first(): return
+    if folder is None or not is_first(): return # a dry run leaves none
     print(f"The report is {report(folder)}")
     return int(read_csv(folder/"cells.csv")["error"].notna().any())
 

@@ -25,6 +25,7 @@ from .core.extras import install_command
 from .core.files import few
 from .core.installed import Finding, Findings, installed
 from .core.memory import free_memory
+from .core.progress import duration
 from .core.threads import others, spin_said
 from .core.workers import threads_of
 from .core.words import Words
@@ -34,6 +35,7 @@ from .models.backbone import _hub_has, create_backbone
 from .models.fusion import ImageModel
 from .stats.prevalence import check_prevalence
 from .settings import Plan, listed, plan_of, takes
+from .study.estimate import Undecoded, estimate, whole
 
 __all__ = ["doctor", "kept_bytes", "needs"]
 
@@ -207,6 +209,13 @@ def _disk(out, need):
         free = shutil.disk_usage(places[k]).free
         yield _fits(k, told, need=every, free=free, todo=f"another {flag}, on a disk with more room")
 
+def _time(study, out, workers):
+    table = estimate(study, workers)
+    took, each = whole(table, workers), [f"{o.to_do} {o.job} at {duration(o.seconds)}" for o in table.itertuples()]
+    yield Finding("time", "ok", f"about {duration(took['seconds'])} with this machine as busy as it is, by a few "
+                  f"measured steps: {', '.join(each)}; they took {took['memory_gb']:.1f} GB of memory, and would leave "
+                  f"{took['disk_gb']:.2f} GB in {out}")
+
 def _looked(name, look):
     "What a look found; an error the run would end in is a finding, too."
     found = []
@@ -231,8 +240,9 @@ def doctor(
     **flags,
 ) -> Findings:
     """What a run of these flags would meet: packages and their bounds, device and precision, data and a sample of its
-    films, weights, and what it needs of memory and disk against what is free. Nothing is trained, downloaded or written
-    (but for the drawn demo set, where it isn't there). Estimates are upper bounds of a run that begins with nothing."""
+    films, weights, what it needs of memory and disk against what is free, and how long it takes by a few measured
+    steps. No training is kept, and nothing is downloaded or written but to the cache. Memory and disk are upper bounds
+    of a run that begins with nothing."""
     res, found = installed() + _looked("device", lambda: _device(workers)), dict(backbones={})
     cohort = dict(data="phantom") | {o: flags.pop(o) for o in DATA_FLAGS if o in flags}
     try:
@@ -250,4 +260,6 @@ def doctor(
         need = needs(found["rows"], found["backbones"], plan, precision, workers)
         yield from _memory(workers, need)
         yield from _disk(out, need)
-    return res + _looked("flags", room)
+    res += _looked("flags", room)
+    if res.failed: return res
+    return res + _looked("time", lambda: _time(Undecoded(found["rows"], plan, out), out, workers))

@@ -2,7 +2,7 @@
 import contextlib, os
 from pathlib import Path
 
-__all__ = ["free_memory", "threads_within"]
+__all__ = ["forget_peak", "free_memory", "peak_memory", "threads_within"]
 
 GROUP = Path("/sys/fs/cgroup")
 
@@ -25,6 +25,16 @@ def free_memory() -> int: # bytes; None where it can't be known
     limit, used = (_read(GROUP/f"memory.{o}") for o in ("max", "current"))
     if limit and used: found.append(limit - used + _given_back())
     return min(found, default=None)
+
+def forget_peak():
+    "Let `peak_memory` begin anew, where the system lets it."
+    with contextlib.suppress(OSError): Path("/proc/self/clear_refs").write_text("5")
+
+def peak_memory() -> int: # bytes; 0 where it isn't known
+    "The most that this process took, since `forget_peak`."
+    try: lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError: return 0
+    return next((int(o.split()[1]) * 1024 for o in lines if o.startswith("VmHWM")), 0)
 
 def threads_within(
     n:int,    # threads that are wanted; None: a core each

@@ -31,7 +31,7 @@ from ..stats.predictions import real_rows
 from ..stats.scoring import scores
 from ..trained.bundle import save_bundle
 
-__all__ = ["Cell", "CellError", "arm_rows", "logged", "read_cell", "run_cell"]
+__all__ = ["Cell", "CellError", "arm_rows", "logged", "read_cell", "run_cell", "train_cell"]
 
 LEARNERS = {"image": image_learner, "metadata": metadata_learner, "both": fusion_learner}
 RESULTS = "predictions.csv", "history.csv"
@@ -105,7 +105,10 @@ def _learner(cell, rows):
 
 def _sha(file): return hashlib.sha256(file.read_bytes()).hexdigest()
 
-def _train(cell):
+def train_cell(
+    cell:Cell, # whose folder is there
+    cbs=(),    # further callbacks of its training
+) -> dict:
     "Train, predict and write; gives what `scores.json` holds."
     start, s, folder = time.time(), cell.settings, cell.folder
     rows = agreed(lambda: arm_rows(cell))
@@ -114,7 +117,7 @@ def _train(cell):
     begin = time.time()
     if is_first(): say(f"\n{cell.title}", flush=True)
     with together(learn), tracked(cell.track if is_first() else "", folder, folder.name, s) as trackers:
-        with learn.added_cbs(trackers): learn.fine_tune(cell.plan.training.epochs, cell.plan.training.lr)
+        with learn.added_cbs([*trackers, *cbs]): learn.fine_tune(cell.plan.training.epochs, cell.plan.training.lr)
     training = time.time() - begin
     if not is_first(): return
     with alone(): table = predict_rows(learn, rows)
@@ -153,7 +156,7 @@ def _attempt(cell, loud):
         if is_first():
             _clear(cell.folder)
             write_json(cell.folder/"settings.json", cell.settings)
-        with logged(None if loud else cell.folder/"log.txt"): result = _train(cell)
+        with logged(None if loud else cell.folder/"log.txt"): result = train_cell(cell)
         if is_first(): write_json(cell.folder/"scores.json", result)
         return dict(status="done")
     except Exception as e:

@@ -83,6 +83,8 @@ class Study:
             self.digests[size, fold] = data_digest(self.splits.get(fold, self.rows), size)
         return self.digests[size, fold]
 
+    def _gan(self, rows, seed): return gan_folder(rows, self.out, self.plan.gan, seed).name
+
     def _settings(self, backbone, arm, seed, fold):
         "All that determines what a cell finds."
         plan, t = self.plan, self.plan.training
@@ -100,7 +102,7 @@ class Study:
         rows = self.splits[fold]
         if arm.more: s |= dict(n=self._added(arm, rows))
         if arm.synth:
-            s |= dict(policy=arm.policy or plan.gan.metadata, gan=gan_folder(rows, self.out, plan.gan, seed).name)
+            s |= dict(policy=arm.policy or plan.gan.metadata, gan=self._gan(rows, seed))
         return s | dict(data=self._digest(s.get("size"), fold))
 
     def _cell(self, backbone, name, seed, fold):
@@ -203,7 +205,7 @@ class Study:
         "What the finished cells left; one that failed, is damaged or wasn't run has an `error` in its line of `cells`."
         said, lines, read = {c.folder: e for c, e in self.errors.items() if isinstance(c, Cell)}, [], {}
         for key, c in self.cells.items():
-            line = dict(zip(self.keys, key)) | dict(folder=c.folder.relative_to(self.out), gan=self._place(c))
+            line = dict(zip(self.keys, key)) | dict(folder=c.folder.relative_to(self.out), gan=self.place(c))
             try:
                 if c.folder in said: raise CellError(said[c.folder])
                 if not c.folder.exists(): raise CellError(f"{c} was not run.")
@@ -223,9 +225,12 @@ class Study:
         how = split_method(self.splits[0])
         return {k: o for k, o in how.items() if k != "fold"} | dict(repeats=self.plan.repeats)
 
-    def _place(self, cell):
+    def place(self,
+        cell:Cell, # of this study
+    ) -> Path|None: # in `out`
         "The folder of a cell's synthetic rows; None where it has none."
-        if cell.gan: return Path(cell.settings["gan"])/made_name(cell.rows, cell.gan.synthetic, cell.gan.metadata)
+        if not cell.gan: return None
+        return Path(cell.settings["gan"])/made_name(cell.rows, cell.gan.synthetic, cell.gan.metadata)
 
     @property
     def about(self):

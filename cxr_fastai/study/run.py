@@ -27,6 +27,7 @@ from ..stats.shortcuts import shortcut_tables, shortcut_verdict
 from ..stats.subgroups import check_groups, interactions, small_groups, subgroups
 from ..stats.tables import GAINS, metrics_table, score_tables, table1
 from .cell import CellError
+from .estimate import estimate_text
 from .grid import Study
 
 __all__ = ["print_study", "run_study", "save_study"]
@@ -142,8 +143,9 @@ def run_study(
     prevalence:float=None, # share of positives where a model would be used, for predictive values and net benefit
     groups:str="",         # columns of the table that make subgroups beside the metadata, with commas: 'site,source'
     relabel:bool=False,    # write relabel.csv, the films whose label is to be read again (extra labels)
+    dry_run:bool=False,    # say what there is to do, its minutes and GB by a few measured steps, and do none of it
     **flags,
-) -> Path:                 # the study's folder, for `report`
+) -> Path:                 # the study's folder, for `report`; None of a dry run
     "Run a grid of backbones, arms and seeds on one split, or go on with it; print Table 1 and what the data support."
     start = time.time()
     if prevalence is not None: check_prevalence(prevalence)
@@ -162,6 +164,7 @@ def run_study(
     new = sum(not done for done in {c.folder: c.done for c in study.cells.values()}.values())
     say(f"\n{flow}\n\n{counted(len(study.cells), 'cell')}; {counted(new, 'new cell')} to run; protocol "
         f"'{plan.protocol}', scored at the {plan.training.epoch_rule} epoch", flush=True)
+    if dry_run: return say(f"\n{estimate_text(study, workers)}")
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
     study.run(workers=workers, ray=ray, gpus=gpus, loud=one and workers == 1 and not ray)
     folder = agreed(lambda: save_study(study, prevalence, groups, relabel))

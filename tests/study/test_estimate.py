@@ -1,0 +1,73 @@
+import pandas as pd, pytest
+from fastai.callback.core import Callback
+from cxr_fastai.models.learner import metadata_learner
+from cxr_fastai.settings import plan_of
+from cxr_fastai.study.estimate import Undecoded, Watch, cells_table, estimate, whole
+from cxr_fastai.study.grid import Study
+from cxr_fastai.study.run import run_study
+
+pytestmark = pytest.mark.usefixtures("small_gan")
+TINY = dict(backbones="test_resnet", size=32, epochs=1, bs=16, weights="none", gan_epochs=1)
+
+def by_job(table): return table.set_index("job")
+
+@pytest.fixture(scope="module")
+def begun(rows, tmp_path_factory):
+    "A study of which the metadata's cells are done."
+    out = tmp_path_factory.mktemp("runs")
+    Study(rows, plan_of(**TINY, arms="meta", seeds="0,1"), out).run()
+    return Study(rows, plan_of(**TINY, arms="real,meta,real-synth-meta", seeds="0,1"), out)
+
+@pytest.fixture(scope="module")
+def table(begun):
+    before = sorted(begun.out.rglob("*"))
+    found = estimate(begun)
+    assert sorted(begun.out.rglob("*")) == before # nothing was written there
+    return by_job(found)
+
+def test_jobs_are_counted_done_and_to_do(table):
+    assert list(table.index) == ["CycleGANs", "cells of test_resnet", "cells of metadata", "tables and report"]
+    assert table.number.tolist() == [2, 4, 2, 1] and table.to_do.tolist() == [2, 4, 0, 1]
+    assert (table.number == table.done + table.to_do).all() and table.seconds["cells of metadata"] == 0
+    assert (table.seconds[table.to_do > 0] > 0).all() and table.memory_gb["CycleGANs"] > .1
+    assert table.disk_gb["CycleGANs"] > 0 and table.disk_gb["cells of test_resnet"] > .001 # 350,000 weights
+
+def test_twice_the_epochs_are_nearly_twice_the_steps(begun, table):
+    "Reckoned up from one measurement each: noise apart, a hundred epochs are far more than one."
+    plan = plan_of(**TINY | dict(epochs=100, gan_epochs=100), arms="real,real-synth-meta", seeds="0,1")
+    more = by_job(estimate(Study(begun.rows, plan, begun.out)))
+    assert (more.seconds[:2] > 4*table.seconds[:2]).all()
+
+def test_all_of_it_by_hand():
+    table = pd.DataFrame(dict(job=["CycleGANs", "cells of a", "tables and report"], to_do=[1, 5, 1],
+                              seconds=[100., 10., 7.], memory_gb=[2., 1., 0.], disk_gb=[.5, .1, 0.]))
+    assert whole(table) == dict(seconds=157., memory_gb=2., disk_gb=1.)
+    assert whole(table, workers=2) == dict(seconds=100 + 3*10 + 7., memory_gb=4., disk_gb=1.)
+
+def test_cells_are_listed_by_backbone_and_arm(begun):
+    found = cells_table(begun).set_index("arm")
+    assert found.seeds_done.to_dict() == dict(Real="-", Meta="0, 1", Ensemble="-")
+    assert found.seeds_to_do.to_dict() == dict(Real="0, 1", Meta="-", Ensemble="0, 1")
+
+def test_a_study_that_is_not_decoded_is_estimated_too(rows, tmp_path):
+    study = Undecoded(rows, plan_of(**TINY, arms="real-meta"), tmp_path/"out")
+    assert by_job(estimate(study)).to_do["cells of test_resnet"] == 1 and not (tmp_path/"out").exists()
+
+def test_a_dry_run_says_it_and_writes_nothing(tmp_path, capsys):
+    flags = TINY | dict(normals=60, arms="real,real-meta", seeds="0,1", out=str(tmp_path/"out"))
+    assert run_study(**flags, dry_run=True) is None
+    said = capsys.readouterr().out
+    assert "| test_resnet | Real-Meta | -          | 0, 1        |" in said and "| cells of test_resnet | 4 " in said
+    assert "GB of memory" in said and "Nothing was written there." in said and not (tmp_path/"out").exists()
+
+class Slow(Callback):
+    "Counts steps."
+    def before_fit(self): self.steps = 0
+    def after_batch(self): self.steps += self.training
+
+def test_steps_end_when_they_are_enough(tiny_dls, monkeypatch):
+    monkeypatch.setattr("cxr_fastai.study.estimate.LEAST", 0.)
+    learn, count, watch = metadata_learner(tiny_dls("metadata")), Slow(), Watch()
+    learn.fit(1, cbs=[count, watch])
+    assert count.steps == len(watch.steps) == 4 < len(learn.dls.train) and len(watch.tails) == 1
+    assert watch.fitted is learn and 0 < watch.step < watch.spent
