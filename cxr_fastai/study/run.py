@@ -162,8 +162,8 @@ def run_study(
                   cohort=_recorded(cohort))
     flow = flow_text(study.rows if plan.folds else rows) # of one split, as it was made
     new = sum(not done for done in {c.folder: c.done for c in study.cells.values()}.values())
-    say(f"\n{flow}\n\n{counted(len(study.cells), 'cell')}; {counted(new, 'new cell')} to run; protocol "
-        f"'{plan.protocol}', scored at the {plan.training.epoch_rule} epoch", flush=True)
+    say(f"\n{flow}\n\n{counted(len(study.cells), 'cell')}; protocol '{plan.protocol}', scored at the "
+        f"{plan.training.epoch_rule} epoch; {counted(new, 'new cell')} to run", flush=True)
     if dry_run: return say(f"\n{estimate_text(study, workers)}")
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
     study.run(workers=workers, ray=ray, gpus=gpus, loud=one and workers == 1 and not ray)
