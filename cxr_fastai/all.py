@@ -71,8 +71,11 @@ from .models.backbone import *
 from .models.fusion import *
 from .models.learner import *
 from .models.metrics import *
+from .models.pickled import *
 from .models.predictions import *
 from .models.rivals import *
+from .models.statefile import *
+from .models.weights import *
 from .gan.cyclegan import *
 from .gan.features import *
 from .gan.losses import *

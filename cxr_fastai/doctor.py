@@ -33,6 +33,7 @@ from .fit.precision import fastest_precision, precision_on
 from .gan.networks import Discriminator, Generator
 from .models.backbone import _hub_has, create_backbone
 from .models.fusion import ImageModel
+from .models.weights import check_names, find_weights, WORDS
 from .stats.prevalence import check_prevalence
 from .settings import Plan, listed, plan_of, takes
 from .study.estimate import Undecoded, estimate, whole
@@ -166,9 +167,12 @@ def _weights(plan, found):
     if all(parse_arm(o).use == "metadata" for o in plan.arms): return
     for arch, weights in plan.weights_of.items():
         pretrained = weights in ("imagenet", "auto")
-        backbone = create_backbone(arch, "none" if pretrained else weights, plan.training.size)
+        check_names({arch: weights})
+        elsewhere = weights not in WORDS and not find_weights(weights, arch, fetch=False)
+        backbone = create_backbone(arch, "none" if pretrained or elsewhere else weights, plan.training.size)
         found["backbones"][arch] = backbone
-        if not pretrained: yield Finding("weights", "ok", f"{arch}: {backbone.weights}")
+        if elsewhere: yield Finding("weights", "warn", f"{arch}: {weights} isn't here yet; a run downloads it first")
+        elif not pretrained: yield Finding("weights", "ok", f"{arch}: {backbone.weights}")
         elif _hub_has(timm.get_pretrained_cfg(arch)):
             yield Finding("weights", "ok", f"{arch}: imagenet's, from the local cache or the model hub")
         else:

@@ -77,7 +77,7 @@ class Training(Settings):
         epochs:int=10,             # training epochs (after a frozen one where the weights are pretrained)
         bs:int=32,                 # images a batch
         lr:float=1e-3,             # largest learning rate of the one-cycle schedule
-        weights:str="auto",        # 'imagenet', 'none', a .pth/.safetensors file, or 'auto': imagenet if it can be had
+        weights:str="auto",        # 'auto' (imagenet's if they can be had), 'imagenet', 'none', or as in resnet50=FILE
         precision:str="auto",      # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
         epoch_rule:str="last",     # the epoch that is scored: 'last' as the paper, or 'best' by the valid rows' AUC
         fusion:str="concat",       # how image and metadata merge: one of `FUSIONS`
@@ -117,7 +117,7 @@ class Gan(Settings):
 class Plan(Settings):
     "What a study is of: backbones x arms x seeds, and what all their cells have in common."
     def __init__(self,
-        backbones:tuple=("resnet50", "densenet121", "vgg16"), # timm names; resnet50=FILE has weights of its own
+        backbones:tuple=("resnet50", "densenet121", "vgg16"), # timm names; resnet50=FILE or =xrv:NAME: its weights
         arms:tuple=PAPER_ARMS,   # of `ARMS`, in order; +WORD adds a rival, policy, fusion or dose
         seeds:tuple=(0,),        # of CycleGAN, initialisation, augmentation and shuffling; '0,1,2' repeats every arm
         folds:int=None,          # of a cross-validation: each patient is in test once; one split where not given
@@ -253,6 +253,9 @@ def study_flags(
 
 # What names a folder
 
+LOCAL = "xrv:", "local-dir:" # before a file or a folder of weights
+WEIGHT_FILES = "config.json", "model.safetensors", "pytorch_model.bin" # of a folder: a bundle's, or timm's
+
 def settings_digest(
     settings:dict, # anything with a text
 ) -> str:          # eight hex letters
@@ -260,10 +263,14 @@ def settings_digest(
     return hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]
 
 def named_by_content(
-    weights:str, # a word, or a file
+    weights:str, # a word, a file, a folder, or a name
 ) -> str:
-    "A weights file by its content, so that another file of that name is another cell."
-    return hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16] if Path(weights).is_file() else weights
+    "Weights that lie here by their content, so that others of that name are another cell; elsewhere, by their name."
+    kind = next((o for o in LOCAL if weights.startswith(o)), "")
+    path = Path(weights.removeprefix(kind))
+    files = [o for o in (path, *(path/name for name in WEIGHT_FILES)) if o.is_file()]
+    if not files: return weights
+    return kind + hashlib.sha256(b"".join(o.read_bytes() for o in files)).hexdigest()[:16]
 
 def versions(
     packages=PACKAGES, # beside this package

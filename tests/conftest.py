@@ -171,6 +171,16 @@ def no_figures_left():
     yield
     plt.close("all")
 
+@pytest.fixture
+def broken_resnet10t(monkeypatch):
+    "A backbone whose cells fail."
+    from cxr_fastai.study import cell
+    make = cell.LEARNERS["image"]
+    def image_learner(dls, arch, **kwargs):
+        if arch == "resnet10t": raise RuntimeError("resnet10t fails here")
+        return make(dls, arch, **kwargs)
+    monkeypatch.setitem(cell.LEARNERS, "image", image_learner)
+
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory):
     "80 small drawn images of 64 patients, split by patient; about 45 train, 11 valid, 24 test. Not to be changed."

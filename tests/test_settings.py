@@ -1,10 +1,10 @@
 "Settings are settled once, written down once, and read back as they were."
-import inspect, json, pickle
+import hashlib, inspect, json, pickle
 import pytest
 from fastcore.docments import docments
 from cxr_fastai.doctor import doctor
 from cxr_fastai.gan.pipeline import run_gan
-from cxr_fastai.settings import GAN_FLAGS, Gan, Plan, Training, plan_from, plan_of, takes
+from cxr_fastai.settings import GAN_FLAGS, Gan, Plan, Training, named_by_content, plan_from, plan_of, takes
 from cxr_fastai.study.run import run_study
 
 CLASSES = Training, Gan, Plan
@@ -26,6 +26,22 @@ def test_replacing_changes_that_alone():
 def test_every_field_is_explained_and_typed(cls):
     told = docments(cls, full=True)
     for o in cls.fields(): assert told[o]["docment"] and told[o]["anno"] is not inspect.Parameter.empty, o
+
+def test_weights_that_lie_here_are_named_by_their_content_and_others_by_their_name(tmp_path):
+    (tmp_path/"a.pth").write_bytes(b"one")
+    (tmp_path/"dir").mkdir()
+    (tmp_path/"dir"/"model.safetensors").write_bytes(b"one")
+    assert named_by_content(str(tmp_path/"a.pth")) == hashlib.sha256(b"one").hexdigest()[:16]
+    before = {o: named_by_content(f"{o}{tmp_path/'dir'}") for o in ("", "local-dir:")}
+    assert named_by_content(f"xrv:{tmp_path/'a.pth'}") == f"xrv:{named_by_content(str(tmp_path/'a.pth'))}"
+    (tmp_path/"dir"/"model.safetensors").write_bytes(b"two")
+    assert not {*before.values()} & {named_by_content(f"{o}{tmp_path/'dir'}") for o in before}
+    for o in "none", "xrv:densenet121-res224-all", "hf-hub:me/net@abc", "gone.pth": assert named_by_content(o) == o
+
+def test_a_backbone_is_given_weights_of_any_kind():
+    plan = plan_of(backbones="densenet121=xrv:densenet121-res224-all,resnet50=hf-hub:me/net@abc", weights="none")
+    assert plan.weights_of == dict(densenet121="xrv:densenet121-res224-all", resnet50="hf-hub:me/net@abc")
+    assert plan_from(plan.flags()) == plan
 
 def test_text_and_values_make_the_same_plan():
     text = plan_of(backbones="resnet18, vgg16=x.pth", arms="real,meta", seeds="0,1", primary="real,meta",

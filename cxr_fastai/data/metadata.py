@@ -1,5 +1,6 @@
 """The patient's metadata as numbers: one-hot categories and min-max scaled numerics (paper section 4.2)."""
 import warnings
+from difflib import get_close_matches
 
 import torch
 import numpy as np
@@ -53,7 +54,9 @@ class MetadataTransform(Transform):
         "Learn words and ranges from `rows`. ValueError where a column is missing or holds no value at all."
         self.settle(rows)
         if absent := [o for o in self.names if o not in rows]:
-            raise ValueError(f"No metadata column {few(absent)}; the table has {few(rows.columns, 20)}.")
+            near = [o for name in absent for o in get_close_matches(str(name), map(str, rows.columns), 1)]
+            raise ValueError(f"No metadata column {few(absent)}; the table has {few(rows.columns, 20)}"
+                             f"{f'; did you mean {few(near)}?' if near else '.'}")
         values = {o: fold_words(rows[o], o) if o in self.cat_names else self._numbers(rows, o) for o in self.names}
         if empty := [o for o, v in values.items() if v.isna().all()]:
             raise ValueError(f"Metadata column {few(empty)} is empty in all {len(rows):,} training rows; leave it out.")

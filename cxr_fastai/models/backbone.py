@@ -1,10 +1,9 @@
 """A timm backbone for one gray channel: its weights, its normalisation, and only those of its layers that are used.
 
 The paper's ResNet50, DenseNet121 and VGG16 (section 5), or any other timm name."""
-import hashlib, sys
+import hashlib, math, sys, warnings
 from collections.abc import Iterable
-from difflib import get_close_matches
-from pathlib import Path
+from functools import cache
 from textwrap import shorten
 from urllib.request import Request, urlopen
 
@@ -13,13 +12,15 @@ import torch
 import numpy as np
 from fastai.torch_core import Module
 from huggingface_hub import constants, try_to_load_from_cache
-from timm.models import load_state_dict
+from timm.layers import PatchEmbed
 from torch import nn
 
 from ..cohort.seen import Seen, seen_of
 from ..core.files import few, one_line, say
+from .statefile import StateError, read_state
+from .weights import check_arch, find_weights, Gray, gray_of, XRV_GRAY
 
-__all__ = ["Backbone", "create_backbone", "say_untrained", "split_backbone", "untrained"]
+__all__ = ["Backbone", "check_backbone", "create_backbone", "say_untrained", "split_backbone", "untrained"]
 
 _said = set() # backbones that this process has told to be untrained
 
@@ -27,16 +28,21 @@ class Backbone(Module):
     "Gray radiographs `[n, 1, h, w]`, 0..1, to a feature map `[n, width, h', w']`, normalised as the weights expect."
     def __init__(self,
         body:nn.Module,  # a timm model without its classifier
-        cfg:object,      # its pretrained configuration: `mean` and `std` of three channels
+        gray:Gray,       # what is subtracted of an image, and divided by
         size:int,        # side of the images, pixels
         weights:str,     # where the weights came from, in words
         like:nn.Module=None, # a Backbone of the same architecture and size; None: this one is run, to measure it
         seen:Seen=None,      # whom the weights have seen; None: nobody
     ):
         self.body, self.weights, self.seen = body, weights, Seen() if seen is None else seen
-        self.register_buffer("mean", torch.tensor(np.mean(cfg.mean, dtype=np.float32)))
-        self.register_buffer("std", torch.tensor(np.mean(cfg.std, dtype=np.float32)))
+        for name, o in zip(Gray._fields, gray): self.register_buffer(name, torch.tensor(np.float32(o)))
         self.width = self._as(like) if like else self._measure(size)
+
+    @property
+    def normalisation(self):
+        "How an image is normalised, with what black and white become: it is among the tensors, and said in cards."
+        mean, std = float(self.mean), float(self.std)
+        return dict(mean=mean, std=std, range=[-mean/std, (1 - mean)/std])
 
     def forward(self, image): return self._as_map(self.body.forward_features((image - self.mean) / self.std))
 
@@ -65,38 +71,73 @@ class Backbone(Module):
 
 def create_backbone(
     arch:str="resnet50",  # any timm name
-    weights:str="auto",   # 'imagenet', 'none', a local .pth/.safetensors file, a bundle, or 'auto'
+    weights:str="auto",   # 'imagenet', 'none', 'auto', FILE, BUNDLE, 'xrv:NAME', 'hf-hub:OWNER/NAME' or 'local-dir:DIR'
     size:int=256,         # side of the images, pixels
     like:Backbone=None,   # one of the same architecture and size, perhaps of the meta device, that was measured before
 ) -> Backbone:
     """A one-channel backbone without classifier. timm sums the stem's three input channels into one, so that a gray
     image gives what three equal channels gave. Files are loaded as tensors only, never as code, and must fit strictly.
     ValueError for an unknown name or a file that doesn't fit; FileNotFoundError for a missing file."""
-    if not isinstance(arch, str):
-        raise ValueError(f"arch is the name of a timm model, as 'resnet50', not {getattr(arch, '__name__', arch)!r}.")
-    if not timm.is_model(arch):
-        near = get_close_matches(arch, timm.list_models(), 4, cutoff=0)
-        raise ValueError(f"timm has no model {arch!r}; timm.list_models() names them all, such as {few(near, 4)}.")
-    cfg = timm.get_pretrained_cfg(arch)
-    kwargs = dict(in_chans=1) | (dict(img_size=size) if cfg.fixed_input_size else {})
-    make = dict(auto=_auto, imagenet=_imagenet, none=_untrained).get(weights)
-    body, source = make(arch, cfg, kwargs) if make else _from_file(arch, _file(weights), kwargs)
-    body.reset_classifier(0)
-    return Backbone(body, cfg, size, source, like, seen=None if make else seen_of(_file(weights)))
+    check_arch(arch)
+    cfg, kwargs = _config(arch, size)
+    gray = gray_of(cfg.mean, cfg.std)
+    if not like and not torch.empty(0).is_meta: _check_patches(arch, size) # a bundle of before may have a margin
+    if make := dict(auto=_auto, imagenet=_imagenet, none=_untrained).get(weights):
+        body, source = make(arch, cfg, kwargs)
+        body.reset_classifier(0)
+        return Backbone(body, gray, size, source, like)
+    found = find_weights(weights, arch)
+    like = like or _blank(arch, size)
+    body, told, own = _from_file(arch, found, kwargs, like)
+    return Backbone(body, found.gray or own or gray, size, told, like, seen=seen_of(found.file))
 
-def _file(weights):
-    "The file of weights; of a bundle's folder, that in it."
-    return Path(weights)/"model.safetensors" if Path(weights).is_dir() else Path(weights)
+def _config(arch, size):
+    "Its pretrained configuration, and how it is made for gray images of a size."
+    cfg = timm.get_pretrained_cfg(arch)
+    return cfg, dict(in_chans=1) | (dict(img_size=size) if cfg.fixed_input_size else {})
+
+def check_backbone(
+    arch:str,    # any timm name
+    weights:str, # as of `create_backbone`
+    size:int,    # side of the images, pixels
+):
+    "What `create_backbone` would raise, before anything is trained; what has to be downloaded is, once."
+    check_arch(arch)
+    if weights not in ("auto", "none"): create_backbone(arch, weights, size)
+    else:
+        _check_patches(arch, size)
+        _blank(arch, size)
+
+def _check_patches(arch, size):
+    "ValueError for images of which a transformer's patches would leave out a margin."
+    cfg, kwargs = _config(arch, size)
+    if not cfg.fixed_input_size: return
+    with torch.device("meta"): patch = getattr(timm.create_model(arch, **kwargs), "patch_embed", None)
+    if not isinstance(patch, PatchEmbed) or patch.dynamic_img_pad: return
+    if any(size % o for o in patch.patch_size):
+        side = math.lcm(*patch.patch_size)
+        near = dict.fromkeys(side * max(1, o) for o in (size // side, size // side + 1))
+        raise ValueError(f"{arch} reads an image in patches of {side} pixels, and size={size} is no multiple of that: "
+                         f"write size={' or size='.join(map(str, near))}.")
+
+def _blank(arch, size):
+    "The backbone on the meta device, measured: its names and shapes, and not a byte of weights."
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return create_backbone(arch, "none", size)
 
 def _untrained(arch, cfg, kwargs): return timm.create_model(arch, **kwargs), "none"
 
 def _imagenet(arch, cfg, kwargs):
-    return timm.create_model(arch, pretrained=True, **kwargs), f"imagenet ({cfg.hf_hub_id or cfg.url})"
+    try: body = timm.create_model(arch, pretrained=True, **kwargs)
+    except Exception as e: # of any kind
+        raise OSError(f"{arch} can't have imagenet's weights ({one_line(e)[:160]}).") from e
+    return body, f"imagenet ({cfg.hf_hub_id or cfg.url})"
 
 def _auto(arch, cfg, kwargs):
     if _hub_has(cfg):
         try: return _imagenet(arch, cfg, kwargs)
-        except Exception as e: # in every way
+        except OSError as e:
             say(f"The hub has {arch}, but loading it failed: {one_line(e)}", file=sys.stderr)
     say_untrained([arch])
     return _untrained(arch, cfg, kwargs)
@@ -117,32 +158,76 @@ def untrained(
     "Those of which 'auto' would find no weights."
     return [o for o in archs if timm.is_model(o) and not _hub_has(timm.get_pretrained_cfg(o))]
 
-def _from_file(arch, file, kwargs):
-    if not file.is_file():
-        raise FileNotFoundError(f"weights={str(file)!r} is neither a file nor one of 'imagenet', 'none', 'auto'.")
+def _from_file(arch, found, kwargs, like):
+    "A body with the weights of a file, where they came from in words, and the normalisation that they bring."
     try:
-        state = load_state_dict(str(file), weights_only=True)
-        if any(o.startswith(OURS) for o in state): return _from_learner(arch, state, kwargs), _source(file)
-        state = _in_timms_names(state, timm.create_model(arch).state_dict())
-        body = timm.create_model(arch, pretrained=True, pretrained_cfg_overlay=dict(state_dict=state), **kwargs)
+        given = read_state(found.file)
+        state, head, own = _fitted(given, arch, like.body.state_dict())
+        overlay = dict(state_dict=state, label_offset=0)
+        if _channels(state) == 1: overlay |= dict(input_size=(1, *timm.get_pretrained_cfg(arch).input_size[1:]))
+        body = timm.create_model(arch, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
     except Exception as e: # of every kind
-        why = shorten(str(e), 200, placeholder=" ...")
-        raise ValueError(f"{file} does not hold the weights of {arch}: {why}") from e
+        why = str(e) if isinstance(e, StateError) else f"it is of another network, such as has {few(given, 2)}: {e}"
+        why = shorten(why, 200, placeholder=" ...")
+        raise ValueError(f"{found.file} does not hold the weights of {arch}: {why}") from e
     del body.pretrained_cfg["state_dict"] # else it would be exported with the model
-    return body, _source(file)
+    body.reset_classifier(0)
+    return body, _told(found, head, own), own
 
-def _source(file): return f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:8]})"
+def _told(found, head, own):
+    "Where weights came from, in words, with what isn't timm's own: the head that was left out, the values they want."
+    said = [f"sha256 {hashlib.sha256(found.file.read_bytes()).hexdigest()[:8]}"]
+    if head:
+        said.append(f"without {few(head, 4)}")
+        _say_once(f"{found.name}: of its head nothing is used ({few(head, 4)}).")
+    if XRV_GRAY in (found.gray, own): said.append("gray -1024..1024")
+    return f"{found.name} ({'; '.join(said)})"
+
+@cache
+def _say_once(text): say(text)
 
 OURS = "backbone.body." # how a learner's and a bundle's weights of a backbone begin
 
-def _from_learner(arch, state, kwargs):
-    "The body of a classifier of this package, which has no classifier and only what is used of its layers."
-    own = {k.removeprefix(OURS): o for k, o in state.items() if k.startswith(OURS)}
-    body, parts = timm.create_model(arch, **kwargs), {k.split(".")[0] for k in own}
-    lost, more = body.load_state_dict(own, strict=False)
-    wrong = [*more, *(o for o in lost if o.split(".")[0] in parts)]
-    if wrong: raise ValueError(f"it lacks or doesn't know {few(wrong)}")
-    return body
+def _prefix(state, used):
+    """What stands before the body's names in a file, as 'module.' or 'backbone.body.'; None where few are there.
+    StateError where it holds two such networks."""
+    first = next(iter(used))
+    ends = [o.removesuffix(first) for o in state if o.endswith(first)]
+    count = {o: sum(o + k in state for k in used) for o in ends if not o or o.endswith(".")}
+    most = max(count.values(), default=0)
+    best = [o for o, n in count.items() if n == most]
+    if most < len(used)/2 and best != [""]: return
+    if len(best) > 1: raise StateError(f"it holds {len(best)} such networks ({few(best)}); save one of them alone")
+    return best[0]
+
+def _fitted(state, arch, used):
+    """Weights by timm's names for timm to load, none of them missing; the names of a head that isn't timm's, which is
+    left out; the normalisation that comes with them, or None. `used`: the state of the body, where heads are not."""
+    with torch.device("meta"): full = timm.create_model(arch).state_dict()
+    if (prefix := _prefix(state, used)) is None: return _in_timms_names(_finite(state), full), [], None
+    tops = {o.split(".")[0] for o in used}
+    def is_head(k): return k not in used and (k in full or "." in k and k.split(".")[0] not in tops)
+    own = {k.removeprefix(prefix): o for k, o in state.items() if k.startswith(prefix)}
+    head = {k: o for k, o in own.items() if is_head(k)} | {k: o for k, o in state.items() if not k.startswith(prefix)}
+    body = _finite({k: o for k, o in own.items() if k not in head and k != THRESHOLDS})
+    blank = {k: torch.zeros(o.shape, dtype=o.dtype) for k, o in full.items() if k not in used}
+    if prefix.endswith(OURS): # of this package, whose heads are everywhere
+        return body | blank, [], Gray(*(float(state[f"{prefix[:-5]}{o}"]) for o in Gray._fields))
+    odd = [k for k, o in head.items() if k not in full or o.shape != full[k].shape]
+    return body | blank, odd + [THRESHOLDS] * (THRESHOLDS in own), XRV_GRAY if _is_xrv(body, head) else None
+
+def _finite(state):
+    if wrong := [k for k, o in state.items() if o.is_floating_point() and not o.isfinite().all()]:
+        raise StateError(f"{few(wrong)} is not a number, or infinite")
+    return state
+
+def _channels(state): return next((o.shape[1] for o in state.values() if o.ndim == 4), 3)
+
+THRESHOLDS = "op_threshs" # a list beside the layers of torchxrayvision's networks
+
+def _is_xrv(body, head):
+    "Whether it is one of torchxrayvision's: a stem of one channel, 18 findings."
+    return _channels(body) == 1 and any(o.ndim == 2 and len(o) == 18 for o in head.values())
 
 def _in_timms_names(state, own):
     "Weights of another port, which shares no name with timm's: by order, where each agrees in kind and shape."

@@ -223,7 +223,7 @@ def _backbone(dls, arch, weights):
 def image_learner(
     dls:RadiographDataLoaders, # with images
     arch:str="resnet50",       # any timm name, or a `Backbone`
-    weights:str="auto",        # 'imagenet', 'none', a local file, 'auto'
+    weights:str="auto",        # as in `create_backbone`: a word, a file, 'xrv:NAME', 'hf-hub:OWNER/NAME'
     ps:float=.5,               # dropout before the output
     precision:str="auto",      # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
     seed:int=None,             # of initialisation, dropout, augmentation and shuffling; None: the DataLoaders' own
@@ -258,7 +258,7 @@ def fusion_learner(
     dls:RadiographDataLoaders, # with both inputs
     arch:str="resnet50",       # any timm name, or a `Backbone`
     fusion:str="concat",       # how the outputs merge: a key of `FUSIONS`
-    weights:str="auto",        # 'imagenet', 'none', a local file, 'auto'
+    weights:str="auto",        # as in `create_backbone`: a word, a file, 'xrv:NAME', 'hf-hub:OWNER/NAME'
     ps:float=.5,               # dropout before the output
     meta_dropout:float=.1,     # share of values, and of patients, masked as missing in training
     n_meta:int=32,             # width of the MLP's output

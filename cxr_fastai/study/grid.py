@@ -20,11 +20,13 @@ from ..cohort.sampling import each_fold, split_paper, test_rows, with_folds
 from ..core.files import few, say
 from ..core.progress import TimeLeft, progress
 from ..core.workers import in_workers, on_ray
+from ..data.metadata import MetadataTransform
 from ..fit.distributed import agreed, begin_distributed, is_first
 from ..fit.precision import computing
 from ..gan.pipeline import gan_folder, gan_training, made_name
-from ..models.backbone import say_untrained, untrained
+from ..models.backbone import check_backbone, say_untrained, untrained
 from ..models.learner import training_settings
+from ..models.weights import check_names, pinned_weights
 from ..report.notes import counted
 from ..settings import Plan, named_by_content, settings_digest, versions
 from ..stats.ledger import declare_plan
@@ -46,7 +48,8 @@ class Study:
         track:str="",      # trackers, as in `tracked`
         cohort:dict=None,  # flags of `load_cohort` that the rows are of, for `settings.json`
     ):
-        "ValueError for metadata that no cell could learn, and for a dose where the positives aren't fewer."
+        """ValueError for metadata that no cell could learn, for backbones and weights that aren't known, and for a dose
+        where the positives aren't fewer."""
         columns = columns_of(rows, plan.training.cat_names, plan.training.cont_names)
         rows, plan = with_columns(rows.copy(), **columns), plan.replace(training=plan.training.replace(**columns))
         fold_metadata(rows, **columns)
@@ -60,6 +63,8 @@ class Study:
         self.splits = {None: rows} # by number of the fold, where there are folds
         if plan.folds: self.splits = each_fold(rows, plan.folds, plan.repeats, seed=plan.split_seed)
         self.rows = with_folds(rows, self.splits, plan.folds) if plan.folds else rows
+        self._check(columns)
+        self.weights = {arch: pinned_weights(o) for arch, o in plan.weights_of.items()} if self._sees else {}
         self.digests, self.errors = {}, {}
         self.cells = {(b, a, s) if f is None else (b, a, s, f): self._cell(b, a, s, f)
                       for f in self.splits for s in self.seeds for b in self.backbones for a in self.arms}
@@ -68,6 +73,15 @@ class Study:
     def keys(self):
         "What tells its cells apart."
         return ["backbone", "arm", "seed", *(["fold"] if self.plan.folds else [])]
+
+    @property
+    def _sees(self): return any(parse_arm(o).use != "metadata" for o in self.arms)
+
+    def _check(self, columns):
+        "Names that no cell could do with: of metadata columns, backbones and their weights."
+        if any(parse_arm(o).use != "image" for o in self.arms):
+            for rows in self.splits.values(): MetadataTransform(**columns).fit(rows[rows["split"] == "train"])
+        if self._sees: check_names(self.plan.weights_of)
 
     def _added(self, arm, rows):
         "How many rows an arm adds to train. ValueError for a dose where the positives aren't fewer."
@@ -97,7 +111,7 @@ class Study:
         if num_distrib() > 1: s |= dict(processes=num_distrib()) # a step then sees that many batches
         if plan.protocol == "paper": s |= dict(split_seed=plan.split_seed)
         if arm.use != "metadata":
-            s |= dict(arch=backbone, weights=plan.weights_of[backbone], size=t.size, precision=where["precision"])
+            s |= dict(arch=backbone, weights=self.weights[backbone], size=t.size, precision=where["precision"])
         if arm.use == "both": s |= dict(fusion=arm.fusion or t.fusion)
         rows = self.splits[fold]
         if arm.more: s |= dict(n=self._added(arm, rows))
@@ -122,6 +136,8 @@ class Study:
         "Run what isn't done. A cell that fails is said and the others go on; the same call tries it again."
         begin_distributed()
         todo = list({c.folder: c for c in self.cells.values() if not c.done}.values())
+        for arch in {c.settings["arch"]: None for c in todo if "arch" in c.settings}:
+            check_backbone(arch, self.weights[arch], self.plan.training.size)
         self.declare()
         self._say_untrained(todo)
         synth, plain = [c for c in todo if c.gan], [c for c in todo if not c.gan]

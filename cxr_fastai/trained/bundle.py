@@ -113,7 +113,7 @@ def _card(learn, threshold, summary, licence, seen):
         precision=learn.model.precision, licence=licence, summary=summary or known.get("summary", {}),
         size=radiograph.size if radiograph else 1, bs=dls.valid.bs, # another batch size gives other last bits
         threshold=ifnone(threshold, learn.threshold))
-    if radiograph: res["white"] = radiograph.white
+    if radiograph: res |= dict(white=radiograph.white, normalisation=learn.model.backbone.normalisation)
     if seen: res["seen"] = learn.seen.card()
     if res["kind"] != "image":
         res["metadata"] = {o: getattr(metadata, o) for o in ("cat_names", "cont_names", "stats")}
@@ -189,6 +189,12 @@ def _skeleton(card, dls, file):
     if n > MAX_WEIGHTS: raise BundleError(f"{file}: {_named(card)} has {n:,} weights, more than {MAX_WEIGHTS:,}.")
     return model
 
+def _take(card, backbone, path):
+    "What a card says of its backbone."
+    if card.get("normalisation", backbone.normalisation) != backbone.normalisation:
+        raise BundleError(f"{path}: the card's normalisation isn't that of the weights, {backbone.normalisation}.")
+    backbone.weights = card["weights"]
+
 def load_bundle(
     path:str|Path,      # a bundle's folder or file
     device:str=None,    # 'cpu', 'cuda'; fastai's default where not given
@@ -212,7 +218,7 @@ def load_bundle(
     learn = FACTORIES[card["kind"]](dls, **kwargs)
     check_values(state, learn.model.state_dict(), file)
     learn.model.load_state_dict(state)
-    if "arch" in card: learn.model.backbone.weights = card["weights"]
+    if "arch" in card: _take(card, learn.model.backbone, path)
     learn.settings |= {o: card[o] for o in ("arch",) if o in card}
     learn.card, learn.threshold = card, card["threshold"]
     learn.seen = learn.dls.seen = Seen.from_card(card.get("seen"))

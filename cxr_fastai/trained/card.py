@@ -78,6 +78,7 @@ COMMON = dict(
 IMAGE = dict(
     arch=(lambda o: _text(o) and ":" not in o and timm.is_model(o), "the name of a model that this timm has"),
     ps=(lambda o: _number(o, 0, 1), "a number from 0 to 1"),
+    normalisation=(lambda o: _gray_fits(o), "a mean, a std above 0 and the range that they give"),
     white=(lambda o: o is None or _whole(o, 8, 16), "8 to 16 bits, or nothing"))
 FUSION = dict(
     fusion=(lambda o: isinstance(o, str) and o in FUSIONS, ", ".join(FUSIONS)),
@@ -85,8 +86,13 @@ FUSION = dict(
 METADATA = dict(
     metadata=(lambda o: _table(o) and _columns_fit(o), "cat_names and cont_names with the words or range of each"),
     meta_dropout=(lambda o: _number(o, 0, 1), "a number from 0 to 1"))
-LATER = "seen", "white" # which bundles of 0.2 don't say
+LATER = "seen", "white", "normalisation" # which bundles of 0.2 don't say
 FIELDS = dict(image=COMMON | IMAGE, metadata=COMMON | METADATA, fusion=COMMON | IMAGE | FUSION | METADATA)
+
+def _gray_fits(o):
+    if not _table(o) or set(o) != {"mean", "std", "range"} or not isinstance(o["range"], list): return False
+    return len(o["range"]) == 2 and all(_number(v, -1e9, 1e9) for v in (*o["range"], o["mean"])) and \
+        _number(o["std"], 1e-9, 1e9)
 
 def _training_fits(o):
     return _figures(o.get("last_epoch", {})) and all(_whole(v, 0, 2**63) for k, v in o.items() if k != "last_epoch")

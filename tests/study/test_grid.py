@@ -132,15 +132,30 @@ def test_an_arms_words_name_no_cell_beyond_what_they_set(rows, tmp_path):
     assert one.folder == two.folder and one.settings == two.settings and one.settings["arm"] == "real-meta"
     assert (one.about["arm"], two.about["arm"]) == ("real-meta+film", "real-meta") and one.arm.fusion == "film"
 
-def test_a_cell_that_fails_is_said_and_the_others_go_on(rows, tmp_path, capsys):
-    study = grid(rows, tmp_path, ["no_such_net", "test_resnet"], ["real", "meta"], [0]).run()
+def test_names_that_no_cell_could_do_with_are_refused_before_the_first(rows, tmp_path):
+    "With the nearest ones; a file that doesn't fit, when the study is to run and nothing is written yet."
+    for given, why in ((dict(backbones=["tset_resnet"]), "no model 'tset_resnet'.*test_resnet"),
+                       (dict(weights="imagnet"), "did you mean imagenet"),
+                       (dict(backbones=["test_resnet=gone.pth"]), "'gone.pth' is neither a file nor"),
+                       (dict(cat_names=["sexx"]), "No metadata column sexx.*did you mean sex[?]")):
+        with pytest.raises((ValueError, FileNotFoundError), match=why): grid(rows, tmp_path, seeds=[0], **given)
+    (tmp_path/"a.pth").write_text("no weights")
+    for given, why in ((dict(weights=str(tmp_path/"a.pth")), "it is text, which begins 'no weights'"),
+                       (dict(backbones=["test_vit"], size=40), "patches of 16 pixels")):
+        study = grid(rows, tmp_path/"out", arms=["real"], seeds=[0], **given)
+        with pytest.raises(ValueError, match=why): study.run()
+    assert not (tmp_path/"out"/"cells").exists()
+    assert grid(rows, tmp_path, ["nowhere"], ["meta"], [0]).cells # which no cell reads
+
+def test_a_cell_that_fails_is_said_and_the_others_go_on(rows, tmp_path, capsys, broken_resnet10t):
+    study = grid(rows, tmp_path, ["resnet10t", "test_resnet"], ["real", "meta"], [0]).run()
     out, (predictions, cells) = capsys.readouterr().out, study.collect()
-    assert out.count("FAILED") == 1 and "no_such_net-real-0" in out
+    assert out.count("FAILED") == 1 and "resnet10t-real-0" in out
     error = cells.set_index(["backbone", "arm"]).error
-    assert error.notna().sum() == 1 and "no_such_net" in error["no_such_net", "real"]
-    assert "\n" not in error["no_such_net", "real"]
+    assert error.notna().sum() == 1 and "resnet10t" in error["resnet10t", "real"]
+    assert "\n" not in error["resnet10t", "real"]
     assert len(predictions.groupby(["backbone", "arm"])) == 3
-    assert (study.cells["no_such_net", "real", 0].folder/"error.txt").read_text().startswith("Traceback")
+    assert (study.cells["resnet10t", "real", 0].folder/"error.txt").read_text().startswith("Traceback")
 
 def test_a_gan_that_fails_costs_the_arms_that_need_it(rows, tmp_path):
     few = rows.groupby(["split", "label"], observed=True).cumcount() < 2

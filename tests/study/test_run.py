@@ -97,13 +97,13 @@ def test_without_synthesis_the_verdict_is_of_the_metadata(out, tmp_path, capsys)
     assert "a gain from Real to Real-Meta can't be said: 1 of the 3 seeds" in said and "No verdict" not in said
     assert "\n\n\n" not in said
 
-def test_cells_that_failed_are_named_and_no_table_counts_them(out, capsys):
-    folder = run_study(**TINY | dict(backbones="no_such_net,test_resnet"), arms="real,meta", seeds="0", out=str(out))
+def test_cells_that_failed_are_named_and_no_table_counts_them(out, capsys, broken_resnet10t):
+    folder = run_study(**TINY | dict(backbones="resnet10t,test_resnet"), arms="real,meta", seeds="0", out=str(out))
     said = capsys.readouterr().out
-    assert "FAILED" in said and "MISSING no_such_net-real-0" in said
+    assert "FAILED" in said and "MISSING resnet10t-real-0" in said
     assert len(pd.read_csv(folder/"metrics.csv")) == 3 # both backbones' Meta, and one Real
-    with pytest.raises(CellError, match="No cell is finished: no_such_net-real-0"):
-        run_study(**TINY | dict(backbones="no_such_net"), arms="real", seeds="0", out=str(out))
+    with pytest.raises(CellError, match="No cell is finished: resnet10t-real-0"):
+        run_study(**TINY | dict(backbones="resnet10t"), arms="real", seeds="0", out=str(out))
 
 def test_shortcuts_are_judged_on_the_rows_of_the_arms(run):
     said, table = (pd.read_csv(run/f"{o}.csv") for o in ("predictions", "shortcuts"))

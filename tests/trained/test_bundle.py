@@ -1,15 +1,17 @@
 import json, pickle, struct
 import mutants
-import pytest, torch
+import pytest, timm, torch
 from safetensors.torch import load_file, save_file
 from fastai.vision.all import Normalize, aug_transforms
 from cxr_fastai.trained.bundle import FACTORIES
 from cxr_fastai.trained.card import BundleError
 from cxr_fastai.data.loaders import RadiographDataLoaders
+from cxr_fastai.models.backbone import create_backbone
 from cxr_fastai.models.fusion import FUSIONS
 from cxr_fastai.models.learner import fusion_learner, image_learner, metadata_learner
 from cxr_fastai.trained.explain import explain
 from cxr_fastai.trained.bundle import load_bundle, read_card, save_bundle
+from cxr_fastai.trained.tensors import sha256_of
 from conftest import SIDE, run_python
 
 MAKE = dict(image=image_learner, metadata=metadata_learner, both=fusion_learner)
@@ -50,6 +52,23 @@ def test_a_loaded_bundle_predicts_the_same_bits(rows, tmp_path, use, name):
     one = dict(image=rows["file"][0], age=50, sex="F", view="PA")
     one = {k: v for k, v in one.items() if (k == "image") != (use == "metadata") or use == "both"}
     assert torch.equal(learn.predict(**one)[2], again.predict(**one)[2])
+
+def test_what_the_weights_want_of_an_image_goes_with_them(rows, tmp_path):
+    torch.save(timm.create_model("test_resnet", num_classes=18).state_dict(), tmp_path/"a.pth")
+    learn = make(rows, tmp_path, "image", weights=f"xrv:{tmp_path/'a.pth'}")
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    card = read_card(save_bundle(learn, tmp_path/"b"))
+    assert card["normalisation"] == dict(mean=.5, std=1/2048, range=[-1024, 1024])
+    assert card["weights"].startswith("xrv:a.pth (sha256 ") and "without fc.weight, fc.bias; gray" in card["weights"]
+    again = load_bundle(tmp_path/"b")
+    assert again.model.backbone.normalisation == card["normalisation"]
+    assert torch.equal(said(learn, held_out(rows)), said(again, held_out(rows)))
+    other = create_backbone("test_resnet", str(tmp_path/"b"), SIDE) # whose first weights these are
+    assert other.normalisation == card["normalisation"]
+    harmed = card | dict(normalisation=dict(mean=.4, std=.2, range=[-2, 3]))
+    harmed["sha256"] = sha256_of(harmed, load_file(tmp_path/"b"/"model.safetensors"))
+    (tmp_path/"b"/"bundle.json").write_text(json.dumps(harmed))
+    with pytest.raises(BundleError, match="normalisation isn't that of the weights"): load_bundle(tmp_path/"b")
 
 @pytest.mark.parametrize("fusion, precision", [*((o, "bf16") for o in FUSIONS), ("concat", "fp16")])
 def test_every_fusion_and_precision_fits(rows, tmp_path, fusion, precision):

@@ -1,4 +1,4 @@
-import numpy as np, pytest, torch
+import numpy as np, pytest, timm, torch
 from cxr_fastai.trained.bundle import load_bundle, save_bundle
 from cxr_fastai.trained.card import BundleError
 from cxr_fastai.data.loaders import RadiographDataLoaders
@@ -41,6 +41,13 @@ def test_a_file_says_what_the_trained_learner_says(rows, tmp_path, use):
     assert net.decide(*held) == ["Normal Pneumonia".split()[int(p > at)] for p in net(*held)[:, 1].astype(float)]
     one = [o[:1].numpy() for o in room._inputs(learn, held_out(rows))] # any number of rows
     assert OnnxModel(file)(*one).shape == (1, 2)
+
+def test_what_the_weights_want_of_an_image_is_in_the_file(rows, tmp_path):
+    torch.save(timm.create_model("test_resnet", num_classes=18).state_dict(), tmp_path/"a.pth")
+    learn = make(rows, tmp_path, "image", weights=f"xrv:{tmp_path/'a.pth'}")
+    file = export_onnx(learn, tmp_path/"m.onnx", held_out(rows)) # which takes 0..1
+    assert agrees(learn, file, held_out(rows)) < 1e-4
+    assert OnnxModel(file).card["normalisation"]["range"] == [-1024, 1024]
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_fusion_is_exported_and_bf16_becomes_fp32(rows, tmp_path, fusion):
