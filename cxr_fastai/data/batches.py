@@ -2,21 +2,25 @@
 
 Each transform takes one row (a Series) or many (a DataFrame), so that a batch is made by indexing the table and the
 pixel cache once, and an image can't be paired with another patient's metadata."""
+from collections.abc import Callable
+
 import torch
 import numpy as np
 import pandas as pd
 from fastai.data.core import TfmdDL
 from fastai.data.transforms import Category, CategoryMap, ToTensor
-from fastai.torch_core import TensorCategory
+from fastai.torch_core import TensorCategory, TensorImage
+from fastai.vision.augment import AffineCoordTfm, affine_grid
 from fastcore.basics import tuplify
 from fasttransform.transform import Transform
+from torch.nn.functional import grid_sample
 
 from ..cohort.cache import RadiographCache
 from ..cohort.radiograph import read_radiograph, white_of
 from .given import is_picture, read_picture
 from .show import RadiographInput, TensorRadiograph
 
-__all__ = ["LabelTransform", "RadiographDL", "RadiographTransform"]
+__all__ = ["LabelTransform", "RadiographDL", "RadiographTransform", "TrainingAffine", "training_only"]
 
 class RadiographTransform(Transform):
     "A row's image file to pixels: from the decode-once cache where it is there, else by reading the file."
@@ -79,6 +83,26 @@ class LabelTransform(Transform):
         if isinstance(o, pd.Series): return TensorCategory(self.vocab.o2i[o["label"]])
         return TensorCategory([self.vocab.o2i[c] for c in o["label"]])
     def decodes(self, o:TensorCategory): return Category(self.vocab[int(o)])
+
+class TrainingAffine(AffineCoordTfm):
+    """fastai's, in training alone: it resamples what is only predicted by the identity, slower and other in the last
+    bits. Nor does it ask the device how far it zooms, which matters to an image that is made larger."""
+    def before_call(self, b, split_idx):
+        super().before_call(b, split_idx)
+        self.do = not split_idx
+
+    def _encode(self, x, mode, reverse=False):
+        if not isinstance(x, TensorImage): return super()._encode(x, mode, reverse)
+        at = affine_grid(self.mat, x.shape, align_corners=self.align_corners)
+        for f in self.coord_fs: at = f(at)
+        return TensorImage(grid_sample(x, at, mode=mode, padding_mode=self.pad_mode, align_corners=self.align_corners))
+
+def training_only(
+    t:Callable, # a batch transform
+) -> Callable: # the same, fastai's affine ones as `TrainingAffine`
+    "Augmentations are of training rows."
+    if not isinstance(t, AffineCoordTfm) or t.size: return t # one with a size makes every image that large
+    return TrainingAffine(t.aff_fs, t.coord_fs, mode=t.mode, pad_mode=t.pad_mode, align_corners=t.align_corners)
 
 class RadiographDL(TfmdDL):
     "Batches by indexing: `bs` rows go through each pipeline together. `wgts`, one a row, draw rows with replacement."

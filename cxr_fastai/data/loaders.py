@@ -10,7 +10,7 @@ from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.core import DataLoaders, Datasets, TfmdLists
 from fastai.data.transforms import IntToFloatTensor
 from fastai.layers import defaults
-from fastai.vision.augment import AffineCoordTfm, aug_transforms
+from fastai.vision.augment import aug_transforms
 from fastcore.basics import first
 from fastcore.foundation import L
 
@@ -20,7 +20,7 @@ from ..fit.precision import as_device
 from ..cohort.seen import check_unseen, Seen
 from ..cohort.words import fold_ids
 from ..core.files import check_keywords, few, say
-from .batches import LabelTransform, RadiographDL, RadiographTransform
+from .batches import LabelTransform, RadiographDL, RadiographTransform, training_only
 from .given import as_rows, HINTS, OF_DLS, OF_ROWS, OF_TEST
 from .metadata import MetadataTransform
 
@@ -212,16 +212,6 @@ def _refuse(rows):
             raise ValueError(f"The {side} rows hold {found.to_dict()}: both classes are needed to train and to score.")
     return rows
 
-class TrainingAffine(AffineCoordTfm):
-    "fastai's resamples what is only predicted by the identity: slower, and other in the last bits."
-    def before_call(self, b, split_idx):
-        super().before_call(b, split_idx)
-        self.do = not split_idx
-
-def _training_only(t):
-    if not isinstance(t, AffineCoordTfm) or t.size: return t # one with a size makes every image that large
-    return TrainingAffine(t.aff_fs, t.coord_fs, mode=t.mode, pad_mode=t.pad_mode, align_corners=t.align_corners)
-
 def radiograph_tfms() -> list:
     "Augmentations that suit radiographs: a little rotation, zoom and lighting; no flip, for the heart is on the left."
     return aug_transforms(do_flip=False, max_rotate=7., max_zoom=1.1, max_lighting=.1, max_warp=0., pad_mode="zeros")
@@ -239,7 +229,7 @@ def radiograph_block(
     if use not in ("both", "image", "metadata"):
         raise ValueError(f"use={use!r} is not known; use 'both', 'image' or 'metadata'.")
     if protocol not in ("clean", "paper"): raise ValueError(f"protocol={protocol!r} is neither 'clean' nor 'paper'.")
-    batch_tfms = [IntToFloatTensor, *map(_training_only, radiograph_tfms() if tfms is None else tfms)]
+    batch_tfms = [IntToFloatTensor, *map(training_only, radiograph_tfms() if tfms is None else tfms)]
     pixels = TransformBlock(RadiographTransform(size), batch_tfms=batch_tfms)
     words = TransformBlock(MetadataTransform(cat_names=cat_names, cont_names=cont_names))
     inputs = {"both": [pixels, words], "image": [pixels], "metadata": [words]}[use]

@@ -12,10 +12,25 @@ from ..cohort.rows import columns_of, is_image_only, numbers_of
 from ..cohort.words import fold_words, known_word, OLDEST
 from ..core.files import few
 
-__all__ = ["TensorMetadata", "MetadataWords", "MetadataTransform"]
+__all__ = ["TensorMetadata", "MetadataWords", "MetadataTransform", "image_only"]
 
 class TensorMetadata(TensorBase):
-    "Encoded metadata, float32 `[d]` for one patient or `[n, d]` for many."
+    """Encoded metadata, float32 `[d]` for one patient or `[n, d]` for many. `only` says of each row whether it is
+    image-only, as long as nothing but moves was done to them; None where that isn't known."""
+    only = None
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        res = super().__torch_function__(func, types, args, kwargs)
+        changed = args[0] if func is torch.Tensor.__setitem__ else res
+        if isinstance(changed, TensorMetadata) and func is not torch.Tensor.to: changed.only = None
+        return res
+
+def image_only(
+    metadata:torch.Tensor, # `[n, d]`
+) -> np.ndarray:           # bool `[n]`
+    "Which rows are image-only: as the DataLoader said, or, where it didn't, those that are nan, which waits for a GPU."
+    only = getattr(metadata, "only", None)
+    return metadata.isnan().any(1).cpu().numpy() if only is None else only
 
 class MetadataWords(dict):
     "One patient's metadata in words, column -> value; None where it is missing."
@@ -117,8 +132,9 @@ class MetadataTransform(Transform):
         known = o.reindex(columns=["image", *self.names])
         parts = [self._words(known, c) for c in self.cat_names] + [self._scaled(known, c) for c in self.cont_names]
         encoded = np.concatenate(parts, 1)
-        encoded[is_image_only(o).to_numpy()] = np.nan
-        return TensorMetadata(torch.from_numpy(encoded))
+        only = is_image_only(o).to_numpy()
+        encoded[only] = np.nan
+        return TensorMetadata(torch.from_numpy(encoded), only=only)
 
     def decodes(self, o:TensorMetadata):
         parts = zip(self.names, torch.split(o.float().cpu(), self.widths))

@@ -16,12 +16,21 @@ from ..core.progress import left_in_words
 
 __all__ = ["EpochLines", "EpochTable", "HistoryWriter", "PlainTable", "epoch_table"]
 
+class _Told:
+    "The smooth loss in words, asked for when a bar is drawn, a few times a second: at each step it would wait."
+    def __init__(self, learn): self.learn = learn
+    def __str__(self): return f"{self.learn.smooth_loss.item():.4f}" if hasattr(self.learn, "smooth_loss") else ""
+
 class EpochTable(ProgressCallback):
     "fastai's progress bar and table, with the columns of the paper's Figs 3-5 alone: neither epoch nor time."
     name = "progress"
     def before_fit(self):
         super().before_fit()
         if self.create_mbar: self.mbar.update(0) # starts its clock: a resumed fit begins at a later epoch
+
+    def after_batch(self):
+        self.pbar.comment = _Told(self.learn)
+        self.pbar.update(self.iter + 1)
 
     def _write_stats(self, log): super()._write_stats(_defined(log[1:-1]))
 

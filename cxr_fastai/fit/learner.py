@@ -1,12 +1,44 @@
-"""What both kinds of learner, of classifiers and of the CycleGAN, add to fastai's: the model's own precision."""
+"""What both kinds of learner, of classifiers and of the CycleGAN, add to fastai's: the model's own precision, and steps
+that don't wait for the device."""
+import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
-from fastai.learner import Learner
+from fastai.learner import AvgSmoothLoss, Learner, Recorder
+from fastai.torch_core import to_detach
+from fastcore.meta import delegates
 from torch.amp import GradScaler
 
 from ..settings import PRECISIONS
 
-__all__ = ["LossScale", "PreciseLearner"]
+__all__ = ["DeviceLoss", "DeviceRecorder", "LossScale", "PreciseLearner"]
+
+class DeviceLoss(AvgSmoothLoss):
+    "fastai's smooth loss, where the loss is: to fetch it at each step is to wait for the device."
+    def accumulate(self, learn):
+        loss = to_detach(learn.loss.mean(), cpu=False)
+        self.count, self.val = self.count + 1, torch.lerp(loss, self.val.to(loss.device), self.beta)
+
+class DeviceRecorder(Recorder):
+    "fastai's, whose `losses` are fetched when an epoch or a fit ends, and before they are drawn."
+    name = "recorder"
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.smooth_loss = DeviceLoss(self.smooth_loss.beta)
+
+    def _fetch(self):
+        self.losses = [o.cpu() for o in self.losses]
+
+    def after_train(self):
+        self._fetch()
+        super().after_train()
+
+    def after_fit(self): self._fetch()
+
+    @delegates(Recorder.plot_loss)
+    def plot_loss(self, *args, **kwargs):
+        "fastai's `plot_loss`; of a fit that was interrupted, too."
+        self._fetch()
+        return super().plot_loss(*args, **kwargs)
 
 class LossScale(Callback):
     """Of fp16: the loss is scaled up before its gradients are taken, which would vanish, and those are scaled down
@@ -35,8 +67,12 @@ class PreciseLearner(Learner):
         self.scaler.update()
 
     def add_cb(self, cb):
-        "fastai's `add_cb`, but for its mixed precisions: they would cast and scale a second time."
-        if isinstance(cb() if isinstance(cb, type) else cb, (MixedPrecision, NonNativeMixedPrecision)): self.to_fp16()
+        """fastai's `add_cb`, with a Recorder that doesn't wait for the device, and without its mixed precisions: they
+        would cast and scale a second time."""
+        cb = cb() if isinstance(cb, type) else cb
+        if isinstance(cb, (MixedPrecision, NonNativeMixedPrecision)): self.to_fp16()
+        if type(cb) is Recorder:
+            cb = DeviceRecorder(cb.add_time, cb.train_metrics, cb.valid_metrics, cb.smooth_loss.beta)
         return super().add_cb(cb)
 
     def to_fp16(self, *args, **kwargs):

@@ -60,8 +60,7 @@ class GeneratorEMA(Callback):
         decay:float=.999, # share of the mean that a step keeps, at most
     ): self.decay = decay
     def after_step(self):
-        self.model.steps += 1
-        n = int(self.model.steps)
+        self.model.steps = n = self.model.steps + 1
         mean, now = (list(o.parameters()) for o in (self.model.ema, self.model.generators))
         get_ema_multi_avg_fn(min(self.decay, n/(9 + n)))(mean, now, n)
 
@@ -82,7 +81,8 @@ class SaveGrids(Callback):
         plt.close(fig)
 
 class CollapseWatch(Callback):
-    "Warn when training has failed: nan (which ends it), translations all alike, a discriminator that always wins."
+    """Warn when training has failed: nan (which ends it), translations all alike, a discriminator that always wins. It
+    looks when an epoch ends: to look at each step is to wait for the device."""
     def before_fit(self): self.said = set()
 
     def _say(self, what, why):
@@ -93,10 +93,11 @@ class CollapseWatch(Callback):
         self._say("nan", f"{why}: training stops, with no checkpoint of it. Try precision='fp32', or a lower lr.")
         raise CancelFitException
 
-    def after_loss(self):
-        if not self.loss.isfinite(): self._stop(f"the loss is {self.loss.item()}")
+    def before_train(self): self.first = torch.zeros((), device=self.dls.device) # loss that isn't finite
+    def after_loss(self): self.first = torch.where(self.first.isfinite(), self.loss.detach(), self.first)
 
     def after_epoch(self):
+        if not self.first.isfinite(): self._stop(f"the loss is {self.first.item()}")
         if not all(p.isfinite().all() for p in self.model.parameters()): self._stop("weights are not finite")
         a, b = self.learn.shown()
         for direction, x in zip(DIRECTIONS, (a, b)):
@@ -195,7 +196,8 @@ class CycleGANLearner(PreciseLearner):
         direction:str,  # 'a2b' or 'b2a'
     ) -> torch.Tensor:  # as `x`
         "Translate a batch by the running mean of the generator."
-        return self._generator(direction)(x.to(self.model.steps.device).as_subclass(torch.Tensor)).clamp(-1, 1)
+        net = self._generator(direction)
+        return net(x.to(next(net.parameters()).device).as_subclass(torch.Tensor)).clamp(-1, 1)
 
     def translate(self,
         pixels:np.ndarray,   # uint8 `[n, h, w]`, sides multiples of 4

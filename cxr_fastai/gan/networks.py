@@ -95,11 +95,11 @@ class CycleGAN(Module):
         self.settings = settings or {}
         self.g_ab, self.g_ba, self.d_a, self.d_b = generator(), generator(), discriminator(), discriminator()
         self.ema = nn.ModuleDict(dict(a2b=deepcopy(self.g_ab), b2a=deepcopy(self.g_ba))).requires_grad_(False)
-        self.register_buffer("steps", torch.tensor(0))
+        self.steps = 0 # that the running means have seen
         self.seen = [] # patients, sorted, as str
 
-    def get_extra_state(self): return dict(seen=self.seen)
-    def set_extra_state(self, state): self.seen = state["seen"]
+    def get_extra_state(self): return dict(seen=self.seen, steps=self.steps)
+    def set_extra_state(self, state): self.seen, self.steps = state["seen"], state["steps"]
 
     def forward(self, a, b, identity=True):
         "A to B, B to A; with `identity`, in the same batches, also A to A and B to B (None otherwise)."

@@ -15,7 +15,7 @@ from fasttransform.transform import DisplayedTransform
 from ..cohort.leaks import check_leaks, LeakError
 from ..cohort.rows import classes, is_synthetic
 from ..core.files import few
-from ..data.batches import RadiographTransform
+from ..data.batches import RadiographTransform, training_only
 from ..data.show import show_columns, TensorRadiograph
 from ..fit.precision import as_device
 
@@ -99,7 +99,7 @@ class UnpairedDataLoaders(DataLoaders):
         device = as_device(device)
         dl = lambda split_idx, tfms, **kwargs: UnpairedDL(
             UnpairedRows(*domains, tfm, split_idx), bs=bs, num_workers=0, device=device,
-            after_batch=[IntToFloatTensor(), *tfms, Signed()], **kwargs)
+            after_batch=[IntToFloatTensor(), *map(training_only, tfms), Signed()], **kwargs)
         train = dl(0, unpaired_tfms() if augment is None else augment, shuffle=True, drop_last=True)
         train.rng = random.Random(seed)
         return cls(train, dl(1, []), rows=rows, size=size, seed=seed, vocab=classes(rows), path=path, device=device)

@@ -3,12 +3,14 @@ and both trained jointly with merged outputs, in the ways of `arms.FUSIONS`. Eac
 has a method `above`: what lies above the feature map, from map and metadata to logits."""
 import torch
 import torch.nn.functional as F
+import numpy as np
 from fastai.layers import LinBnDrop
 from fastai.torch_core import Module
 from fasttransform.transform import Transform
 from torch import nn, Tensor
 
 from ..arms import FUSIONS
+from ..data.metadata import image_only
 from ..fit.precision import in_precision
 from .backbone import Backbone, split_backbone
 
@@ -114,7 +116,7 @@ class MetadataModel(Module):
     ): self.mlp = mlp
     @in_precision
     def forward(self, *inputs):
-        if inputs[-1].isnan().any():
+        if image_only(inputs[-1]).any():
             raise ValueError("Image-only rows have no metadata for a model of metadata alone; leave them out.")
         return self.mlp(inputs[-1])
 
@@ -137,9 +139,9 @@ class FusionModel(Module):
         self.backbone, self.mlp, self.head, self.precision = backbone, mlp, head, precision
     @in_precision
     def forward(self, image, metadata):
-        fmap, only = self.backbone(image), metadata.isnan().any(1).as_subclass(torch.Tensor)
+        fmap, only = self.backbone(image), image_only(metadata)
         if not only.any(): return self.above(fmap, metadata)
-        real, only = (~only).nonzero()[:, 0], only.nonzero()[:, 0]
+        real, only = (torch.from_numpy(np.flatnonzero(o)).to(fmap.device) for o in (~only, only))
         token = self.mlp.token.expand(len(image), -1)
         # batch norm needs two rows to train: a lone one is a patient without metadata
         meta = token[real] if self.training and len(real) < 2 else self.mlp(metadata[real])

@@ -26,16 +26,23 @@ class LogitAdjusted(CrossEntropyLossFlat):
         self.shift = tensor([1 - prior, prior]).log()
     def __call__(self, inp, targ, **kwargs): return super().__call__(inp + self.shift.to(inp.device), targ, **kwargs)
 
+def _mixed(xb, mixes, order):
+    "Inputs that were mixed with those of rows `order`: a row is image-only where either was."
+    res, only = tuple(mixes), getattr(xb[-1], "only", None)
+    if only is not None: res[-1].only = only | only[order.numpy()] if only.any() else only
+    return res
+
 class RowMixUp(MixUp):
     """fastai's mixup, for a learner with more than one input: image and metadata of a row are mixed with those of one
     other row, by one weight."""
     def before_batch(self):
         lam = self.distrib.sample((len(self.y),)).squeeze(-1).to(self.y.device)
         self.lam = torch.max(lam, 1 - lam)
-        other = torch.randperm(len(self.y)).to(self.y.device)
+        order = torch.randperm(len(self.y))
+        other = order.to(self.y.device)
         mix = lambda x: torch.lerp(x[other], x, self.lam.to(x.dtype).view(-1, *[1]*(x.ndim - 1)))
         self.yb1 = tuple(y[other] for y in self.yb)
-        self.learn.xb = tuple(map(mix, self.xb))
+        self.learn.xb = _mixed(self.xb, map(mix, self.xb), order)
 
 class RowCutMix(CutMix):
     """fastai's CutMix, for a learner with more than one input: a box of another row's image is pasted in, and metadata
@@ -48,12 +55,14 @@ class RowCutMix(CutMix):
 
     def before_batch(self):
         image, *rest = self.xb
-        other = torch.randperm(len(self.y)).to(self.y.device)
+        order = torch.randperm(len(self.y))
+        other = order.to(self.y.device)
         inside = self._box(*image.shape[-2:]).to(image.device)
         self.lam = 1 - inside.float().mean()
         image = torch.where(inside, image[other], image)
         self.yb1 = tuple(y[other] for y in self.yb)
-        self.learn.xb = image, *(torch.lerp(x[other], x, self.lam.to(x.dtype)) for x in rest)
+        rest = [torch.lerp(x[other], x, self.lam.to(x.dtype)) for x in rest]
+        self.learn.xb = _mixed(self.xb, [image, *rest], order)
 
 MIXERS = {MixUp: RowMixUp, CutMix: RowCutMix}
 

@@ -1,9 +1,12 @@
+import random
 import numpy as np, pytest, torch
 from PIL import Image
-from fastai.vision.all import Transform
-from cxr_fastai.data.batches import LabelTransform, RadiographTransform
+from fastai.vision.all import AffineCoordTfm, Transform, aug_transforms
+from cxr_fastai.data.batches import LabelTransform, RadiographTransform, training_only
+from cxr_fastai.data.show import TensorRadiograph
 from cxr_fastai.cohort.sampling import split_patients
-from cxr_fastai.data.loaders import RadiographDataLoaders
+from cxr_fastai.data.loaders import RadiographDataLoaders, radiograph_tfms
+from cxr_fastai.gan.unpaired import unpaired_tfms
 from cxr_fastai.cohort.radiograph import read_radiograph
 from conftest import SIDE, make_rows
 
@@ -22,6 +25,18 @@ def test_the_item_path_gives_the_batch_paths_bits(rows, tmp_path):
     by_item.add_tfms([Transform(lambda o: o)], "after_item")
     for a, b in zip(by_batch.valid, by_item.valid):
         assert [type(o) for o in a] == [type(o) for o in b] and all(torch.equal(x, y) for x, y in zip(a, b))
+
+def test_augmentation_gives_fastais_bits_without_asking_the_device():
+    x = TensorRadiograph(torch.rand(4, 1, SIDE, SIDE))
+    for tfms in radiograph_tfms(), unpaired_tfms(), aug_transforms(max_warp=.3):
+        theirs = next(o for o in tfms if isinstance(o, AffineCoordTfm))
+        out = []
+        for tfm in theirs, training_only(theirs):
+            torch.manual_seed(0), random.seed(0)
+            out.append(tfm(x.clone(), split_idx=0))
+        assert torch.equal(*out) and not torch.equal(out[0], x) and type(out[1]) is type(out[0])
+    sized = aug_transforms(size=32)[0]
+    assert training_only(sized) is sized and training_only(len) is len
 
 def test_a_transform_of_the_list_of_items_runs_too(rows, tmp_path):
     dls = make(rows, tmp_path, use="metadata")

@@ -1,8 +1,9 @@
-import warnings
+import pickle, warnings
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import assume, given, settings, strategies as st
+from cxr_fastai.arms import POLICIES
 from cxr_fastai.data.loaders import RadiographDataLoaders
-from cxr_fastai.data.metadata import MetadataTransform, TensorMetadata
+from cxr_fastai.data.metadata import MetadataTransform, TensorMetadata, image_only
 from cxr_fastai.cohort.words import fold_word, fold_words
 
 TABLE = pd.DataFrame(dict(sex=["F", "M", "F"], view=["PA", "PA", "AP"], age=[20, 60, 40]))
@@ -18,6 +19,17 @@ def test_values_by_hand():
     equal(encoded, [[1, 0, 0, 0,  0, 1, 0, 0,  0., 0],
                     [0, 1, 0, 0,  0, 1, 0, 0,  1., 0],
                     [1, 0, 0, 0,  1, 0, 0, 0,  .5, 0]])
+
+def test_who_is_image_only_is_known_until_rows_may_be_others():
+    policy = next(k for k, o in POLICIES.items() if o.image_only)
+    encoded = fitted()(TABLE.assign(metadata_policy=["", policy, ""]))
+    sure = encoded.only.tolist() == image_only(encoded).tolist() == [False, True, False]
+    assert sure and encoded.to("meta").only.tolist() == pickle.loads(pickle.dumps(encoded)).only.tolist() == [0, 1, 0]
+    for o in encoded[[1, 0, 2]], encoded.clone(), torch.lerp(encoded, encoded, .5), encoded*2: assert o.only is None
+    assert image_only(encoded[[1, 0, 2]]).tolist() == [True, False, False] and encoded.only is not None
+    assert image_only(torch.zeros(2, 3)).tolist() == [False]*2
+    encoded[0] = torch.nan
+    assert encoded.only is None and image_only(encoded).tolist() == [True, True, False]
 
 def test_values_beyond_the_training_range_go_beyond_0_and_1():
     equal(fitted()(TABLE.assign(age=[0, 80, 40]))[:, -2], [-.5, 1.5, .5])

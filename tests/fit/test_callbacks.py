@@ -53,6 +53,22 @@ def test_a_terminal_gets_fastais_bar_with_the_papers_columns(make, monkeypatch):
     table = [o.split() for o in re.split(r"[\r\n]+", text) if re.match(r"train_loss|\d\.\d{6} ", o)]
     assert "█" in text and table[0] == COLUMNS and len(table) == 3 and all(len(o) == 6 for o in table)
 
+def test_the_bar_asks_for_the_loss_when_it_is_drawn(make, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    learn, asked = make(), []
+    class Bar:
+        def update(self, i): asked.append(str(self.comment) if i % 2 else None)
+    class Loss:
+        def item(self):
+            asked.append("item")
+            return .25
+    bar, told = Bar(), EpochTable()
+    told.learn, told.pbar, learn.iter, learn.smooth_loss = learn, bar, 0, Loss()
+    told.after_batch() # which draws
+    learn.iter = 1
+    told.after_batch() # which doesn't
+    assert asked == ["item", "0.2500", None]
+
 def test_no_terminal_no_bar(make):
     learn = make()
     assert type(epoch_table()) is PlainTable and not [o for o in learn.cbs if isinstance(o, ProgressCallback)]

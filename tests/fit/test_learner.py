@@ -1,10 +1,15 @@
-import pytest, torch
+import numpy as np, pytest, torch
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
-from fastai.vision.all import Adam, Callback, GradientAccumulation, GradientClip
+from fastai.vision.all import (
+    Adam, AvgSmoothLoss, Callback, GradientAccumulation, GradientClip, MixUp, OptimWrapper, Recorder)
 from torch.amp import GradScaler
+from cxr_fastai.arms import POLICIES
+from cxr_fastai.data.loaders import RadiographDataLoaders
 from cxr_fastai.gan.cyclegan import cyclegan_learner
 from cxr_fastai.gan.unpaired import UnpairedDataLoaders
-from cxr_fastai.models.learner import fusion_learner, image_learner
+from cxr_fastai.models.learner import fusion_learner, image_learner, metadata_learner
+from conftest import SIDE
+from waits import Waits
 
 TINY = dict(arch="test_resnet", weights="none")
 
@@ -92,3 +97,84 @@ def test_fastais_own_precision_is_refused_and_nothing_is_scaled_twice(make, gan,
             with pytest.raises(ValueError, match="by precision=, which is one of 'auto', 'bf16', 'fp16'"): add(cb)
         for to in learn.to_fp16, learn.to_bf16, learn.to_fp32, learn.to_non_native_fp16:
             with pytest.raises(ValueError, match="by precision="): to()
+
+# no step waits for its device
+
+@pytest.fixture(scope="module")
+def some_image_only(rows):
+    "Every fourth training row is image-only."
+    name = next(k for k, o in POLICIES.items() if o.image_only)
+    at = (rows["split"] == "train") & (np.arange(len(rows)) % 4 == 0)
+    return rows.assign(metadata_policy=np.where(at, name, ""))
+
+@pytest.fixture
+def any_learner(rows, some_image_only, tmp_path):
+    def make(kind, precision="fp32", device="cpu", **kwargs):
+        if kind == "gan":
+            dls = UnpairedDataLoaders.from_df(rows, size=32, bs=4, device=device)
+            more = dict(diffaug="brightness,contrast,translation,cutout", n_blocks=1, ngf=4, ndf=4)
+            return cyclegan_learner(dls, **more, precision=precision)
+        use = "both" if kind == "image-only" else kind
+        dls = RadiographDataLoaders.from_df(some_image_only if kind == "image-only" else rows, tmp_path, size=SIDE,
+                                            bs=4, use=use, device=device)
+        if kind == "metadata": return metadata_learner(dls, **kwargs)
+        return dict(image=image_learner, both=fusion_learner)[use](dls, **TINY, precision=precision, **kwargs)
+    return make
+
+KINDS = "image", "both", "image-only", "metadata", "gan"
+
+@pytest.mark.parametrize("kind, precision, cb", [*((o, "fp32", None) for o in KINDS), ("image", "bf16", GradientClip),
+                                                 ("both", "fp16", GradientClip), ("both", "fp32", MixUp),
+                                                 ("gan", "bf16", None), ("gan", "fp16", None)])
+def test_no_training_step_waits_for_its_device(any_learner, kind, precision, cb):
+    any_learner(kind, precision).fit(1, 1e-3, cbs=[looked := Waits(), *([cb()] if cb else [])])
+    assert len(looked.each) > 3 and looked.each == [[]]*len(looked.each)
+
+def test_what_waits_is_found(any_learner):
+    asks = [lambda o: o.item(), bool, float, int, lambda o: o.cpu(), lambda o: o.numpy(), lambda o: o.tolist(),
+            np.asarray, lambda o: o.view(1).nonzero(), lambda o: o.view(1)[o.view(1) > 0]]
+    class Asks(Callback):
+        def __init__(self, asks): self.asks = asks
+        def after_batch(self): self.asks[self.iter % 5](self.loss.detach())
+    for some in asks[:5], asks[5:]:
+        any_learner("metadata").fit(1, cbs=[looked := Waits(), Asks(some)])
+        assert len(looked.each) >= 5 and all(looked.each)
+
+class Enough(Exception): pass
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_are_made_where_no_value_can_be_asked_for(any_learner, monkeypatch, kind):
+    "On torch's `meta` device; its fused optimizers aren't there."
+    def sgd(params, lr): return OptimWrapper(params, torch.optim.SGD, lr=lr)
+    class Stop(Callback):
+        order = 1000
+        def after_batch(self):
+            if self.iter == 2: raise Enough(self.loss.device.type)
+    monkeypatch.setattr("cxr_fastai.gan.cyclegan.adam", sgd)
+    learn = any_learner(kind, device="meta", **{} if kind == "gan" else dict(opt_func=sgd))
+    with pytest.raises(Enough, match="meta"): learn.fit(1, 1e-3, cbs=Stop())
+
+class Fastais(Callback):
+    "What fastai's own Recorder would keep."
+    order = Recorder.order
+    def before_fit(self): self.smooth, self.kept = AvgSmoothLoss(), []
+    def after_batch(self):
+        if not self.training: return
+        self.smooth.accumulate(self.learn)
+        self.kept.append(self.smooth.value)
+    def after_train(self): self.at_end = self.smooth.value.item()
+
+@pytest.mark.parametrize("kind", ["image", "gan"])
+def test_smooth_losses_are_fastais_to_the_bit_and_lie_on_the_host(any_learner, kind):
+    learn = any_learner(kind)
+    learn.fit(2, 1e-3, cbs=[own := Fastais()])
+    r = learn.recorder
+    assert torch.equal(torch.stack(r.losses), torch.stack(own.kept)) and r.values[-1][0] == own.at_end
+    assert {o.device.type for o in r.losses} == {"cpu"} and learn.smooth_loss == own.kept[-1]
+    r.plot_loss(with_valid=False)
+
+def test_a_recorder_that_is_given_keeps_its_settings(make):
+    learn = make(precision="fp32")
+    learn.remove_cb(Recorder)
+    learn.add_cb(Recorder(add_time=False, train_metrics=True, beta=.5))
+    assert learn.recorder.smooth_loss.beta == .5 and learn.recorder.train_metrics and not learn.recorder.add_time

@@ -188,7 +188,7 @@ def test_the_running_mean_by_hand(rows):
         mean = {k: mean[k] + (now[k] - mean[k])*share for k in mean}
     for k, v in learn.model.ema["a2b"].state_dict().items():
         torch.testing.assert_close(v, mean[k], atol=1e-6, rtol=1e-5)
-    assert int(learn.model.steps) == len(seen)
+    assert learn.model.steps == len(seen)
 
 # what it gives
 
