@@ -21,6 +21,7 @@ from .cohort.dicom import *
 from .cohort.duplicates import *
 from .cohort.folder import *
 from .cohort.giveaway import *
+from .cohort.groups import *
 from .cohort.leaks import *
 from .cohort.phantom import *
 from .cohort.radiograph import *

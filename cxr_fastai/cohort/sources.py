@@ -89,6 +89,11 @@ def _found(data, images):
 
 # Reading
 
+def _from(rows, csv, image, *others):
+    "Rows that remember their csv, where columns that weren't read may make subgroups."
+    rows.attrs["table"] = dict(csv=str(Path(csv).absolute()), image=image, read=list(others))
+    return rows
+
 def _sides_of(rows, csv, image, column):
     "The table's own split, as `split`."
     if column is None: return rows
@@ -111,7 +116,7 @@ def _chosen(rows, csv, flags):
 def _read_nih(csv, images, flags):
     _refuse(flags, ["uncertain"], "NIH's labels are never uncertain")
     own = {k: flags[k] for k in ("finding", "negatives") if k in flags}
-    rows = read_nih(csv, images=images, missing="drop", **own)
+    rows = _from(read_nih(csv, images=images, missing="drop", **own), csv, *NIH_COLUMNS)
     return _chosen(_sides_of(rows, csv, "Image Index", flags.get("split_column")), csv, flags)
 
 def _read_set(name, csv, images, flags):
@@ -133,7 +138,7 @@ def _read_own(csv, images, flags):
     names, guess = guess_columns(text, str(csv), find, flags)
     words = dict(positive=names.pop("positive"), negative=names.pop("negative"), uncertain=flags.get("uncertain"),
                  negatives=flags.get("negatives", "clean"))
-    rows = table_rows(text, csv, **names, words=words)
+    rows = _from(table_rows(text, csv, **names, words=words), csv, names["image"], names["patient"], names["label"])
     if (side := flags.get("split_column")) is not None: rows["split"] = text[side].to_numpy()
     rows = guess.screened(_with_files(rows, images, "drop"))
     guess.say()

@@ -9,9 +9,8 @@ from scipy.stats import t as student
 
 from ..arms import arm_title, comparisons_of
 from ..cohort.rows import columns_of, positive
-from ..cohort.sampling import folds_of, test_rows
+from ..cohort.sampling import test_rows
 from ..core.files import few
-from ..settings import listed
 from .areas import auc_interval
 from .formats import number, with_ends
 from .predictions import each_backbone, paired
@@ -19,12 +18,11 @@ from .scoring import METRICS, wilson
 from .slopes import influence
 from .tables import in_words
 
-__all__ = ["MIN_PATIENTS", "check_groups", "group_scores", "group_words", "interactions", "small_groups", "subgroups"]
+__all__ = ["MIN_PATIENTS", "group_scores", "group_words", "interactions", "small_groups", "subgroups"]
 
 MIN_PATIENTS = 10 # of each class in a group and in the rest, below which a group has counts and no interval
 FIGURES = "recall", "specificity", "rocauc"
 BAND, CODES = 20, 10 # width of a group of numbers, such as ages; and how many may be left uncut
-NO_GROUPS = "image", "file", "patient_id", "label", "split" # each film or patient by itself, the classes, the sides
 
 def group_words(
     rows:pd.DataFrame, # with `image` and the columns `names`
@@ -47,18 +45,6 @@ def _banded(every, own):
     codes = 1 < len(known) <= CODES and (known % 1 == 0).all() and np.ptp(known) < BAND
     band = lambda o: f"{o:.0f}" if codes else f"{o//BAND*BAND:.0f}-{o//BAND*BAND + BAND - 1:.0f}"
     return own.map(band, na_action="ignore")
-
-def check_groups(
-    rows:pd.DataFrame, # a study's table
-    groups:str,        # columns, with commas, or a list of them
-) -> list:             # their names, each once
-    "Columns that make subgroups. ValueError for one that the table lacks, and for those that tell rows, not groups."
-    names = list(dict.fromkeys(listed(groups or ())))
-    free = [o for o in rows if o not in (*NO_GROUPS, *folds_of(rows))]
-    if lost := [o for o in names if o not in free]:
-        raise ValueError(f"--groups: {few(map(repr, lost))} is no column that makes groups; the table has "
-                         f"{few(free, 30) or 'none'}.")
-    return names
 
 def small_groups(
     rows:pd.DataFrame, # a study's table, on the sides that are scored

@@ -6,6 +6,7 @@ import pandas as pd
 
 from ..arms import ARMS, comparisons_of, parse_arm
 from ..cohort.folder import DATA_FLAGS, flow_table, flow_text, load_cohort
+from ..cohort.groups import with_groups
 from ..cohort.rows import columns_of, read_rows, save_rows
 from ..cohort.sampling import test_rows
 from ..core.csvs import read_csv, write_csv
@@ -15,7 +16,7 @@ from ..core.progress import duration
 from ..core.words import Words
 from ..fit.distributed import agreed, is_first
 from ..report.notes import counted, drawn_note, leaky_note
-from ..settings import Plan, PRIMARY, plan_of, settings_digest, takes
+from ..settings import listed, Plan, PRIMARY, plan_of, settings_digest, takes
 from ..stats.compare import compare_arms, correct, verdict
 from ..stats.folds import fold_table
 from ..stats.formats import save_table, to_markdown
@@ -24,7 +25,7 @@ from ..stats.ledger import look_at, looks, mark_plan, mark_scores, read_plan
 from ..stats.predictions import seeds_of_all_arms
 from ..stats.prevalence import check_prevalence, prevalence_table, sampling_note
 from ..stats.shortcuts import shortcut_tables, shortcut_verdict
-from ..stats.subgroups import check_groups, interactions, small_groups, subgroups
+from ..stats.subgroups import interactions, small_groups, subgroups
 from ..stats.tables import GAINS, metrics_table, score_tables, table1
 from .cell import CellError
 from .estimate import estimate_text
@@ -50,9 +51,9 @@ def _leaky(table, study):
     if study.plan.protocol == "clean" or table.empty or "protocol" in table: return table
     return table.assign(protocol=study.plan.protocol)
 
-def _tables(study, predictions, cells, declared, prevalence, groups, relabel):
+def _tables(study, rows, predictions, cells, declared, prevalence, groups, relabel):
     "All that a study prints, and what lies behind it, by name."
-    plan, about, rows = study.plan, study.about, study.split_rows
+    plan, about = study.plan, study.about
     own = dict(primary=plan.primary, alpha=plan.alpha)
     compared = correct(mark_plan(compare_arms(predictions, _pairs(study, declared)), declared, about, **own))
     def score(lines):
@@ -77,12 +78,12 @@ def _tables(study, predictions, cells, declared, prevalence, groups, relabel):
 def save_study(
     study:Study, # after `run`
     prevalence:float=None, # share of positives where a model would be used; None: nothing is said about it
-    groups=(),   # columns of its rows that make subgroups, beside the metadata
+    groups=(),   # columns of its rows, or of their csv, that make subgroups beside the metadata
     relabel:bool=False, # write `relabel.csv`, the films to read again, too; needs the extra `labels`
 ) -> Path:       # the study's folder
     """Collect, make the tables, write them; gives the study's folder. Tables of the same cells are not made again.
     CellError where no cell is finished; ValueError for a column of `groups` that isn't there."""
-    groups = check_groups(study.rows, groups)
+    rows, groups = with_groups(study.split_rows, groups), list(dict.fromkeys(listed(groups or ())))
     predictions, cells = study.collect()
     if predictions is None:
         what = "No seed of an arm has all of its folds" if study.plan.folds else "No cell is finished"
@@ -91,19 +92,19 @@ def save_study(
     declared, about, plan = study.declare(), study.about, study.plan
     if prevalence is not None: about |= dict(prevalence=check_prevalence(prevalence))
     if groups: about |= dict(groups=groups)
-    results, listed = (hashlib.sha256(o.to_csv().encode()).hexdigest()[:16] for o in (predictions, cells))
-    stamp = settings_digest(dict(results=results, cells=listed, plan=declared["digest"], primary=plan.primary,
+    if relabel: about |= dict(relabel=True)
+    results, lines = (hashlib.sha256(o.to_csv().encode()).hexdigest()[:16] for o in (predictions, cells))
+    stamp = settings_digest(dict(results=results, cells=lines, plan=declared["digest"], primary=plan.primary,
                                  alpha=plan.alpha, version=about["versions"]["cxr_fastai"], prevalence=prevalence,
                                  groups=groups, relabel=relabel))
     if (folder/"stamp").exists() and (folder/"stamp").read_text() == stamp: return folder
     for o in (folder/"stamp", folder/"relabel.csv", *folder.glob("prevalence.*"), *folder.glob("figures/decision-*")):
         o.unlink(missing_ok=True) # of other results
-    rows = study.split_rows
     test, digest = test_rows(rows), settings_digest(about)
     look_at(study.out, test, study=folder.name, settings=digest, results=results)
     for name, o in dict(settings=about, plan=declared).items(): write_json(folder/f"{name}.json", o)
     save_rows(rows, folder/"rows.csv")
-    plain, printed = _tables(study, predictions, cells, declared, prevalence, groups, relabel)
+    plain, printed = _tables(study, rows, predictions, cells, declared, prevalence, groups, relabel)
     for name, table in plain.items(): write_csv(_leaky(table, study), folder/f"{name}.csv")
     for name, table in printed.items(): save_table(_leaky(table, study), folder/name)
     with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
@@ -141,7 +142,7 @@ def run_study(
     track:Words="",        # watch it in 'tensorboard', 'wandb', 'mlflow', or several with commas
     out:str="runs",        # folder of everything
     prevalence:float=None, # share of positives where a model would be used, for predictive values and net benefit
-    groups:str="",         # columns of the table that make subgroups beside the metadata, with commas: 'site,source'
+    groups:Words="",       # columns of the table that make subgroups beside the metadata, with commas: 'site,source'
     relabel:bool=False,    # write relabel.csv, the films whose label is to be read again (extra labels)
     dry_run:bool=False,    # say what there is to do, its minutes and GB by a few measured steps, and do none of it
     **flags,
@@ -155,7 +156,7 @@ def run_study(
     if plan.folds and cohort.get("split_column"):
         raise ValueError("--split-column is one split, and --folds makes others: give one of both.")
     rows = load_cohort(**cohort, split_seed=plan.split_seed)
-    check_groups(rows, groups)
+    with_groups(rows, groups) # a wrong name is said now
     plan = without_metadata(plan, rows)
     data = cohort.get("data", "phantom")
     study = Study(rows, plan, out, data="phantom (drawn)" if data == "phantom" else data, track=track,

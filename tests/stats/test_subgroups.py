@@ -3,8 +3,7 @@ from scipy.stats import norm
 from cxr_fastai.report.figures import plot_groups
 from cxr_fastai.stats.draws import resample
 from cxr_fastai.stats.scoring import weighted_metrics
-from cxr_fastai.stats.subgroups import (check_groups, group_scores, group_words, interactions, small_groups,
-    subgroups)
+from cxr_fastai.stats.subgroups import group_scores, group_words, interactions, small_groups, subgroups
 
 def drawn(seed=0, n=240, seeds=2, gain=0., where="M"):
     "Two arms; the second gains `gain` in the group `where` alone. Some patients have two films."
@@ -100,15 +99,6 @@ def test_any_column_makes_groups_and_numbers_of_sites_are_not_cut(study):
     found = {("site", "1"), ("site", "2"), ("site", "3"), ("ok", "True"), ("ok", "False")}
     assert set(zip(table.column, table.group)) == found
     assert set(interactions(predictions, rows, ["site"]).group) == {"1", "2", "3"}
-
-def test_columns_that_make_no_groups_are_refused_in_one_sentence():
-    rows = pd.DataFrame(dict(image=["a"], patient_id=[1], label=["x"], split=["test"], file=["f"], site=["A"],
-                             source=["b"]))
-    assert check_groups(rows, " site, source,site,") == ["site", "source"] and check_groups(rows, None) == []
-    assert check_groups(rows, ["source"]) == ["source"]
-    for wrong in "Site", "label", "image":
-        with pytest.raises(ValueError, match=f"'{wrong}' is no column that makes groups; the table has site, source."):
-            check_groups(rows, f"site,{wrong}")
 
 def test_groups_that_are_too_small_are_said():
     label = pd.Categorical.from_codes((np.arange(90) % 3 == 0)*1, ["well", "ill"], ordered=True)

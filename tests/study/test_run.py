@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from cxr_fastai.arms import ARMS
+from cxr_fastai.cli import main
 from cxr_fastai.stats.audit import audit_table
 from cxr_fastai.study.cell import CellError
 from cxr_fastai.stats.compare import compare_arms
@@ -115,13 +116,14 @@ def test_shortcuts_are_judged_on_the_rows_of_the_arms(run):
 def test_groups_and_films_to_read_again_are_made_when_asked_for(run, out, capsys):
     pytest.importorskip("cleanlab")
     asked = TINY | dict(arms="meta", seeds="0", out=str(out))
-    with pytest.raises(ValueError, match="--groups: 'nowhere' is no column that makes groups; the table has"):
+    with pytest.raises(ValueError, match="--groups: 'nowhere' is no column that makes groups; there are"):
         run_study(**asked, groups="follow_up,nowhere")
     before = run_study(**asked)
     folder = run_study(**asked, groups="follow_up", relabel=True)
     assert folder == before and "films to read again" in capsys.readouterr().out
     assert "follow_up" in set(pd.read_csv(folder/"subgroups.csv").column) and (folder/"relabel.csv").exists()
     assert json.loads((folder/"settings.json").read_text())["groups"] == ["follow_up"]
+    assert main(["rerun", str(folder)]) == 0 and folder.stat() and (folder/"relabel.csv").exists()
     run_study(**asked)
     assert not (folder/"relabel.csv").exists() and "follow_up" not in set(pd.read_csv(folder/"subgroups.csv").column)
 
