@@ -35,8 +35,9 @@ from .models.backbone import _hub_has, create_backbone
 from .models.fusion import ImageModel
 from .models.weights import check_names, find_weights, WORDS
 from .stats.prevalence import check_prevalence
+from .report.notes import counted
 from .settings import Plan, listed, plan_of, takes
-from .study.estimate import Undecoded, estimate, whole
+from .study.estimate import Undecoded, estimate, gigabytes, jobs_text, whole
 
 __all__ = ["doctor", "kept_bytes", "needs"]
 
@@ -159,8 +160,8 @@ def _data(cohort, size, found):
         yield Finding("films", "FAIL", f"{len(bad)} of {LOOKED_AT} can't be read: {few(bad)}", "mend or leave them out")
         return
     each = (time.time() - start) / LOOKED_AT
-    whole = each * len(rows) / threads_of(1)
-    yield Finding("films", "ok", f"{LOOKED_AT} were read; {each*1000:.0f} ms each, {whole:.0f} s for all, once")
+    every = duration(max(1, each*len(rows)/threads_of(1)))
+    yield Finding("films", "ok", f"{LOOKED_AT} were read; {each*1000:.0f} ms each, {every} for all, once")
 
 def _weights(plan, found):
     "Fills `found` with the backbones."
@@ -208,17 +209,17 @@ def _disk(out, need):
         if not os.access(places[k], os.W_OK):
             yield Finding(k, "FAIL", f"{places[k]} can't be written to", f"another {flag}")
         every = sum(o[2] for other, o in where.items() if disk(other) == disk(k))
-        told = f"{path}: at most {own/GB:.2f} GB"
-        if k == "out": told += f" for {need['cells']} cells"
+        told = f"{path}: at most {gigabytes(own/GB)} GB"
+        if k == "out": told += f" for {counted(need['cells'], 'cell')}"
         free = shutil.disk_usage(places[k]).free
         yield _fits(k, told, need=every, free=free, todo=f"another {flag}, on a disk with more room")
 
 def _time(study, out, workers):
     table = estimate(study, workers)
-    took, each = whole(table, workers), [f"{o.to_do} {o.job} at {duration(o.seconds)}" for o in table.itertuples()]
+    took = whole(table, workers)
     yield Finding("time", "ok", f"about {duration(took['seconds'])} with this machine as busy as it is, by a few "
-                  f"measured steps: {', '.join(each)}; they took {took['memory_gb']:.1f} GB of memory, and would leave "
-                  f"{took['disk_gb']:.2f} GB in {out}")
+                  f"measured steps: {jobs_text(table)}; they took {gigabytes(took['memory_gb'])} GB of memory, and "
+                  f"would leave {gigabytes(took['disk_gb'])} GB in {out}")
 
 def _looked(name, look):
     "What a look found; an error the run would end in is a finding, too."

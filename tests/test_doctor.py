@@ -15,7 +15,7 @@ def of(found, check): return next(o for o in found if o.check == check)
 def test_a_run_that_fits_has_no_fail(tmp_path):
     found = doctor(out=str(tmp_path), **TINY)
     assert not found.failed and {o.status for o in found} <= {"ok", "warn"}
-    assert "1 cells of test_resnet at " in of(found, "time").found and "GB of memory" in of(found, "time").found
+    assert "cells of test_resnet 1 x " in of(found, "time").found and "GB of memory" in of(found, "time").found
     assert "300 films" in of(found, "data").found and "test_resnet: none" in of(found, "weights").found
     assert not list(tmp_path.iterdir())
 

@@ -30,7 +30,8 @@ from .cell import Cell, logged, train_cell
 from .grid import Study
 from .jobs import Synthesis
 
-__all__ = ["Undecoded", "Watch", "cells_table", "estimate", "estimate_text", "whole"]
+__all__ = ["Undecoded", "Watch", "cells_table", "estimate", "estimate_text", "gigabytes", "jobs_text",
+           "whole"]
 
 PLAIN = dict(image="real", metadata="meta", both="real-meta") # arms that learn as others of the same inputs do
 STEPS, LEAST, MOST = 4, 1., 10. # of a kind: steps, at least so many seconds, and no step more after so many
@@ -80,7 +81,7 @@ def _few(rows, bs):
 
 class Undecoded(Study):
     "A study whose films aren't read to name its cells: nothing of it is done."
-    def _digest(self, size, fold=None): return ""
+    def _digest(self, size, fold=None): return str(fold)
     def _gan(self, rows, seed): return ""
 
 class Speed(NamedTuple):
@@ -247,6 +248,20 @@ def whole(
     return dict(seconds=total(at_once*jobs["seconds"]) + total(last["seconds"]),
                 memory_gb=float(workers*table["memory_gb"].max()), disk_gb=total(table["to_do"]*table["disk_gb"]))
 
+def _moment(seconds): return duration(seconds) if seconds >= 10 else f"{seconds:.1f} s" if seconds else "-"
+
+def gigabytes(
+    number:float, # of them
+) -> str:
+    "In words: as many digits as are of use; '-' for none."
+    return f"{number:.2f}" if number >= .1 else f"{number:.2g}" if number else "-"
+
+def jobs_text(
+    table:pd.DataFrame, # of `estimate`
+) -> str:
+    "What is to do of each kind, and how long one takes."
+    return ", ".join(f"{o.job} {o.to_do} x {_moment(o.seconds)}" for o in table[table["to_do"] > 0].itertuples())
+
 def cells_table(
     study:Study, # that may have begun
 ) -> pd.DataFrame: # a line a backbone and arm: its seeds that are done, and to do
@@ -266,10 +281,10 @@ def estimate_text(
     "The cells, done and to do; what each kind of job takes; and all of it in a sentence."
     table = estimate(study, workers)
     took = whole(table, workers)
-    shown = table.assign(seconds=table["seconds"].map(duration), memory_gb=table["memory_gb"].map("{:.2f}".format),
-                         disk_gb=table["disk_gb"].map("{:.3f}".format))
+    shown = table.assign(seconds=table["seconds"].map(_moment), memory_gb=table["memory_gb"].map(gigabytes),
+                         disk_gb=table["disk_gb"].map(gigabytes))
     heads = dict(seconds="each", memory_gb="GB of memory", disk_gb="GB of disk, each", to_do="to do")
     cells = cells_table(study).rename(columns=dict(seeds_done="seeds done", seeds_to_do="seeds to do"))
     return (f"{to_markdown(cells)}\n\n{to_markdown(shown.rename(columns=heads))}\n\nAbout "
-            f"{duration(took['seconds'])} on this machine as busy as it is, {took['memory_gb']:.2f} GB of memory and "
-            f"{took['disk_gb']:.2f} GB in {study.out}. Nothing was written there.")
+            f"{_moment(took['seconds'])} on this machine as busy as it is, {gigabytes(took['memory_gb'])} GB of memory "
+            f"and {gigabytes(took['disk_gb'])} GB in {study.out}. Nothing was written there.")

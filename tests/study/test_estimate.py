@@ -2,7 +2,7 @@ import pandas as pd, pytest
 from fastai.callback.core import Callback
 from cxr_fastai.models.learner import metadata_learner
 from cxr_fastai.settings import plan_of
-from cxr_fastai.study.estimate import Undecoded, Watch, cells_table, estimate, whole
+from cxr_fastai.study.estimate import Undecoded, Watch, cells_table, estimate, gigabytes, jobs_text, whole
 from cxr_fastai.study.grid import Study
 from cxr_fastai.study.run import run_study
 
@@ -44,10 +44,22 @@ def test_all_of_it_by_hand():
     assert whole(table) == dict(seconds=157., memory_gb=2., disk_gb=1.)
     assert whole(table, workers=2) == dict(seconds=100 + 3*10 + 7., memory_gb=4., disk_gb=1.)
 
+def test_numbers_have_the_digits_that_are_of_use():
+    assert [gigabytes(o) for o in (0, .00156, 1.234, 12)] == ["-", "0.0016", "1.23", "12.00"]
+    table = pd.DataFrame(dict(job=["a", "b", "c"], to_do=[3, 0, 1], seconds=[.44, 0., 400]))
+    assert jobs_text(table) == "a 3 x 0.4 s, c 1 x 7 min"
+
 def test_cells_are_listed_by_backbone_and_arm(begun):
     found = cells_table(begun).set_index("arm")
     assert found.seeds_done.to_dict() == dict(Real="-", Meta="0, 1", Ensemble="-")
     assert found.seeds_to_do.to_dict() == dict(Real="0, 1", Meta="-", Ensemble="0, 1")
+
+def test_a_seed_is_done_with_all_of_its_folds(rows, tmp_path):
+    study = Undecoded(rows, plan_of(**TINY, arms="meta", folds=3), tmp_path)
+    first = study.cells["test_resnet", "meta", 0, 0].folder
+    first.mkdir(parents=True)
+    (first/"scores.json").touch()
+    assert cells_table(study).seeds_to_do.tolist() == ["0"] and cells_table(study).seeds_done.tolist() == ["-"]
 
 def test_a_study_that_is_not_decoded_is_estimated_too(rows, tmp_path):
     study = Undecoded(rows, plan_of(**TINY, arms="real-meta"), tmp_path/"out")
