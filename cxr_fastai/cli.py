@@ -30,7 +30,7 @@ def _settle(source, flags):
     except ValueError as e: raise WordError(str(e)) from e
 
 def cohort():
-    "Draw the paper's cohort from NIH's csv and images, split it by patient; print its flow, write its rows."
+    "Read any table of films, draw a cohort, split it by patient; print its flow, write its rows."
     @_takes("cohort.folder", "load_cohort")
     def door(
         out:str="cohort.csv", # the rows, for `read_rows`
@@ -112,7 +112,7 @@ def predict():
     @_takes("trained.predict", "predict_patients", but=["bundle", "images"])
     def door(
         bundle:str, # a cell's `bundle` folder, or a .safetensors file
-        images:str, # an image (png, jpeg, tiff, DICOM), a folder of them, or a csv that names them
+        images:str=None, # an image (png, jpeg, tiff, DICOM), a folder of them, or a csv that names them; or --data
         **flags,
     ):
         from .settings import PRECISIONS
@@ -126,7 +126,7 @@ def explain():
     @_takes("trained.explain", "explain_bundle", but=["bundle", "csv"])
     def door(
         bundle:str, # a cell's `bundle` folder, or a .safetensors file
-        csv:str,    # rows of `save_rows`, as a study's rows.csv; those of its test split
+        csv:str=None, # rows of `save_rows`, as a study's rows.csv; those of its test split; or --data
         **flags,
     ):
         from .trained.explain import explain_bundle
@@ -153,7 +153,7 @@ def doctor():
     return door
 
 VERBS = {o.__name__: o for o in (cohort, train, gan, study, rerun, report, predict, explain, doctor)}
-OPTIONAL = "backbone", # flags that need no name
+OPTIONAL = dict(train=["backbone"], predict=["images"], explain=["csv"]) # verb -> flags that need no name
 PLANNED = "train", "study", "doctor" # what they are given makes a plan
 OF_STUDY = *PLANNED, "cohort", "gan" # take their flags from a study's settings.json, too
 UNLISTED = dict(cat_names=Words, cont_names=Words) # of a plan: the table's, but in Python
@@ -184,7 +184,7 @@ def _given(verb, args):
     door = VERBS[verb]()
     door.__doc__ = VERBS[verb].__doc__
     of_study = partial(_of_study, verb) if verb in OF_STUDY else None
-    return door, parse_flags(verb, door, args, OPTIONAL, of_study, UNLISTED if verb in PLANNED else None)
+    return door, parse_flags(verb, door, args, OPTIONAL.get(verb, ()), of_study, UNLISTED if verb in PLANNED else None)
 
 def _run(verb, args):
     door, flags = _given(verb, args)

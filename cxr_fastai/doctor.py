@@ -19,7 +19,7 @@ from .arms import parse_arm
 from .cohort.cache import cache_root
 from .cohort.folder import DATA_FLAGS, load_cohort
 from .cohort.radiograph import read_radiograph
-from .cohort.rows import classes, positive
+from .cohort.rows import classes, columns_of, positive
 from .cohort.signs import RadiographError
 from .core.extras import install_command
 from .core.files import few
@@ -155,6 +155,8 @@ def _data(cohort, size, found):
     sides = "; ".join(f"{o} {n}" for o, n in rows["split"].value_counts().items())
     told = f"{cohort['data']}: {len(rows):,} films, {positive(rows).sum():,} {classes(rows)[1]} ({sides})"
     yield Finding("data", "warn" if lost else "ok", "; ".join([told, *lost]), "download the others" if lost else "")
+    if names := sum(columns_of(rows).values(), []): yield Finding("metadata", "ok", few(names, 12))
+    else: yield Finding("metadata", "warn", "none: arms that read it are left out", "name some by --cat and --cont")
     files, start = rows["file"].iloc[np.linspace(0, len(rows) - 1, LOOKED_AT).round().astype(int)], time.time()
     if bad := [why for o in files if (why := _unreadable(o, size))]:
         yield Finding("films", "FAIL", f"{len(bad)} of {LOOKED_AT} can't be read: {few(bad)}", "mend or leave them out")

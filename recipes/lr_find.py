@@ -2,18 +2,19 @@
 from cxr_fastai.all import *
 
 @call_parse
+@takes(load_cohort, but=["split_seed"])
 def main(
     arch:str="resnet50",  # timm name of the backbone
-    data:str="phantom",   # 'phantom' (the drawn demo set) or a folder with NIH's csv and images
     size:int=256,         # side of the square images, pixels
     bs:int=32,            # images a batch
     seed:int=0,           # of cohort, split, initialisation and shuffling
     weights:str="auto",   # 'imagenet', 'none', a local .pth/.safetensors file, or 'auto'
     steps:int=100,        # steps of the range test
     out:str="runs",       # folder for the figure
+    **flags,
 ):
     "Leslie Smith's learning rate range test on the fused learner; prints fastai's suggestions, saves the curve."
-    dls = RadiographDataLoaders.from_df(load_cohort(data, split_seed=seed), out, size=size, bs=bs, seed=seed)
+    dls = RadiographDataLoaders.from_df(load_cohort(**flags, split_seed=seed), out, size=size, bs=bs, seed=seed)
     learn = fusion_learner(dls, arch, weights=weights, seed=seed)
     found = learn.lr_find(num_it=steps, suggest_funcs=(minimum, steep, valley, slide))
     for name, lr in found._asdict().items(): print(f"{name:8} {lr:.2e}")

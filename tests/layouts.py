@@ -116,7 +116,7 @@ def vindr(rows, root):
 def openi(rows, root):
     name = [f"CXR{w % 10000}_IM-{i:04}-1001" for i, w in enumerate(rows.patient_id)]
     write(pd.DataFrame({"imageid": name, "Patient ID": rows.patient_id, "View Position": rows.view,
-                        "Patient's Sex": rows.sex, "Study Date": 20140915 + _visits(rows),
+                        "Study Date": 20140915 + _visits(rows),
                         "Patient's Birth Date": [f"{2014 - o:.0f}0101" for o in rows.age.fillna(50)]}),
           root/"nlmcxr_dicom_metadata.csv")
     with tarfile.open(root/"NLMCXR_reports.tgz", "w:gz") as tar:

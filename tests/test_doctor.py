@@ -68,3 +68,12 @@ def test_films_that_cannot_be_read_are_all_named(monkeypatch):
     monkeypatch.setattr(room, "read_radiograph", read)
     found = of(doctor(**TINY), "films")
     assert found.status == "FAIL" and "8 of 8 can't be read" in found.found and found.found.count("is odd") == 3
+
+def test_the_metadata_that_a_table_has_is_said(rows, tmp_path):
+    assert of(doctor(**TINY), "metadata").found == "sex, view, age"
+    for o in rows.itertuples():
+        place = tmp_path/("sick" if o.label == "Pneumonia" else "healthy")
+        place.mkdir(exist_ok=True)
+        shutil.copy(o.file, place)
+    found = doctor(data=str(tmp_path), **TINY)
+    assert of(found, "metadata").status == "warn" and "80 films, 28 sick" in of(found, "data").found

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core.files import few
 from .cache import cache_root, RadiographCache
 from .leaks import check_leaks
 from .phantom import make_phantom
@@ -11,7 +12,8 @@ from .rows import classes, positive as positive_rows
 from .sampling import paper_cohort, sides_of, split_given, split_patients
 from .sources import read_data
 
-__all__ = ["DATA_FLAGS", "data_digest", "flow_table", "flow_text", "load_cohort"]
+__all__ = ["DATA_FLAGS", "data_digest", "flow_table", "flow_text", "load_cohort", "named_flags", "one_source",
+           "rows_of"]
 
 def _phantom():
     "The drawn demo set: beside the package in a checkout, else drawn once into the user's cache."
@@ -19,6 +21,13 @@ def _phantom():
     if here.exists(): return here
     if not drawn.exists(): make_phantom(drawn)
     return drawn
+
+def rows_of(
+    data:str="phantom", # as of `load_cohort`
+    **flags,            # too, as far as they say how to read
+) -> tuple:             # as of `read_data`
+    "All rows of whatever `data` is, the demo set too."
+    return read_data(_phantom() if data == "phantom" else data, **flags)
 
 def _step(step, rows, of_all=None):
     "Counts of a step; `of_all`: films of any finding that it is taken from, and how many positives have another one."
@@ -50,7 +59,7 @@ def load_cohort(
     `rows.attrs["flow"]`. Of NIH's it is the paper's, of other data all films with a label, unless `normals` says how
     many. One sentence, FileNotFoundError or ValueError, for what isn't understood, and for a flag without effect."""
     flags = {k: o for k, o in locals().items() if k not in ("data", "normals", "followups", "split_seed")}
-    rows, kind = read_data(_phantom() if data == "phantom" else data, **flags)
+    rows, kind = rows_of(data, **flags)
     if kind == "saved" and "split" in rows: return _as_saved(rows, normals, followups)
     labelled = rows[rows["label"].notna()]
     first = _first_visits(labelled, followups)
@@ -85,6 +94,24 @@ def _as_saved(rows, normals, followups):
     return rows
 
 DATA_FLAGS = tuple(o for o in inspect.signature(load_cohort).parameters if o != "split_seed") # which is a plan's, too
+
+def named_flags(
+    flags:dict, # of `load_cohort`
+) -> dict:
+    "Those that aren't as they are by default."
+    own = inspect.signature(load_cohort).parameters
+    return {k: o for k, o in flags.items() if o != own[k].default}
+
+def one_source(
+    given:str|Path, # files by their own flag or place; None: not given
+    data:str,       # as of `load_cohort`; None: not given
+    flags:dict,     # that say how to read `data`
+    what:str,       # the first is, as a sentence begins
+):
+    "ValueError unless one of both is given, and flags of `data` with it alone."
+    if (given is None) == (data is None): raise ValueError(f"{what}, or --data: give one of both.")
+    if data is None and (odd := [f"--{o.replace('_', '-')}" for o in named_flags(flags)]):
+        raise ValueError(f"{few(odd, 9)} says how --data is read, which isn't given.")
 
 def flow_table(
     rows:pd.DataFrame, # after `split_patients`, or of `load_cohort`

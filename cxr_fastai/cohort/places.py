@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from ..core.csvs import read_text
 from ..core.files import few
 
-__all__ = ["SUFFIXES", "films_below", "find_films", "header_of", "is_film", "tables_in"]
+__all__ = ["SUFFIXES", "films_below", "find_films", "csv_header", "is_film", "tables_in"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"} # of films, in small letters
 TABLES, PACKED = (".csv", ".tsv"), (".gz", ".bz2", ".xz", ".zip")
@@ -81,7 +81,7 @@ def tables_in(
         return bool(end) and (end[-1] in TABLES or end[-1] in PACKED and end[0] in TABLES)
     return sorted(o for o in Path(folder).iterdir() if o.is_file() and not _hidden(o.name) and is_table(o))
 
-def header_of(
+def csv_header(
     csv:str|Path, # any file
 ) -> list:
     "Names of a table's columns; none for what is no table."

@@ -9,7 +9,7 @@ from ..core.csvs import read_text
 from ..core.files import few, say
 from .classfolders import class_folders, read_class_folders
 from .guess import guess_columns
-from .places import films_below, find_films, header_of, tables_in
+from .places import films_below, find_films, csv_header, tables_in
 from .readers import _with_files, NIH_COLUMNS, read_nih, table_rows
 from .readers_sets import recognise, SETS
 from .readers_xrv import read_xrv
@@ -32,7 +32,7 @@ def _refuse(flags, names, whose):
 
 def _kind(csv):
     "'nih', 'saved', a key of `SETS`, or 'own' for any other table; None for what is none."
-    head = {*header_of(csv)}
+    head = {*csv_header(csv)}
     if head >= {*NIH_COLUMNS}: return "nih"
     if head >= _SAVED: return "saved"
     return recognise(head) or ("own" if len(head) > 1 else None)

@@ -21,7 +21,16 @@ OF_ROWS = ("image file patient_id follow_up age sex view findings label split sy
 HINTS = dict.fromkeys(["batch_tfms", "after_batch"], "give augmentations as tfms=[...]")
 HINTS |= dict.fromkeys(["item_tfms", "after_item", "before_batch"],
                        "images are squashed to size=; tfms= change batches")
-HINTS |= dict.fromkeys(["valid_pct", "splitter", "valid_col"], "split_patients makes the rows' column 'split'")
+_SPLITS = "valid_pct", "splitter", "valid_col", "valid_name"
+HINTS |= dict.fromkeys(_SPLITS, "split_patients makes the rows' column 'split'")
+HINTS_OF_FILES = HINTS | dict.fromkeys(_SPLITS, # of `from_csv` and `from_folder`: fastai's words, and what says it here
+    "the split is made by patient, another by another seed=; split_column= takes the table's own")
+HINTS_OF_FILES |= dict.fromkeys(["train", "valid"], "split_column='folder' takes the folders train, valid and test")
+HINTS_OF_FILES |= dict.fromkeys(["folder", "pref"], "the films are looked for below images=")
+HINTS_OF_FILES |= dict(fn_col="its column of images is image=", label_col="its column of labels is label=",
+    vocab="the classes are positive= and negative=", y_block="a film has one label of two, by positive= and negative=",
+    suff="films are found without their endings", label_delim="words between | or ; are told apart: positive= is one",
+    delimiter="commas, semicolons and tabs are told apart", header="a table has a header")
 
 def is_picture(
     o:object, # any

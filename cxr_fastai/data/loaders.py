@@ -1,7 +1,7 @@
 """From a table of radiographs to fastai DataLoaders: one row feeds image, metadata and label (paper sections 3.2, 4).
 
 What makes a batch of rows is in `batches`; here the table is checked, cached and fitted before anything is loaded."""
-import random
+import inspect, random
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from fastai.vision.augment import aug_transforms
 from fastcore.basics import first
 from fastcore.foundation import L
 
+from ..cohort.folder import DATA_FLAGS, load_cohort
 from ..cohort.leaks import check_leaks, LeakError
 from ..cohort.rows import classes, fold_metadata, is_synthetic, positive
 from ..fit.precision import as_device
@@ -21,10 +22,12 @@ from ..cohort.seen import check_unseen, Seen
 from ..cohort.words import fold_ids
 from ..core.files import check_keywords, few, say
 from .batches import LabelTransform, RadiographDL, RadiographTransform, training_only
-from .given import as_rows, HINTS, OF_DLS, OF_ROWS, OF_TEST
+from .given import as_rows, HINTS, HINTS_OF_FILES, OF_DLS, OF_ROWS, OF_TEST
 from .metadata import MetadataTransform
 
 __all__ = ["RadiographDataLoaders", "radiograph_block", "radiograph_tfms"]
+
+OF_BLOCK = "tfms", "cache", "protocol" # of `radiograph_block`, beside what `from_df` names
 
 class RadiographDataLoaders(DataLoaders):
     "DataLoaders of (image, metadata) -> label, or of either input alone, that know their table."
@@ -49,7 +52,7 @@ class RadiographDataLoaders(DataLoaders):
         here: `dls.test_dl(rows)` loads them. ValueError for a table without both classes in train and valid, or bs >
         its training rows; `LeakError` where the sides share a patient, an image or a near-duplicate."""
         if "file" not in rows: rows = rows.assign(file=[str(Path(path)/str(o)) for o in rows["image"]])
-        of_block = {name: kwargs.pop(name) for name in ("tfms", "cache", "protocol") if name in kwargs}
+        of_block = {name: kwargs.pop(name) for name in OF_BLOCK if name in kwargs}
         block = radiograph_block(cat_names=cat_names, cont_names=cont_names, size=size, use=use, **of_block)
         if num_workers is None: num_workers = 0 if block.cache is not False or use == "metadata" else defaults.cpus
         dls = block.dataloaders(rows, path=path, bs=bs, num_workers=num_workers, **kwargs)
@@ -58,6 +61,38 @@ class RadiographDataLoaders(DataLoaders):
             hit = positive(dls.train_ds.items)
             dls.train.wgts = 1 / np.where(hit, hit.sum(), (~hit).sum())
         return dls
+
+    @classmethod
+    def from_csv(cls,
+        csv:str|Path,         # any table of films, NIH's or another public set's too
+        images:str|Path=None, # folder of the films, at any depth; the csv's own where not given
+        seed:int=0,           # of the split, of shuffling, and of learners that are given none
+        **kwargs,             # of `load_cohort`, what says how to read (`image patient label ...`); of `from_df`
+    ):
+        """Read a csv, its columns guessed aloud where they aren't named, split it by patient, which is said, and make
+        DataLoaders. ValueError or FileNotFoundError for what isn't understood, fastai's `valid_pct` and its like."""
+        return cls._from_data(csv, seed, kwargs | (dict(images=images) if images is not None else {}), "from_csv")
+
+    @classmethod
+    def from_folder(cls,
+        folder:str|Path, # of class folders, as train/NORMAL or NORMAL alone; or with a csv
+        seed:int=0,      # of the split, of shuffling, and of learners that are given none
+        **kwargs,        # as of `from_csv`
+    ):
+        "As `from_csv`, of a folder; patients by the films' names where these tell."
+        return cls._from_data(folder, seed, kwargs, "from_folder")
+
+    @classmethod
+    def _from_data(cls, data, seed, kwargs, who):
+        own = [o for o in inspect.signature(cls.from_df).parameters if o not in ("rows", "kwargs")]
+        check_keywords(kwargs, [*DATA_FLAGS[1:], *own, *OF_BLOCK, *OF_DLS], who, HINTS_OF_FILES)
+        columns = {k: kwargs.pop(f"{k}_names") for k in ("cat", "cont") if f"{k}_names" in kwargs}
+        flags = columns | {o: kwargs.pop(o) for o in DATA_FLAGS if o in kwargs}
+        rows = load_cohort(data, **flags, split_seed=seed)
+        sides = ", ".join(f"{n:,} {o}" for o, n in rows["split"].value_counts(sort=False).items())
+        how = f"the table's own, {flags['split_column']}" if flags.get("split_column") else f"by patient, seed {seed}"
+        say(f"Split, {how}: {sides} films; dls.test_rows are not loaded.")
+        return cls.from_df(rows, seed=seed, **kwargs)
 
     def transform(self,
         kind:type, # RadiographTransform, MetadataTransform or LabelTransform

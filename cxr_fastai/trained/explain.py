@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from ..cohort.folder import load_cohort, one_source
 from ..cohort.rows import read_rows
 from ..core.csvs import read_csv, write_csv
 from ..core.files import atomic, few
 from ..data.given import as_rows
 from ..data.metadata import TensorMetadata
 from ..models.learner import RadiographLearner
+from ..settings import takes
 from ..stats.draws import resample
 from ..stats.intervals import percentiles
 from ..stats.scoring import called, weighted_metrics
@@ -180,17 +182,23 @@ def explain(
     if out is not None: res.save(out, max_figures)
     return res
 
+@takes(load_cohort, but=["data"])
 def explain_bundle(
     bundle:str,               # of `save_bundle`: a cell's `bundle` folder, or a .safetensors file
-    csv:str,                  # of `save_rows`, as a study's rows.csv; of its rows the test split, where it is split
+    csv:str=None,             # of `save_rows`, as a study's rows.csv; of its rows the test split, where it is split
     out:str="runs/explained", # folder for tables and figures
     max_figures:int=12,       # of patients, spread evenly over the probabilities
     seed:int=0,               # of shufflings, of the rows to compare to, and of the bootstrap
+    *,
+    data:str=None,            # instead of a csv of `save_rows`, what a study takes; its cohort's test split
+    **flags,
 ) -> Explanation:
     "`explain` from files. ValueError for another csv; BundleError for another bundle."
-    learn, rows = load_bundle(bundle), read_rows(csv)
+    one_source(csv, data, flags, "Explained are rows of save_rows, CSV")
+    learn, rows = load_bundle(bundle), read_rows(csv) if data is None else load_cohort(data, **flags)
     if "split" in rows: rows = rows[rows["split"] == "test"]
-    return explain(learn, rows, out, max_figures=max_figures, seed=seed, beside=_shortcuts(Path(csv).parent))
+    beside = _shortcuts(Path(csv).parent) if data is None else {}
+    return explain(learn, rows, out, max_figures=max_figures, seed=seed, beside=beside)
 
 def _shortcuts(folder):
     "How far metadata alone goes, where the rows are a study's that has such an arm."

@@ -48,7 +48,13 @@ def _csv_rows(source, images):
         name = row[column] if fold_word(row[column]) else "" # no picture is called NA
         yield name, next((o/name for o in folders if _is_file(o/name)), root/name), row
 
+def _read_rows(rows):
+    "As of `_csv_rows`, of a table that was read."
+    for row in rows.drop(columns=["label", "split"], errors="ignore").astype(object).to_dict("records"):
+        yield row["image"], Path(row["file"]), {k: "" if o is None or o != o else str(o) for k, o in row.items()}
+
 def _sources(source, images):
+    if hasattr(source, "columns"): return _read_rows(source)
     source = Path(source)
     if source.is_dir(): return ((str(o.relative_to(source)), o, {}) for o in _walk(source) if _is_image(o))
     if not source.is_file(): raise FileNotFoundError(f"There is no file or folder '{source}' to predict.")
@@ -66,7 +72,7 @@ def passed_over(
     source:str|Path, # as of `new_patients`
 ) -> tuple:          # how many, and the first of their names
     "The files of a folder that are no images, by name and by first bytes."
-    if not (source := Path(source)).is_dir(): return 0, ""
+    if hasattr(source, "columns") or not (source := Path(source)).is_dir(): return 0, ""
     names = [str(o.relative_to(source)) for o in _walk(source) if not _is_image(o)]
     return len(names), few(names)
 
@@ -120,7 +126,7 @@ def _metadata(row, file, card):
     return res, "; ".join(filter(None, flags))
 
 def new_patients(
-    source:str|Path,      # an image; a folder, with all below it; or a csv with a column of images
+    source:str|Path,      # an image; a folder, with all below it; a csv with a column of images; or a table with `file`
     metadata:dict=None,   # of a bundle's card: cat_names, cont_names, stats; None for a model of the image alone
     images:str|Path=None, # folder of a csv's images, flat or as NIH's archives unpack; None: the csv's own
 ):

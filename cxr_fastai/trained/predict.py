@@ -15,6 +15,7 @@ import pandas as pd
 from fastai.torch_core import to_device
 from fastcore.basics import ifnone
 
+from ..cohort.folder import load_cohort, one_source, rows_of
 from ..cohort.radiograph import decode_radiograph, is_one_gray, THREAD_BYTES
 from ..cohort.signs import RadiographError
 from ..core.csvs import csv_line, read_lines
@@ -23,6 +24,7 @@ from ..core.memory import threads_within
 from ..core.progress import ahead, progress
 from ..data.show import TensorRadiograph
 from ..models.learner import NO_NUMBER, RadiographLearner
+from ..settings import takes
 from ..stats.scoring import called
 from .bundle import load_bundle
 from .lookalike import atypical
@@ -156,9 +158,10 @@ def _kept(file, predictor, rows, bs, total):
         if _is_whole(good, since, bs): whole, good, since = found, 0, 0
     return found if found[0] == total else whole
 
+@takes(load_cohort, but=["data", "images", "normals", "followups", "split_column", "split_seed"])
 def predict_patients(
     bundle:str,              # of `save_bundle`: a folder, or a .safetensors file
-    images:str,              # an image (png, jpeg, tiff, DICOM), a folder of them, or a csv that names them
+    images:str=None,         # an image (png, jpeg, tiff, DICOM), a folder of them, or a csv that names them
     out:str="predictions.csv", # the table; OUT.part until it is whole
     folder:str=None,         # of a csv's images; the csv's own where not given
     threshold:float=None,    # a probability above it is positive; the bundle's where not given
@@ -166,17 +169,22 @@ def predict_patients(
     workers:int=None,        # threads that decode, as far as memory goes; as many as there are cores where not given
     device:str=None,         # 'cpu' or 'cuda'; fastai's default where not given
     precision:str=None,      # 'bf16', 'fp16' or 'fp32'; as it was trained where not given
+    *,
+    data:str=None,           # instead of images, what a study takes, with labels: every film of it
+    **flags,
 ) -> Path:                   # `out`
     """Predict every image, a row each: the metadata that was used and what of it was `missing`, `probability` of the
     positive class, `decision`, a `flag` (values or pictures unlike the training rows'), or the `error` why it couldn't
     be read; `stamp` stands for the file's size and time. Killed and run again, it goes on where it was, and so with a
     longer list. BundleError, FileNotFoundError, or ValueError for a table of another model, threshold, list of images,
     or of images or metadata that have changed since."""
+    one_source(images, data, flags, "Predicted are IMAGES")
     predictor, out = Predictor(load_bundle(bundle, device, precision), threshold), Path(out)
+    if data is not None: images = rows_of(data, images=folder, **flags)[0]
     bs, part = ifnone(bs, predictor.card["bs"]), out.with_name(f"{out.name}.part")
     if bs < 1: raise ValueError(f"bs is {bs} and must be at least 1.")
     if not (total := count_patients(images, folder)):
-        raise FileNotFoundError(f"'{images}' holds no png, jpeg, tiff or DICOM image to predict.")
+        raise FileNotFoundError(f"'{data or images}' holds no png, jpeg, tiff or DICOM image to predict.")
     if predictor.size and not predictor.card["typical"]:
         say(f"{bundle} doesn't know what films look like: no picture is flagged as unlike the training films")
     n, names = passed_over(images)

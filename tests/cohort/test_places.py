@@ -1,6 +1,6 @@
 import os
 import pytest
-from cxr_fastai.cohort.places import films_below, find_films, header_of, is_film, tables_in
+from cxr_fastai.cohort.places import films_below, find_films, csv_header, is_film, tables_in
 
 def touch(root, *names, text="x"):
     for o in names:
@@ -37,6 +37,6 @@ def test_tables_are_told_by_their_endings_and_no_half_one(tmp_path):
     touch(tmp_path, "a.csv", "b.TSV", "c.csv.gz", "d.csv.part", "e.csv~", "f.txt", ".g.csv", "h.gz", "i.zip",
           "j.bak.csv", text="x,y\n1,2\n")
     assert [o.name for o in tables_in(tmp_path)] == ["a.csv", "b.TSV", "c.csv.gz", "j.bak.csv"]
-    assert header_of(tmp_path/"a.csv") == ["x", "y"]
+    assert csv_header(tmp_path/"a.csv") == ["x", "y"]
     (tmp_path/"bad.csv").write_bytes(b"\xff\xfe\xfa")
-    assert header_of(tmp_path/"bad.csv") == [] == header_of(tmp_path/"none.csv")
+    assert csv_header(tmp_path/"bad.csv") == [] == csv_header(tmp_path/"none.csv")

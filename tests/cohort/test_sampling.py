@@ -2,8 +2,9 @@ import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from pandas.testing import assert_frame_equal
 from cxr_fastai.cohort.readers import read_nih
-from cxr_fastai.cohort.rows import classes, positive
-from cxr_fastai.cohort.sampling import paper_cohort, split_paper, split_patients
+from cxr_fastai.cohort.leaks import LeakError
+from cxr_fastai.cohort.rows import classes, positive, split_method
+from cxr_fastai.cohort.sampling import paper_cohort, side_of, split_given, split_paper, split_patients
 from conftest import SHARED, needs_nih
 
 
@@ -204,3 +205,30 @@ def test_real_rows_keep_their_sides_whatever_synthetic_rows_join_them():
     three = split_paper(rows[:60].drop(columns="synthetic"), 3)
     assert list(one.split[:60]) == list(two.split[:60]) == list(three.split)
     assert list(one.split[:60]) != list(split_paper(rows, 4).split[:60])
+
+def own_split(rows, words):
+    return rows.drop(columns="split", errors="ignore").assign(split=rows["patient_id"].mod(len(words)).map(words))
+
+def test_a_tables_own_split_is_taken_in_whatever_words(rows):
+    words = {0: "Training", 1: "test ", 2: "VAL", 3: "train_1"}
+    split = split_given(own_split(rows, words))
+    assert {*split.split} == {"train", "valid", "test"} and split_method(split) == {}
+    assert split.split.eq("test").equals(rows.patient_id.mod(4).eq(1))
+    sides = dict(validate="valid", Dev="train", x=None, testament=None) | {"hold-out": "test"}
+    assert {o: side_of(o) for o in sides} == sides
+
+def test_without_a_valid_side_one_is_made_of_train_by_patient(rows, capsys):
+    split = split_given(own_split(rows, {0: "train", 1: "train", 2: "test"}), seed=1)
+    assert split.groupby("patient_id").split.nunique().eq(1).all() and (split.split == "valid").sum() > 4
+    assert split.split.eq("test").equals(rows.patient_id.mod(3).eq(2)) and "by patient" in capsys.readouterr().out
+
+@pytest.mark.parametrize("words, why", [
+    ({0: "train", 1: "later"}, "no side that is known .'later'."), ({0: "train", 1: None}, "no side that is known"),
+    ({0: "train", 1: "val"}, "has no test rows"), ({0: "test", 1: "val"}, "has no train rows")])
+def test_a_split_that_is_none_is_one_sentence(rows, words, why):
+    with pytest.raises(ValueError, match=why): split_given(own_split(rows, words))
+
+def test_a_tables_own_split_with_a_patient_on_two_sides_is_a_leak(rows):
+    leaky = own_split(rows, {0: "train", 1: "test", 2: "valid"})
+    leaky.loc[leaky.patient_id.duplicated(), "split"] = "test"
+    with pytest.raises(LeakError, match="'patient_id' has values on two sides"): split_given(leaky)

@@ -8,6 +8,7 @@ from cxr_fastai.data.metadata import TensorMetadata
 from cxr_fastai.data.loaders import radiograph_block, RadiographDataLoaders
 from cxr_fastai.data.show import TensorRadiograph
 from conftest import SIDE, draw, make_rows
+from layouts import lay_out
 
 def make(rows, path, **kwargs):
     return RadiographDataLoaders.from_df(rows, path, **dict(size=SIDE, bs=8, tfms=[]) | kwargs)
@@ -291,3 +292,33 @@ def test_what_is_predicted_is_not_resampled(rows, tmp_path):
                        pixels.as_subclass(torch.Tensor) / 255)
     train = dls.train.new(shuffle=False)
     assert not torch.equal(train.one_batch()[0], dls.test_dl(dls.train_ds.items.iloc[:8]).one_batch()[0])
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    "A csv of one's own, and class folders, of the same drawn films."
+    folder = tmp_path_factory.mktemp("own")
+    (folder/"films").mkdir()
+    drawn = make_rows(folder/"films")
+    for name in "own_csv", "kermany": lay_out(name, drawn, folder/name)
+    return folder
+
+def test_a_csv_and_class_folders_are_split_by_patient_aloud(own, capsys):
+    dls = RadiographDataLoaders.from_csv(own/"own_csv"/"films.csv", size=32, bs=8, seed=3)
+    assert dls.metadata.names == ["Geschlecht", "Sex", "smoker", "Age", "weight"] and dls.seed == 3
+    assert "Split, by patient, seed 3:" in capsys.readouterr().out
+    sides = dls.train_ds.rows.groupby("patient_id")["split"].nunique()
+    assert sides.eq(1).all() and len(dls.test_rows) > 10
+    other = RadiographDataLoaders.from_folder(own/"own_csv", cat_names="smoker", cont_names="", size=32, bs=8, seed=4)
+    assert other.metadata.names == ["smoker"]
+    assert set(other.test_rows.image) != set(dls.test_rows.image)
+    films = RadiographDataLoaders.from_folder(own/"kermany", use="image", size=32, bs=8)
+    assert films.vocab == ("NORMAL", "PNEUMONIA")
+
+@pytest.mark.parametrize("word, why", [
+    ("valid_pct", "made by patient, another by another seed=; split_column="), ("valid_col", "split_column="),
+    ("splitter", "made by patient"), ("train", "split_column='folder'"), ("fn_col", "image="), ("label_col", "label="),
+    ("vocab", "positive= and negative="), ("batch_tfms", "tfms="), ("item_tfms", "size="), ("imgaes", "it takes")])
+def test_fastais_words_are_answered_with_what_says_it_here(own, word, why):
+    for door, data in ((RadiographDataLoaders.from_csv, own/"own_csv"/"films.csv"),
+                       (RadiographDataLoaders.from_folder, own/"kermany")):
+        with pytest.raises(TypeError, match=f"{door.__name__} doesn't take '{word}': .*{why}"): door(data, **{word: .2})

@@ -1,0 +1,54 @@
+"Twelve sets of films as they lie on a disk, each from one command to its report, with the right guess."
+import pandas as pd, pytest
+from cxr_fastai.cli import main
+from cxr_fastai.cohort.folder import load_cohort
+from cxr_fastai.cohort.rows import classes, columns_of, read_rows
+from conftest import make_rows
+from layouts import lay_out, LAYOUTS
+
+NIHS = ["sex", "view"], ["age"]
+FOUND = { # name -> rows, patients, classes, metadata
+    "nih": (64, 64, ("Normal", "Pneumonia"), NIHS), "kaggle_sample": (64, 64, ("Normal", "Pneumonia"), NIHS),
+    "kermany": (80, 64, ("NORMAL", "PNEUMONIA"), ([], [])), "own_folders": (80, 64, ("healthy", "sick"), ([], [])),
+    "own_csv": (80, 64, ("normal", "pneumonia"), (["Geschlecht", "Sex", "smoker"], ["Age", "weight"])),
+    "chexpert": (64, 64, ("Normal", "Pneumonia"), NIHS), "mimic": (64, 64, ("Normal", "Pneumonia"), (["view"], [])),
+    "rsna": (80, 80, ("Normal", "Pneumonia"), ([], [])), "padchest": (64, 64, ("Normal", "Pneumonia"), NIHS),
+    "vindr": (80, 80, ("Normal", "Lung Opacity"), ([], [])),
+    "openi": (64, 64, ("Normal", "Pneumonia"), (["view"], ["age"])), # of whose csv none has sexes
+    "covid": (64, 64, ("Normal", "Pneumonia"), NIHS)}
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory): return make_rows(tmp_path_factory.mktemp("drawn"))
+
+def test_there_are_twelve(): assert set(FOUND) == set(LAYOUTS) and len(FOUND) == 12
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOUND)
+def test_one_command_gives_a_report(name, drawn, tmp_path, capsys):
+    if name in ("rsna", "vindr"): pytest.importorskip("pydicom")
+    data, out = lay_out(name, drawn, tmp_path/"data"), tmp_path/"runs"
+    command = f"train test_resnet.r160_in1k --data {data} --size 32 --bs 16 --epochs 1 --arms real,meta --weights none"
+    assert main([*command.split(), "--out", str(out)]) == 0
+    folder, said = next(out.glob("study-*")), capsys.readouterr().out
+    assert (folder/"report.html").stat().st_size > 50_000
+    rows, (n, patients, names, columns) = read_rows(folder/"rows.csv"), FOUND[name]
+    assert (len(rows), rows.patient_id.nunique(), classes(rows)) == (n, patients, names)
+    assert columns_of(rows) == dict(cat_names=columns[0], cont_names=columns[1])
+    arms = ["real", "meta"] if columns != ([], []) else ["real"]
+    assert pd.read_csv(folder/"cells.csv").arm.tolist() == arms and (len(arms) == 2 or "they are left out" in said)
+
+def test_labels_and_films_belong_together(drawn, tmp_path):
+    "The films' own bytes say which is which."
+    data = lay_out("own_csv", drawn, tmp_path)
+    rows = load_cohort(str(data)).set_index("image")
+    for o in drawn.itertuples():
+        assert open(rows.file[o.image], "rb").read() == open(o.file, "rb").read()
+        assert rows.label[o.image] == ("pneumonia" if o.label == "Pneumonia" else "normal")
+        assert rows.patient_id[o.image] == o.patient_id
+
+def test_one_flag_mends_a_guess(drawn, tmp_path):
+    data = str(lay_out("own_csv", drawn, tmp_path))
+    assert columns_of(load_cohort(data, cat="smoker")) == dict(cat_names=["smoker"], cont_names=["Age", "weight"])
+    assert classes(load_cohort(data, positive="normal")) == ("pneumonia", "normal")
+    assert load_cohort(data, patient="Fall").patient_id.is_unique
+    assert len(load_cohort(data, normals=10)) == 38
