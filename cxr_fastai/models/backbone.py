@@ -160,6 +160,7 @@ def untrained(
 
 def _from_file(arch, found, kwargs, like):
     "A body with the weights of a file, where they came from in words, and the normalisation that they bring."
+    given = {}
     try:
         given = read_state(found.file)
         state, head, own = _fitted(given, arch, like.body.state_dict())
@@ -167,8 +168,8 @@ def _from_file(arch, found, kwargs, like):
         if _channels(state) == 1: overlay |= dict(input_size=(1, *timm.get_pretrained_cfg(arch).input_size[1:]))
         body = timm.create_model(arch, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
     except Exception as e: # of every kind
-        why = str(e) if isinstance(e, StateError) else f"it is of another network, such as has {few(given, 2)}: {e}"
-        why = shorten(why, 200, placeholder=" ...")
+        other = f"it is of another network, such as has {few(given, 2)}: {e}" if given else f"it can't be read: {e}"
+        why = shorten(str(e) if isinstance(e, StateError) else other, 200, placeholder=" ...")
         raise ValueError(f"{found.file} does not hold the weights of {arch}: {why}") from e
     del body.pretrained_cfg["state_dict"] # else it would be exported with the model
     body.reset_classifier(0)

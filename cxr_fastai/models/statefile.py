@@ -101,13 +101,33 @@ def _said(o):
         return "it holds an optimizer's state and no network's; the file that was saved beside it may"
     return f"it holds no tensors by name, but {few(map(repr, o))}" if o else "it holds nothing"
 
+TIMMS = { # in the names of transformers' DINOv2, as RAD-DINO's, what timm writes
+    "embeddings.patch_embeddings.projection.": "patch_embed.proj.", "embeddings.position_embeddings": "pos_embed",
+    "embeddings.cls_token": "cls_token", "embeddings.mask_token": "mask_token", "encoder.layer.": "blocks.",
+    "attention.output.dense.": "attn.proj.", "layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma",
+    "layernorm.": "norm."}
+ASKED = tuple(f"attention.attention.{o}." for o in ("query", "key", "value")) # of which timm makes one layer
+
+def _renamed(state):
+    "A vision transformer of transformers' by timm's names; any other as it is."
+    if not any(o.endswith("embeddings.position_embeddings") for o in state): return state
+    res = {}
+    for k, o in state.items():
+        if any(p in k for p in ASKED[1:]): continue
+        if ASKED[0] in k:
+            o = torch.cat([state[k.replace(ASKED[0], p)] for p in ASKED])
+            k = k.replace(ASKED[0], "attn.qkv.")
+        for theirs, ours in TIMMS.items(): k = k.replace(theirs, ours)
+        res[k] = o
+    return res
+
 def read_state(
     file:Path, # of any name
 ) -> dict:     # name -> tensor, on the CPU
     "What a network's file holds, out of whatever its training wrapped it in. StateError says what it is instead."
     with open(file, "rb") as f: head = f.read(HEAD)
     if _is_safetensors(file, head):
-        try: return load_file(file)
+        try: return _renamed(load_file(file))
         except (SafetensorError, OSError, ValueError, RuntimeError) as e:
             raise StateError(f"it is safetensors that is truncated or damaged ({e}); get it again") from None
     if what := _foreign(file, head): raise StateError(f"it is {what}")
@@ -115,4 +135,4 @@ def read_state(
     try: state = _tensors(found)
     except (AttributeError, RecursionError) as e: raise StateError("it is a damaged pickle; get it again") from e
     if not state: raise StateError(_said(found))
-    return state
+    return _renamed(state)

@@ -22,6 +22,7 @@ XRV, HUB, FOLDER = "xrv:", "hf-hub:", "local-dir:"
 FORMS = f"{XRV}NAME", f"{HUB}OWNER/NAME", f"{FOLDER}FOLDER"
 FILES = "model.safetensors", "pytorch_model.bin" # of a folder, as timm writes it
 HARMLESS = {"img_size", "num_classes", "in_chans", "global_pool", "dynamic_img_size", "drop_rate", "drop_path_rate"}
+DINO, PREPARED = "dinov2", "preprocessor_config.json" # RAD-DINO as transformers has it; its normalisation
 PATIENCE = 5 # seconds that a hub is waited for
 
 class Gray(NamedTuple):
@@ -131,6 +132,7 @@ def _from_hub(weights, arch, fetch):
     except OSError:
         if fetch: raise
         file = None
+    if fetch and _table(pinned, config).get("model_type") == DINO: _fetched(pinned, PREPARED)
     found = _of_timm(pinned, arch, config, file)
     return found if file else None
 
@@ -143,17 +145,30 @@ def _from_folder(weights, arch, fetch):
                          f"{few(sorted(o.name for o in folder.iterdir())) or 'nothing'}.")
     return _of_timm(weights, arch, folder/"config.json", file)
 
+def _table(weights, file):
+    "Of a json file; {} for another thing."
+    try: told = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as e: raise ValueError(f"weights={weights!r}: {file.name} can't be read ({one_line(e)}).") from e
+    return told if isinstance(told, dict) else {}
+
 def _of_timm(weights, arch, config, file):
     "What timm's config.json says of the file beside it."
-    try: told = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as e: raise ValueError(f"weights={weights!r}: config.json can't be read ({one_line(e)}).") from e
-    if not isinstance(told, dict) or not isinstance(told.get("architecture"), str):
+    told = _table(weights, config)
+    if told.get("model_type") == DINO: return Source(file, weights, _prepared(weights, config.with_name(PREPARED)))
+    if not isinstance(told.get("architecture"), str):
         raise ValueError(f"weights={weights!r}: config.json names no architecture of timm's.")
     _check_own(weights, told["architecture"], arch)
     if odd := set(told.get("model_args") or {}) - HARMLESS:
         raise ValueError(f"weights={weights!r} are of a {arch} of another make ({few(sorted(odd))}).")
     own = told.get("pretrained_cfg") or told
     return Source(file, weights, gray_of(own["mean"], own["std"]) if "mean" in own else None)
+
+def _prepared(weights, file):
+    "The normalisation that transformers has beside its config.json."
+    told = _table(weights, file) if file.is_file() else {}
+    if not {"image_mean", "image_std"} <= set(told):
+        raise ValueError(f"weights={weights!r}: {file.name} isn't there, or tells no image_mean and image_std.")
+    return gray_of(told["image_mean"], told["image_std"])
 
 # All
 

@@ -248,6 +248,37 @@ def test_a_vision_transformers_weights_fit_other_sizes_and_patches_leave_no_marg
     with pytest.raises(ValueError, match="patches of 14 .*size=252 or size=266"):
         check_backbone("vit_small_patch14_dinov2", "none", 256)
 
+def of_transformers(state):
+    "A timm network's tensors by the names of transformers' Dinov2Model, written out once more."
+    for k, o in state.items():
+        k = k.replace("blocks.", "encoder.layer.").replace("attn.proj", "attention.output.dense")
+        for i in "12": k = k.replace(f"ls{i}.gamma", f"layer_scale{i}.lambda1")
+        if k.startswith("norm."): k = f"layer{k}"
+        if "attn.qkv" in k:
+            for name, part in zip(("query", "key", "value"), o.chunk(3)):
+                yield k.replace("attn.qkv", f"attention.attention.{name}"), part.clone()
+        elif k == "cls_token": yield "embeddings.cls_token", o
+        elif k == "pos_embed": yield "embeddings.position_embeddings", o
+        elif k.startswith("patch_embed."): yield f"embeddings.patch_embeddings.projection.{k.split('.')[-1]}", o
+        elif not k.startswith("head"): yield k, o
+
+@torch.no_grad()
+def test_rad_dinos_weights_are_read_by_transformers_names(tmp_path):
+    torch.manual_seed(0)
+    net = timm.create_model("vit_small_patch14_dinov2", img_size=56, in_chans=3).eval()
+    for o in net.parameters(): torch.nn.init.normal_(o, std=.05)
+    folder = folder_of(net, tmp_path/"dino")
+    state = dict(of_transformers(net.state_dict())) | {"embeddings.mask_token": torch.zeros(1, 384)}
+    save_file({k: v.contiguous() for k, v in state.items()}, folder/"model.safetensors")
+    (folder/"config.json").write_text(json.dumps(dict(model_type="dinov2", architectures=["Dinov2Model"])))
+    (folder/"preprocessor_config.json").write_text(json.dumps(dict(image_mean=[.53]*3, image_std=[.25]*3)))
+    ours = create_backbone("vit_small_patch14_dinov2", f"local-dir:{folder}", 56).eval()
+    film = torch.rand(1, 1, 56, 56)
+    want = net.forward_features(((film - .53)/.25).expand(-1, 3, -1, -1)).transpose(1, 2)[..., None]
+    alike(ours(film), want)
+    with pytest.raises(ValueError, match="does not hold the weights of test_vit: it is of another network"):
+        create_backbone("test_vit", str(folder/"model.safetensors"), 32)
+
 def test_gray_is_the_mean_of_three_channels():
     assert gray_of([.485, .456, .406], [.229, .224, .225]) == pytest.approx(Gray(.449, .226))
     assert [(o - XRV_GRAY.mean)/XRV_GRAY.std for o in (0, 1)] == [-1024, 1024]
