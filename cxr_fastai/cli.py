@@ -222,7 +222,7 @@ def main(
     if verb in ("-h", "--help", "help"): return _end(_listing(), code=0)
     if verb == "--version": return _end(f"cxr-fastai {__version__}", code=0)
     if verb not in VERBS:
-        hint = nearest_word(verb, VERBS) or f"there are {', '.join(VERBS)}."
+        hint = nearest_word(verb, [*VERBS, "help", "--help", "--version"]) or f"there are {', '.join(VERBS)}."
         return _end(f"cxr-fastai: {verb!r} is no verb; {hint}", code=2)
     try:
         with without_warnings(*TORCHS_OWN): return _run(verb, args) or 0

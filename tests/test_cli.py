@@ -67,7 +67,8 @@ def test_help_of_a_verb_is_asked_for_either_way(capsys):
 @pytest.mark.parametrize("words, near", [
     ("train --arm real", "--arm is no flag of train; did you mean --arms?"), ("study --gan-epoch 3", "--gan-epochs?"),
     ("explain b c --max_figures 3", "--max-figures?"), ("cohort --normal 3", "--normals?"), ("rerun x --out y", "--"),
-    ("report x --fold y", "--"), ("gan --track wandbb", "did you mean wandb?"), ("doctor --size=big", "int value"),
+    ("report x --fold y", "--"), ("gan --track wandbb", "did you mean wandb?"),
+    ("cohort --negatives al", "did you mean all?"), ("doctor --size=big", "int value"),
     ("study --config nowhere.toml", "nowhere.toml"), ("rerun nowhere", "settings.json"), ("predict", "must be given")])
 def test_what_is_not_understood_is_one_sentence(words, near, capsys):
     assert main(words.split()) == (1 if "nowhere" in words else 2)
@@ -138,6 +139,7 @@ def test_no_command_is_opened_by_torchs_own_warning(tmp_path):
 
 def test_an_unknown_verb_is_answered_with_a_near_one(capsys):
     assert main(["predcit"]) == 2 and "did you mean predict?" in capsys.readouterr().err
+    assert main(["--versoin"]) == 2 and "did you mean --version?" in capsys.readouterr().err
     assert main(["xyz"]) == 2 and "there are cohort, train" in capsys.readouterr().err
 
 def test_what_the_user_can_mend_is_one_sentence(tmp_path, capsys, monkeypatch):

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..core.csvs import refuse_values
 from ..core.files import few
+from ..core.words import nearest_word, WordError
 from ..settings import listed
 from .words import fold_word, fold_words
 
@@ -29,7 +30,9 @@ def check_negatives(
     word:str, # given
 ) -> bool:    # whether it is 'all'
     "ValueError for a word that is none of `NEGATIVES`."
-    if word not in NEGATIVES: raise ValueError(f"negatives='{word}' is neither 'clean' nor 'all'.")
+    if word not in NEGATIVES:
+        near = nearest_word(word, NEGATIVES)
+        raise WordError(f"negatives='{word}' is neither 'clean' nor 'all'{near and f' ({near})'}.")
     return word == "all"
 
 def _parts(word): return {o.strip() for o in re.split(r"[|;]", word)}
@@ -79,7 +82,8 @@ def two_classes(
     "Labels as two classes. ValueError for words that don't say which is which, and for a row without any."
     every, positive, negative = check_negatives(negatives), _asked(positive), _asked(negative)
     if uncertain not in (None, *UNCERTAIN):
-        raise ValueError(f"uncertain='{uncertain}' is none of {', '.join(UNCERTAIN)}.")
+        near = nearest_word(uncertain, UNCERTAIN)
+        raise WordError(f"uncertain='{uncertain}' is none of {', '.join(UNCERTAIN)}{near and f' ({near})'}.")
     folded = fold_words(text, "")
     unsure = (folded.isna() | (folded == "-1")).to_numpy(bool) & (uncertain is not None)
     blank = folded.isna().to_numpy(bool) & ~unsure
