@@ -18,7 +18,7 @@ from torch import nn
 from ..cohort.seen import Seen, seen_of
 from ..core.files import few, one_line, say
 from .statefile import StateError, read_state
-from .weights import check_arch, find_weights, Gray, gray_of, XRV_GRAY
+from .weights import as_text, check_arch, find_weights, Gray, gray_of, XRV_GRAY
 
 __all__ = ["Backbone", "check_backbone", "create_backbone", "say_untrained", "split_backbone", "untrained"]
 
@@ -79,7 +79,7 @@ def create_backbone(
     image gives what three equal channels gave. Files are loaded as tensors only, never as code, and must fit strictly.
     ValueError for an unknown name or a file that doesn't fit; FileNotFoundError for a missing file."""
     check_arch(arch)
-    cfg, kwargs = _config(arch, size)
+    weights, (cfg, kwargs) = as_text(weights), _config(arch, size)
     gray = gray_of(cfg.mean, cfg.std)
     if not like and not torch.empty(0).is_meta: _check_patches(arch, size) # a bundle of before may have a margin
     if make := dict(auto=_auto, imagenet=_imagenet, none=_untrained).get(weights):
@@ -210,12 +210,18 @@ def _fitted(state, arch, used):
     def is_head(k): return k not in used and (k in full or "." in k and k.split(".")[0] not in tops)
     own = {k.removeprefix(prefix): o for k, o in state.items() if k.startswith(prefix)}
     head = {k: o for k, o in own.items() if is_head(k)} | {k: o for k, o in state.items() if not k.startswith(prefix)}
-    body = _finite({k: o for k, o in own.items() if k not in head and k != THRESHOLDS})
+    body = _whole({k: o for k, o in own.items() if k not in head and k != THRESHOLDS}, used)
     blank = {k: torch.zeros(o.shape, dtype=o.dtype) for k, o in full.items() if k not in used}
     if prefix.endswith(OURS): # of this package, whose heads are everywhere
         return body | blank, [], Gray(*(float(state[f"{prefix[:-5]}{o}"]) for o in Gray._fields))
     odd = [k for k, o in head.items() if k not in full or o.shape != full[k].shape]
     return body | blank, odd + [THRESHOLDS] * (THRESHOLDS in own), XRV_GRAY if _is_xrv(body, head) else None
+
+def _whole(state, used):
+    floats = {k for k, o in used.items() if o.is_floating_point()}
+    if wrong := [k for k, o in state.items() if k in floats and not o.is_floating_point()]:
+        raise StateError(f"{few(wrong)} is of whole numbers, as of a quantised network")
+    return _finite(state)
 
 def _finite(state):
     if wrong := [k for k, o in state.items() if o.is_floating_point() and not o.isfinite().all()]:

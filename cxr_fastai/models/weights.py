@@ -15,7 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalE
 from ..core.extras import need
 from ..core.files import few, one_line
 
-__all__ = ["Gray", "check_arch", "check_names", "find_weights", "gray_of", "pinned_weights"]
+__all__ = ["Gray", "as_text", "check_arch", "check_names", "find_weights", "gray_of", "pinned_weights"]
 
 WORDS = "auto", "imagenet", "none"
 XRV, HUB, FOLDER = "xrv:", "hf-hub:", "local-dir:"
@@ -51,9 +51,19 @@ def check_arch(
     "ValueError, with the nearest names, for one that timm doesn't have."
     if not isinstance(arch, str):
         raise ValueError(f"arch is the name of a timm model, as 'resnet50', not {getattr(arch, '__name__', arch)!r}.")
+    if timm.is_model(arch) and not timm.get_pretrained_cfg(arch):
+        raise ValueError(f"timm tells no configuration of {arch!r}: an old name, for which it has another, or one of "
+                         "your own, which needs default_cfgs.")
     if not timm.is_model(arch):
         near = get_close_matches(arch, timm.list_models(), 4, cutoff=0)
         raise ValueError(f"timm has no model {arch!r}; timm.list_models() names them all, such as {few(near, 4)}.")
+
+def as_text(
+    weights:str|Path, # as a person gave them
+) -> str:
+    "ValueError for what is neither a word nor a path."
+    if isinstance(weights, (str, Path)) and str(weights).strip(): return str(weights)
+    raise ValueError(f"weights={weights!r} should be one of {', '.join(map(repr, WORDS))}, a file, {', '.join(FORMS)}.")
 
 def _plain(arch): return arch.split(".")[0]
 
@@ -180,7 +190,7 @@ def _from_file(weights, arch, fetch):
                          f"write {FOLDER}{weights}.")
     if path.is_dir(): path = path/"model.safetensors"
     if not path.is_file():
-        near = get_close_matches(weights, [*WORDS, *FORMS], 1, cutoff=.6)
+        near = get_close_matches(weights.strip().lower(), [*WORDS, *FORMS], 1, cutoff=.6)
         raise FileNotFoundError(f"weights={weights!r} is neither a file nor one of 'imagenet', 'none', 'auto', "
                                 f"{', '.join(FORMS)}{f'; did you mean {near[0]}?' if near else '.'}")
     return Source(path, path.name)

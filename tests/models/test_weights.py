@@ -122,13 +122,21 @@ def test_what_is_wrong_with_a_name_is_said_with_the_nearest(xrv, home, tmp_path)
     assert "are of densenet121, not of resnet50" in of_other and "write densenet121=xrv:all" in of_other
     assert "are of resnet50, not of densenet121" in said("densenet121", "xrv:resnet50-res512-all")
     assert "neither a file nor one of 'imagenet', 'none', 'auto'" in said("resnet50", "imagnet")
-    assert "did you mean imagenet?" in said("resnet50", "imagnet") and "did you mean none?" in said("resnet50", "None")
+    assert "did you mean imagenet?" in said("resnet50", "imagnet") and "did you mean none?" in said("resnet50", "NONE")
     assert "resnet50" in said("resnet5O", "none")
     assert "OWNER/NAME" in said("resnet50", "hf-hub:a/b/c")
     assert "there is no such folder" in said("resnet50", "local-dir:x")
     (tmp_path/"empty").mkdir()
     assert "no bundle; of timm's folders write local-dir:" in said("resnet50", str(tmp_path/"empty"))
     assert "this one nothing" in said("resnet50", f"local-dir:{tmp_path/'empty'}")
+
+def test_weights_are_a_word_or_a_path(tmp_path):
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path/"a.pth")
+    assert create_backbone("test_resnet", tmp_path/"a.pth", 32).weights.startswith("a.pth (sha256")
+    for o in "", " ", None, 3:
+        with pytest.raises(ValueError, match="should be one of 'auto', 'imagenet', 'none', a file, xrv:NAME"):
+            create_backbone("test_resnet", o, 32)
+    with pytest.raises(ValueError, match="tells no configuration of 'xception'"): check_names(dict(xception="none"))
 
 def test_without_torchxrayvision_it_is_said(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torchxrayvision.models", None)
@@ -176,8 +184,10 @@ def test_a_layer_too_few_too_many_or_of_nan_and_two_networks_are_refused(tmp_pat
     bad = state | {"layer2.0.conv1.weight": torch.full_like(state["layer2.0.conv1.weight"], torch.inf)}
     two = {f"{o}.{k}": v for o in ("teacher", "student") for k, v in state.items()}
     larger = timm.create_model("resnet18").state_dict()
-    for o, why in ((lost, "layer2.0.conv1.weight"), (more, "layer4.9.conv1.weight"), (larger, "of another network"),
-                   (bad, "not a number, or infinite"), (two, "holds 2 such networks \\(teacher., student.\\)")):
+    quantised = {k: (9 * o).to(torch.int8) for k, o in state.items()}
+    for o, why in ((quantised, "is of whole numbers"), (lost, "layer2.0.conv1.weight"),
+                   (more, "layer4.9.conv1.weight"), (larger, "of another network"), (bad, "not a number, or infinite"),
+                   (two, "holds 2 such networks \\(teacher., student.\\)")):
         torch.save(o, tmp_path/"a.pth")
         with pytest.raises(ValueError, match=f"does not hold the weights of test_resnet: .*{why}"):
             create_backbone("test_resnet", str(tmp_path/"a.pth"), 32)
