@@ -52,3 +52,27 @@ def test_one_flag_mends_a_guess(drawn, tmp_path):
     assert classes(load_cohort(data, positive="normal")) == ("pneumonia", "normal")
     assert load_cohort(data, patient="Fall").patient_id.is_unique
     assert len(load_cohort(data, normals=10)) == 38
+
+@pytest.mark.slow
+def test_explain_predict_and_rerun_take_the_data_of_a_study(drawn, tmp_path, capsys):
+    data, out = lay_out("own_csv", drawn, tmp_path/"data"), tmp_path/"runs"
+    tiny = "--size 32 --bs 16 --epochs 1 --arms real-meta --weights none"
+    assert main(f"train test_resnet.r160_in1k --data {data} {tiny} --cat smoker --out {out}".split()) == 0
+    bundle, study = next(out.glob("cells/*/bundle")), next(out.glob("study-*"))
+    test = read_rows(study/"rows.csv").query("split == 'test'")
+    assert main(f"explain {bundle} --data {data} --cat smoker --max-figures 1 --out {tmp_path}/why".split()) == 0
+    assert set(pd.read_csv(tmp_path/"why"/"explanations.csv").image) == set(test.image)
+    assert main(f"predict {bundle} --data {data} --out {tmp_path}/said.csv".split()) == 0
+    said = pd.read_csv(tmp_path/"said.csv")
+    assert len(said) == 80 and said.probability.notna().all() and set(said.smoker) == {"yes", "no", "former"}
+    own = pd.read_csv(out/"cells"/bundle.parent.name/"predictions.csv").query("side == 'test'").set_index("image")
+    both = own.join(said.set_index("image"), rsuffix="_again")
+    assert both.probability.sub(both.probability_again).abs().max() < 1e-4
+    capsys.readouterr()
+    assert main(["rerun", str(study)]) == 0 and "0 new cells" in capsys.readouterr().out
+
+@pytest.mark.parametrize("words, why", [
+    ("explain b", "or --data: give one of both"), ("explain b rows.csv --data x", "give one of both"),
+    ("predict b films --label dx", "--label says how --data is read"), ("predict b", "give one of both")])
+def test_files_or_data_are_given_and_not_both(words, why, capsys):
+    assert main(words.split()) == 1 and why in capsys.readouterr().err

@@ -14,7 +14,8 @@ from ..settings import listed
 from .giveaway import feature_leak, NOT_FEATURES
 from .labels import says_no
 from .places import is_film
-from .rows import columns_of, RESERVED, with_columns
+from .readers import NIH_FINDINGS
+from .rows import check_names, columns_of, RESERVED, with_columns
 from .sampling import side_of
 from .words import _kind, fold_numbers, fold_words
 
@@ -24,12 +25,14 @@ _IMAGE = """file filename filepath image imageindex imageid imagename imagepath 
     dicomid dicom sopinstanceuid xrayimagename film name""".split()
 _PATIENT = [{"patientid", "patient", "patientnumber", "patientnr", "patientno", "patientname", "pid"},
             {"subjectid", "subject", "personid", "person", "mrn", "caseid", "case", "participant", "participantid"}]
-_LABEL = set("""label labels class classes target diagnosis diagnoses dx finding findings findinglabels disease
+_LABEL = set("""label labels class classes target diagnosis diagnoses diagnose dx finding findings findinglabels disease
     pathology outcome category y""".split())
 _ASIDE = re.compile("label|class|target|diagnos|finding|disease|patholog|outcome|report|impression|box|split|fold|"
                     "width|height|pixel|date|time|study|series|uid|path|file|image|url|follow|visit|index|accession|"
                     "id$")
-_ASIDE_WHOLE = {"x", "y", "w", "h", "set", "no", "nr", "number", "row", "license", "doi", "notes", "comment"}
+_ASIDE_WHOLE = {*(o.replace("_", "").lower() for o in NIH_FINDINGS), *"nofinding normal lungopacity opacity lunglesion "
+                "pleuraleffusion fracture supportdevices covid covid19 tb tuberculosis".split(), "x", "y", "w",
+                "h", "set", "no", "nr", "number", "row", "license", "doi", "notes", "comment"}
 OF_NAME = "patient in the image's name" # a column that is made
 FEW_WORDS, FEW_NUMBERS, SAMPLE = 12, 5, 200 # words of a category; numbers that are words; names looked for
 
@@ -179,7 +182,7 @@ def _classes(guess, label):
     given, words = guess.given, sorted(_words(guess.text, label))
     finding, positive, negative = given.get("finding") or "Pneumonia", given.get("positive"), given.get("negative")
     every, parts = given.get("negatives") == "all", sorted(_parts(words))
-    no = [o for o in words if says_no(o, finding)]
+    no = [o for o in words if any(says_no(o, other) for other in (finding, *words))]
     if positive is None:
         same = [o for o in parts if plain(o) == plain(finding)]
         rest = [o for o in words if o not in (no if negative is None else listed(negative))]
@@ -204,6 +207,7 @@ def _metadata(guess, taken):
     "Columns of words and of numbers: those given, and of what isn't given, those among the rest."
     given = {o: guess.given.get(o) for o in ("cat", "cont")}
     named = {k: [guess.there(o, k) for o in listed(v)] for k, v in given.items() if v is not None}
+    check_names(named.get("cat", []), named.get("cont", []))
     for k, names in named.items():
         for o in names: guess.told(k, o, "given", f"--{k}")
     res = {"cat": [], "cont": []} | named

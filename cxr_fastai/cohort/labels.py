@@ -48,8 +48,9 @@ def _two(text, csv, positive):
     counts, column = text.value_counts(), text.name
     shown = few((f"'{k}' ({n:,})" for k, n in counts.items()), 6)
     if len(counts) != 2:
-        raise ValueError(f"{csv}: column '{column}' must hold two labels, not {len(counts)}: {shown}; of more, name "
-                         "--positive and --negative, or --positive with --negatives all.")
+        todo = "--uncertain ones, zeros or drop says what -1 is" if "-1" in counts else (
+            "of more, name --positive and --negative, or --positive with --negatives all")
+        raise ValueError(f"{csv}: column '{column}' must hold two labels, not {len(counts)}: {shown}; {todo}.")
     if len({o.lower() for o in counts.index}) == 1:
         raise ValueError(f"{csv}: the two labels of column '{column}' are one word: {shown}; write it in one way.")
     pos = ["1"] if not positive and {*counts.index} == {"0", "1"} else positive

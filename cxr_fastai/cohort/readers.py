@@ -171,7 +171,8 @@ def table_rows(
     words:dict,        # `positive negative negatives uncertain`
 ) -> pd.DataFrame:
     "`read_table` of text that is read already, without files."
-    text, cat_names, cont_names = _known(text, csv), list(columns["cat_names"]), list(columns["cont_names"])
+    cat_names, cont_names = list(columns["cat_names"]), list(columns["cont_names"])
+    text = _known(text, csv)
     rows = pd.DataFrame({"image": _unique_images(text[image], csv), "patient_id": _folded_ids(text[patient], csv)})
     rows["label"] = two_classes(text[label], csv, **words)
     for o in cat_names: rows[o] = fold_words(text[o])

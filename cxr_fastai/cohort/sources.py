@@ -136,8 +136,8 @@ def _read_own(csv, images, flags):
     if Path(images).is_dir(): films = films_below(images)
     find = partial(find_films, images, films=films or [])
     names, guess = guess_columns(text, str(csv), find, flags)
-    words = dict(positive=names.pop("positive"), negative=names.pop("negative"), uncertain=flags.get("uncertain"),
-                 negatives=flags.get("negatives", "clean"))
+    guessed = {k: None if (o := names.pop(k)) is None else [o] for k in ("positive", "negative")} # may have commas
+    words = guessed | {k: flags[k] for k in ("positive", "negative", "negatives", "uncertain") if k in flags}
     rows = _from(table_rows(text, csv, **names, words=words), csv, names["image"], names["patient"], names["label"])
     if (side := flags.get("split_column")) is not None: rows["split"] = text[side].to_numpy()
     rows = guess.screened(_with_files(rows, images, "drop"))

@@ -90,3 +90,7 @@ def test_names_of_films_tell_patients(name, who): assert patient_of(name) == who
 def test_patients_by_the_names_of_films():
     names, _ = guessed(patient=None, name=[f"person{i // 2}_{i}.png" for i in range(N)])
     assert names["patient"] == "patient in the image's name"
+
+def test_no_tb_is_the_negative_of_tb_and_a_finding_is_no_metadata():
+    names, guess = guessed(label=["tb", "no tb"]*(N//2), edema=[0, 1]*(N//2))
+    assert names["positive"] == "tb" and names["columns"]["cat_names"] == ["sex"]

@@ -40,3 +40,7 @@ def test_tables_are_told_by_their_endings_and_no_half_one(tmp_path):
     assert csv_header(tmp_path/"a.csv") == ["x", "y"]
     (tmp_path/"bad.csv").write_bytes(b"\xff\xfe\xfa")
     assert csv_header(tmp_path/"bad.csv") == [] == csv_header(tmp_path/"none.csv")
+
+def test_a_film_of_another_folder_is_not_taken_for_one_of_the_same_name(tmp_path):
+    touch(tmp_path, "p1/view1.png")
+    assert find_films(tmp_path, ["p2/view1.png", "/away/view1.png"]) == {}

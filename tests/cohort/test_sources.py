@@ -102,6 +102,10 @@ CASES = { # what is wrong: how it is made, flags, what is said
     "no label column": (lambda r: csv(r, "file,patient\na.png,1\nb.png,2\n"), {}, "be the label.*--label"),
     "one label alone": (lambda r: csv(r, HEAD + "a.png,1,1\nb.png,2,1\n"), {}, "must hold two labels, not 1"),
     "three labels": (lambda r: csv(r, HEAD + "a.png,1,x\nb.png,2,y\nc.png,3,z\n"), {}, "--positive"),
+    "an uncertain label": (lambda r: csv(r, HEAD + "a.png,1,1\nb.png,2,0\nc.png,3,-1\n"), {},
+                           "--uncertain ones, zeros"),
+    "metadata of a name that is taken": (lambda r: csv(r, "file,patient,label,size\na.png,1,1,2\nb.png,2,0,3\n"),
+                                         dict(cat="size"), "'size' can't name metadata"),
     "words of no side": (lambda r: csv(r, HEAD + "a.png,1,x\nb.png,2,y\n"), {}, "don't say which is which.*--positive"),
     "a blank label": (lambda r: csv(r, HEAD + "a.png,1,1\nb.png,2,0\nc.png,3,\n"), {}, "line 4.*--uncertain drop"),
     "a blank patient": (lambda r: csv(r, HEAD + "a.png,1,1\nb.png,,0\n"), {}, "name no patient: '' .line 3"),
@@ -137,3 +141,8 @@ def test_a_packed_csv_of_any_name_is_found(tmp_path):
     (tmp_path/"films.csv.xz").write_bytes(lzma.compress((PHANTOM/"Data_Entry_2017_v2020.csv").read_bytes()))
     (tmp_path/"images_001").symlink_to(PHANTOM/"images_001")
     assert len(read_data(tmp_path)[0]) == len(read_data(PHANTOM)[0])
+
+def test_a_label_may_have_a_comma(tmp_path):
+    (tmp_path/"t.csv").write_text(HEAD + 'a.png,1,"pneumonia, viral"\nb.png,2,normal\n')
+    for o in "ab": (tmp_path/f"{o}.png").write_text("x")
+    assert list(read_data(tmp_path)[0].label) == ["pneumonia, viral", "normal"]
