@@ -36,6 +36,7 @@ __all__ = ["Undecoded", "Watch", "cells_table", "estimate", "estimate_text", "gi
 PLAIN = dict(image="real", metadata="meta", both="real-meta") # arms that learn as others of the same inputs do
 STEPS, LEAST, MOST = 4, 1., 10. # of a kind: steps, at least so many seconds, and no step more after so many
 FILMS = 32 # of a side and a class that are looked at, or four batches
+GLANCE = 10, 8 # where nothing is decoded: films, and a batch at most, for it is only asked whether a run makes sense
 GB = 1e9
 
 def _now():
@@ -75,9 +76,10 @@ def _rows(study):
 
 def _sides(study): return study.split_rows if study.plan.protocol == "paper" else _rows(study)
 
-def _few(rows, bs):
+def _few(study, rows, bs):
     "A few rows of each side and class."
-    return rows.groupby(["split", "label"], observed=True).head(max(FILMS, 4*bs))
+    n = GLANCE[0] if isinstance(study, Undecoded) else max(FILMS, 4*bs)
+    return rows.groupby(["split", "label"], observed=True).head(n)
 
 class Undecoded(Study):
     "A study whose films aren't read to name its cells: nothing of it is done."
@@ -99,19 +101,20 @@ class Speed(NamedTuple):
 def _cell_speed(study, cell, folder):
     "Of a classifier, on a few rows."
     use, plan = cell.arm.use, study.plan
-    rows, watch = _few(_sides(study), plan.training.bs), Watch()
+    rows, watch, t = _few(study, _sides(study), plan.training.bs), Watch(), plan.training
+    bs = min(t.bs, GLANCE[1]) if isinstance(study, Undecoded) else t.bs
     own = {k: v for k, v in cell.settings.items() if k not in ("gan", "n", "policy")}
     asked = own.get("weights")
     if asked in ("auto", "imagenet"): own["weights"] = "none" # nothing is downloaded to be measured
     probe = Cell(folder/"cells"/f"{use}-{own.get('arch', '')}", rows,
-                 plan.replace(training=plan.training.replace(epochs=1)), own | dict(protocol="clean"), PLAIN[use])
+                 plan.replace(training=t.replace(epochs=1, bs=bs)), own | dict(protocol="clean"), PLAIN[use])
     probe.folder.mkdir(parents=True)
     forget_peak()
     start = _now()
     with logged(folder/"log.txt"): train_cell(probe, cbs=[watch])
     whole, valid, scored = _now() - start, (rows["split"] == "valid").sum(), (rows["split"] != "train").sum()
     film = min(watch.tails)/valid
-    return Speed(once=max(0., whole - watch.spent - film*scored), step=watch.step, film=film,
+    return Speed(once=max(0., whole - watch.spent - film*scored), step=watch.step*t.bs/bs, film=film,
                  passes=_frozen(own, asked, watch), disk=_bytes(probe.folder), memory=peak_memory())
 
 def _frozen(own, asked, watch):
@@ -131,7 +134,7 @@ def _judged(rows):
 
 def _gan_speed(study, gan, folder):
     "Of a CycleGAN and its films, on a few rows."
-    rows, watch = _few(_rows(study), gan.training["bs"]), Watch()
+    rows, watch = _few(study, _rows(study), gan.training["bs"]), Watch()
     n = min(gan.synthetic, int((~positive(rows[rows["split"] == "train"])).sum()), FILMS)
     forget_peak()
     start = _now()
