@@ -104,6 +104,12 @@ def training_only(
     if not isinstance(t, AffineCoordTfm) or t.size: return t # one with a size makes every image that large
     return TrainingAffine(t.aff_fs, t.coord_fs, mode=t.mode, pad_mode=t.pad_mode, align_corners=t.align_corners)
 
+def _at(whole, idxs):
+    "Rows of what was encoded whole; who of them is image-only stays known."
+    res = whole[idxs]
+    if getattr(whole, "only", None) is not None: res.only = whole.only[idxs]
+    return res
+
 class RadiographDL(TfmdDL):
     "Batches by indexing: `bs` rows go through each pipeline together. `wgts`, one a row, draw rows with replacement."
     wgts = None
@@ -123,9 +129,16 @@ class RadiographDL(TfmdDL):
         if any(not isinstance(t, ToTensor) for t in self.after_item.fs + self.before_batch.fs): # they need single items
             yield from super().create_batches(samps)
             return
+        whole = {}
         for idxs in self.chunkify(samps):
+            whole = whole or self._encoded()
             rows = self.dataset.items.iloc[idxs]
-            yield tuple(tl.tfms(rows) for tl in self.dataset.tls)
+            yield tuple(_at(whole[i], idxs) if i in whole else tl.tfms(rows) for i, tl in enumerate(self.dataset.tls))
+
+    def _encoded(self):
+        "Metadata and labels of all rows: by the batch it takes longer than a step on a GPU. Pixels are no part of it."
+        return {i: tl.tfms(self.dataset.items) for i, tl in enumerate(self.dataset.tls)
+                if not isinstance(tl.tfms[0], RadiographTransform)}
 
     def _one_pass(self):
         "The batch's types are known; fastai would read an image to find them."

@@ -34,6 +34,8 @@ from .unpaired import UnpairedDataLoaders
 __all__ = ["CycleGANLearner", "cyclegan_learner", "DIRECTIONS", "GeneratorEMA", "SaveGrids", "CollapseWatch"]
 
 DIRECTIONS = "a2b", "b2a"
+# of cuDNN's kernels: a GPU adds up a reflection padding's gradient in any order, so that bits can't be had by slow ones
+FASTEST = partial(torch.backends.cudnn.flags, enabled=True, benchmark=True, deterministic=False, allow_tf32=False)
 ARCHITECTURE = "n_blocks", "ngf", "ndf", "n_layers", "residual", "upsample" # settings that a model keeps
 TRANSLATE_BS = 8 # images at a time: always as many, for a convolution's last bits depend on the batch's shape
 
@@ -125,7 +127,7 @@ class CycleGANLearner(PreciseLearner):
         self.dls.train.rng, self.first_epoch = random.Random(self.seed + self.fits), start_epoch
         self.model.zero_grad() # of a step that was interrupted
         self.model.seen = sorted({*self.model.seen, *self.dls.patients})
-        super().fit(n_epoch, lr, **kwargs)
+        with FASTEST(): super().fit(n_epoch, lr, **kwargs)
         self.fits += 1 # an interrupted fit doesn't count: called again, it goes on from its checkpoint
 
     def _do_fit(self):

@@ -3,6 +3,8 @@ import numpy as np, pytest, torch
 from PIL import Image
 from fastai.vision.all import AffineCoordTfm, Transform, aug_transforms
 from cxr_fastai.data.batches import LabelTransform, RadiographTransform, training_only
+from cxr_fastai.arms import POLICIES
+from cxr_fastai.data.metadata import MetadataTransform
 from cxr_fastai.data.show import TensorRadiograph
 from cxr_fastai.cohort.sampling import split_patients
 from cxr_fastai.data.loaders import RadiographDataLoaders, radiograph_tfms
@@ -25,6 +27,26 @@ def test_the_item_path_gives_the_batch_paths_bits(rows, tmp_path):
     by_item.add_tfms([Transform(lambda o: o)], "after_item")
     for a, b in zip(by_batch.valid, by_item.valid):
         assert [type(o) for o in a] == [type(o) for o in b] and all(torch.equal(x, y) for x, y in zip(a, b))
+
+def test_metadata_is_encoded_once_an_epoch_and_knows_its_rows(rows, tmp_path, monkeypatch):
+    sizes, own = [], MetadataTransform._words
+    def words(self, rows, name):
+        sizes.append(len(rows))
+        return own(self, rows, name)
+    monkeypatch.setattr(MetadataTransform, "_words", words)
+    policy = next(k for k, o in POLICIES.items() if o.image_only)
+    at = (rows["split"] == "train") & (np.arange(len(rows)) % 4 == 0)
+    some = rows.assign(metadata_policy=np.where(at, policy, ""))
+    dls = make(some, tmp_path, use="metadata")
+    for epoch in 1, 2:
+        for x, y in dls.train: assert (x.only == x.isnan().all(1).numpy()).all() and len(x) == len(y) == 8
+        assert sizes == [len(dls.train_ds)]*2*epoch # of sex, and of view
+    assert any(x.only.any() for x, _ in dls.train)
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_who_is_image_only_is_known_of_a_workers_batches_too(rows, tmp_path, num_workers):
+    dls = make(rows, tmp_path, use="metadata", num_workers=num_workers)
+    assert dls.valid.one_batch()[0].only.tolist() == [False]*8
 
 def test_augmentation_gives_fastais_bits_without_asking_the_device():
     x = TensorRadiograph(torch.rand(4, 1, SIDE, SIDE))

@@ -107,6 +107,13 @@ def test_a_seed_gives_its_bits(rows):
     a, b, c = run(0), run(0), run(1)
     assert torch.equal(a, b) and not torch.equal(a, c)
 
+def test_cudnns_fastest_kernels_are_for_its_fit_alone(rows):
+    class Look(Callback):
+        def before_train(self): self.taken = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    learner(rows, loaders(rows, bs=10)).fit(1, cbs=[look := Look()])
+    assert look.taken == (True, False) and not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cudnn.benchmark and torch.backends.cudnn.deterministic
+
 def test_a_second_fit_goes_on_with_other_draws_and_an_interrupted_one_does_not_count(rows):
     class Pairs(Callback):
         def before_fit(self): self.first = None
