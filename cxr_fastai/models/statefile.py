@@ -16,6 +16,7 @@ __all__ = ["StateError", "read_state"]
 
 class StateError(ValueError): "What a file is instead of tensors by name, as the end of a sentence."
 
+EXPECTED = "tensors by name, as safetensors or torch.save(net.state_dict(), file)"
 HEAD = 4096 # bytes that are looked at
 MAGIC = { # how files begin that people take for weights
     **dict.fromkeys((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*"), "an image"),
@@ -130,7 +131,7 @@ def read_state(
         try: return _renamed(load_file(file))
         except (SafetensorError, OSError, ValueError, RuntimeError) as e:
             raise StateError(f"it is safetensors that is truncated or damaged ({e}); get it again") from None
-    if what := _foreign(file, head): raise StateError(f"it is {what}")
+    if what := _foreign(file, head): raise StateError(f"it is {what}; expected are {EXPECTED}")
     found = _pickled(file, head)
     try: state = _tensors(found)
     except (AttributeError, RecursionError) as e: raise StateError("it is a damaged pickle; get it again") from e

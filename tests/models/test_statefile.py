@@ -65,7 +65,8 @@ def test_what_a_file_is_instead_is_said_in_one_sentence(net, tmp_path, capsys, n
     data, said = others(net)[name]
     (tmp_path/name).write_bytes(data)
     with pytest.raises(StateError) as e: read_state(tmp_path/name)
-    assert said in str(e.value) and "\n" not in str(e.value) and "code was run" not in capsys.readouterr().out
+    assert said in str(e.value) and len(str(e.value)) < 200 and "\n" not in str(e.value)
+    assert "code was run" not in capsys.readouterr().out
     with pytest.raises(ValueError) as e: create_backbone("test_resnet", str(tmp_path/name), 32)
     assert str(e.value).startswith(f"{tmp_path/name} does not hold the weights of test_resnet: it ")
 
