@@ -18,6 +18,7 @@ from torch import nn
 from .arms import parse_arm
 from .cohort.cache import cache_root
 from .cohort.folder import DATA_FLAGS, load_cohort
+from .cohort.groups import with_groups
 from .cohort.radiograph import read_radiograph
 from .cohort.rows import classes, columns_of, positive
 from .cohort.signs import RadiographError
@@ -244,6 +245,8 @@ def doctor(
     track:Words="",         # trackers
     out:str="runs",        # folder of everything
     prevalence:float=None, # share of positives where a model would be used
+    groups:Words="",       # columns of the table that make subgroups
+    relabel:bool=False,    # films are listed whose label is to be read again
     **flags,
 ) -> Findings:
     """What a run of these flags would meet: packages and their bounds, device and precision, data and a sample of its
@@ -259,10 +262,12 @@ def doctor(
     if gpus and not ray: res += [Finding("flags", "warn", f"--gpus {gpus:g} is for Ray, and there is no --ray")]
     cohort |= dict(split_seed=plan.split_seed)
     for name, look in _looks(plan, cohort, found): res += _looked(name, look)
-    for o in [*(["ray"] if ray else []), *listed(track)]:
-        if not find_spec(o): res += [Finding(o, "FAIL", f"{o} is asked for and isn't there", install_command(o))]
+    asked = {o: o for o in [*(["ray"] if ray else []), *listed(track)]} | ({"cleanlab": "labels"} if relabel else {})
+    for o, extra in asked.items():
+        if not find_spec(o): res += [Finding(o, "FAIL", f"{o} is asked for and isn't there", install_command(extra))]
     if "rows" not in found: return res
     def room():
+        with_groups(found["rows"], groups)
         precision = precision_on(plan.training.precision, default_device())
         need = needs(found["rows"], found["backbones"], plan, precision, workers)
         yield from _memory(workers, need)

@@ -49,7 +49,10 @@ def test_a_full_disk_and_memory_fail(monkeypatch, tmp_path):
 
 def test_a_tracker_that_is_not_there_fails(monkeypatch):
     monkeypatch.setattr(room, "find_spec", lambda name: None)
-    assert of(doctor(**TINY, track="wandb"), "wandb").todo == "pip install 'cxr_fastai[wandb]'"
+    found = doctor(**TINY, track="wandb", relabel=True, groups="nowhere")
+    assert of(found, "wandb").todo == "pip install 'cxr_fastai[wandb]'"
+    assert of(found, "cleanlab").todo == "pip install 'cxr_fastai[labels]'"
+    assert "'nowhere' is no column that makes groups" in of(found, "flags").found
 
 def test_kept_bytes_by_hand():
     model = nn.Sequential(nn.Linear(10, 20, bias=False), nn.ReLU())

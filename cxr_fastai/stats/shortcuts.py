@@ -257,21 +257,23 @@ RULE = ("An arm beats a shortcut where the 95% interval of its AUC minus the sho
 def shortcut_verdict(
     table:pd.DataFrame, # of `against_shortcuts`
 ) -> list:              # sentences; the first has the rule
-    "Which arm does not beat which shortcut, a sentence a backbone and arm."
+    "Which arm does not beat which shortcut, the best shortcut first, a sentence a backbone."
     lost = table[table["beats"] == "no"].sort_values("auc_shortcut", ascending=False, kind="stable")
-    said = []
-    for backbone, arm in table[["backbone", "arm"]].drop_duplicates().itertuples(index=False):
-        mine = lost[(lost["backbone"] == backbone) & (lost["arm"] == arm)]
-        if mine.empty: continue
-        first, *more = mine.itertuples()
-        rest = "".join(f", nor {SHORTCUTS[o.shortcut].title} ({o.auc_shortcut:.3f})" for o in more)
-        said.append(f"{backbone}: {arm_title(arm)} (AUC {first.auc_arm:.3f}) does not beat {_against(first)}{rest}.")
+    arms, said = table["arm"].unique(), []
+    for backbone in table["backbone"].unique():
+        own = [lost[(lost["backbone"] == backbone) & (lost["arm"] == o)] for o in arms]
+        told = "; ".join(_beaten_by(list(o.itertuples())) for o in own if len(o))
+        if told: said.append(f"{backbone}: {told}.")
     if said: return [f"{RULE}.", *said]
     if table.empty: return ["No arm is held against a shortcut."]
     known = "Every arm beats every shortcut that could be probed" if (table["beats"] == "yes").all() else (
         "No arm is known not to beat a shortcut, but of some it can't be said")
     return [f"{known}. {RULE}."]
 
-def _against(o):
-    gap = "[-]" if np.isnan(o.low) else with_ends(o.difference, o.low, o.high, "+")
-    return f"{SHORTCUTS[o.shortcut].title} (AUC {o.auc_shortcut:.3f}; difference {gap})"
+def _beaten_by(lines):
+    "One arm, and the shortcuts that it does not beat."
+    first, *more = lines
+    gap = "[-]" if np.isnan(first.low) else with_ends(first.difference, first.low, first.high, "+")
+    rest = "".join(f", nor {SHORTCUTS[o.shortcut].title} ({o.auc_shortcut:.3f})" for o in more)
+    return (f"{arm_title(first.arm)} (AUC {first.auc_arm:.3f}) does not beat {SHORTCUTS[first.shortcut].title} (AUC "
+            f"{first.auc_shortcut:.3f}; difference {gap}){rest}")

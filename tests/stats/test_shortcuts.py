@@ -127,9 +127,9 @@ def test_an_arm_that_does_not_beat_a_shortcut_is_named_with_it(bright):
     assert line["real", "thumbnail"].beats == "no" and line["real-meta", "metadata"].beats == "yes"
     assert line["real", "thumbnail"].high < 0 < line["real-meta", "metadata"].low
     assert ("meta", "metadata") not in table.set_index(["arm", "shortcut"]).index
-    rule, *_ = shortcut_verdict(table)
-    assert "DeLong" in rule and "net: Real (AUC" in "\n".join(shortcut_verdict(table))
-    assert "16 x 16 thumbnail" in "\n".join(o for o in shortcut_verdict(table) if "Real (" in o)
+    rule, told = shortcut_verdict(table) # a sentence a backbone, of each arm the best shortcut first
+    assert "DeLong" in rule and told.startswith("net: Real (AUC") and "; Meta (AUC" in told
+    assert "does not beat border only (AUC 1.000;" in told and ", nor 16 x 16 thumbnail (1.000), nor" in told
     best = against_shortcuts(strong, said[said.arm == "metadata"])
     assert shortcut_verdict(best)[0].startswith("Every arm beats every shortcut that could be probed.")
     with pytest.raises(ValueError, match="not asked about the same test rows"):
