@@ -8,12 +8,13 @@ from .radiograph import read_radiograph
 from .readers import read_nih, read_table
 from .readers_sets import recognise
 from .readers_xrv import read_xrv
-from .rows import classes, positive, read_rows, save_rows
-from .sampling import paper_cohort, split_paper, split_patients
+from .rows import classes, columns_of, positive, read_rows, save_rows, with_columns
+from .sampling import paper_cohort, split_given, split_paper, split_patients
 from .signs import RadiographError
 from .synthetic import add_synthetic, read_manifest
 
-__all__ = ["add_synthetic", "cache_root", "check_leaks", "classes", "flow_table", "LeakError", "load_cohort",
-           "make_phantom", "near_duplicates", "paper_cohort", "perceptual_hash", "positive", "RadiographCache",
-           "RadiographError", "read_manifest", "read_nih", "read_radiograph", "read_rows", "read_table", "read_xrv",
-           "recognise", "save_rows", "split_paper", "split_patients"]
+__all__ = ["add_synthetic", "cache_root", "check_leaks", "classes", "columns_of", "flow_table", "LeakError",
+           "load_cohort", "make_phantom", "near_duplicates", "paper_cohort", "perceptual_hash", "positive",
+           "RadiographCache", "RadiographError", "read_manifest", "read_nih", "read_radiograph", "read_rows",
+           "read_table", "read_xrv", "recognise", "save_rows", "split_given", "split_paper", "split_patients",
+           "with_columns"]

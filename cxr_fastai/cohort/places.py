@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from ..core.csvs import read_text
 from ..core.files import few
 
-__all__ = ["SUFFIXES", "films_below", "find_films", "csv_header", "is_film", "tables_in"]
+__all__ = ["SUFFIXES", "films_below", "find_films", "csv_header", "index_films", "is_film", "tables_in"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"} # of films, in small letters
 TABLES, PACKED = (".csv", ".tsv"), (".gz", ".bz2", ".xz", ".zip")
@@ -54,18 +54,24 @@ def _called(names, there):
 
 def _same(root, paths): return len({os.path.getsize(os.path.join(root, o)) for o in paths}) == 1
 
+def index_films(
+    root:str|Path, # a folder
+) -> dict:         # what a csv may call a film -> paths from `root`
+    "The films below a folder by all names that they may have, for `find_films`; made once, asked often."
+    there = {}
+    for o in films_below(root):
+        for key in _keys(o): there.setdefault(key, []).append(o)
+    return there
+
 def find_films(
     root:str|Path,  # a folder
     names:Iterable, # as a csv gives them: with folders and ending, or without
-    films:list=None, # of `films_below(root)`, where that is known
+    index:dict=None, # of `index_films(root)`, where that is known
 ) -> dict:          # {name: path} of those that are there
     """Films by name, anywhere below a folder. ValueError for a name that two films have, unless one is a copy of the
     other: then the one that lies higher is meant."""
-    there = {}
-    for o in films_below(root) if films is None else films:
-        for key in _keys(o): there.setdefault(key, []).append(o)
     found, twice = {}, []
-    for name, paths in _called(names, there):
+    for name, paths in _called(names, index_films(root) if index is None else index):
         if len(paths) > 1 and not _same(root, paths): twice.append(name)
         found[name] = os.path.join(root, min(paths, key=lambda o: (o.count("/"), o)))
     if not twice: return found

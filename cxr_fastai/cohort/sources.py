@@ -9,7 +9,7 @@ from ..core.csvs import read_text
 from ..core.files import few, say
 from .classfolders import class_folders, read_class_folders
 from .guess import guess_columns
-from .places import films_below, find_films, csv_header, tables_in
+from .places import csv_header, find_films, index_films, tables_in
 from .readers import _with_files, NIH_COLUMNS, read_nih, table_rows
 from .readers_sets import recognise, SETS
 from .readers_xrv import read_xrv
@@ -37,11 +37,11 @@ def _kind(csv):
     if head >= _SAVED: return "saved"
     return recognise(head) or ("own" if len(head) > 1 else None)
 
-def _of_images(csv, films, root):
+def _of_images(csv, index, root):
     "Whether a column of it names films that are there."
     text = read_text(csv)
     some = text.iloc[:200]
-    return any(2*len(find_films(root, some[o].dropna().unique(), films)) > some[o].nunique() > 0 for o in some)
+    return any(2*len(find_films(root, some[o].dropna().unique(), index)) > some[o].nunique() > 0 for o in some)
 
 def _newest(tables):
     "Of several editions, NIH's own name before others, the last by name."
@@ -66,8 +66,8 @@ def _table_of(folder, images):
     sets = [_largest([o for o in kinds if kinds[o] == k]) for k in SETS if of(k)]
     if (own := of("own")) and not sets:
         root = images or folder
-        films = films_below(root)
-        own = [o for o in own if _of_images(o, films, root)]
+        index = index_films(root)
+        own = [o for o in own if _of_images(o, index, root)]
     if len(found := of("saved") + (sets or own)) > 1:
         raise ValueError(f"{folder} holds more than one table of films, {few([o.name for o in found])}: name one, as "
                          f"in --data {found[0]}.")
@@ -132,9 +132,7 @@ def _read_saved(csv, images, flags):
     return with_columns(rows, **columns_of(rows, flags.get("cat"), flags.get("cont")))
 
 def _read_own(csv, images, flags):
-    text, films = read_text(csv), None
-    if Path(images).is_dir(): films = films_below(images)
-    find = partial(find_films, images, films=films or [])
+    text, find = read_text(csv), partial(find_films, images, index=index_films(images))
     names, guess = guess_columns(text, str(csv), find, flags)
     guessed = {k: None if (o := names.pop(k)) is None else [o] for k in ("positive", "negative")} # may have commas
     words = guessed | {k: flags[k] for k in ("positive", "negative", "negatives", "uncertain") if k in flags}
