@@ -9,8 +9,9 @@ from fastcore.meta import delegates
 from torch.amp import GradScaler
 
 from ..settings import PRECISIONS
+from .precision import casting
 
-__all__ = ["DeviceLoss", "DeviceRecorder", "LossScale", "PreciseLearner"]
+__all__ = ["DeviceLoss", "DeviceRecorder", "LossScale", "PreciseLearner", "SharedCasts"]
 
 class DeviceLoss(AvgSmoothLoss):
     "fastai's smooth loss, where the loss is: to fetch it at each step is to wait for the device."
@@ -48,6 +49,18 @@ class LossScale(Callback):
     def before_backward(self): self.learn.loss_grad = self.scaler.scale(self.loss_grad)
     def before_step(self): self.scaler.unscale_(self.learn.torch_opt)
     def after_fit(self): self.learn.scaler = None
+
+class SharedCasts(Callback):
+    """Where a step uses a net several times, as a CycleGAN's does: weights are cast to bf16 or fp16 once for all uses,
+    from the model's call to the loss. Not for a CPU, whose bits it changes: gradients of the uses add up in that
+    precision. The learner's `casts` is an ExitStack, so that a fit that breaks off leaves no autocast behind."""
+    order = MixedPrecision.order
+    def __init__(self,
+        precision:str, # 'bf16', 'fp16' or 'fp32'
+    ): self.precision = precision
+    def before_batch(self): self.casts.enter_context(casting(self.precision, self.dls.device))
+    def after_loss(self): self.casts.close()
+    after_cancel_batch = after_loss
 
 class PreciseLearner(Learner):
     "A fastai Learner whose model computes in a precision of its own, with a scaled loss where that is fp16."

@@ -3,6 +3,7 @@ own loop: the losses, their table, grids of translations, running means of the g
 
 A is the majority (normal), B the minority (pneumonia)."""
 import hashlib, random, warnings
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ..cohort.radiograph import read_radiograph
 from ..core.files import atomic, check_keywords
 from ..data.show import show_columns, TensorRadiograph
 from ..fit.callbacks import epoch_table
-from ..fit.learner import PreciseLearner
+from ..fit.learner import PreciseLearner, SharedCasts
 from ..fit.precision import precision_on, seeded, TorchOptimizer
 from .losses import CycleGANLoss
 from .networks import CycleGAN, Discriminator, Generator
@@ -127,7 +128,7 @@ class CycleGANLearner(PreciseLearner):
         self.dls.train.rng, self.first_epoch = random.Random(self.seed + self.fits), start_epoch
         self.model.zero_grad() # of a step that was interrupted
         self.model.seen = sorted({*self.model.seen, *self.dls.patients})
-        with FASTEST(): super().fit(n_epoch, lr, **kwargs)
+        with FASTEST(), ExitStack() as self.casts: super().fit(n_epoch, lr, **kwargs)
         self.fits += 1 # an interrupted fit doesn't count: called again, it goes on from its checkpoint
 
     def _do_fit(self):
@@ -289,5 +290,6 @@ def cyclegan_learner(
     learn = CycleGANLearner(dls, model.to(dls.device), loss, adam, lr=lr, splitter=CycleGAN.groups, seed=seed,
                             settings=settings, metrics=[LossPart(o) for o in loss.names], **kwargs)
     learn.remove_cb(ProgressCallback)
+    if dls.device.type != "cpu": learn.add_cb(SharedCasts(settings["precision"]))
     learn.add_cbs([BothDomains(), epoch_table(), GeneratorEMA(ema), CollapseWatch(), *L(cbs)])
     return learn
