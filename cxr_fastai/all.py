@@ -17,13 +17,17 @@ from .core.words import *
 from .core.workers import *
 from .cohort.altered import *
 from .cohort.cache import *
+from .cohort.classfolders import *
 from .cohort.dicom import *
 from .cohort.duplicates import *
 from .cohort.folder import *
 from .cohort.giveaway import *
+from .cohort.guess import *
+from .cohort.labels import *
 from .cohort.groups import *
 from .cohort.leaks import *
 from .cohort.phantom import *
+from .cohort.places import *
 from .cohort.radiograph import *
 from .cohort.readers import *
 from .cohort.readers_sets import *
@@ -32,6 +36,7 @@ from .cohort.rows import *
 from .cohort.sampling import *
 from .cohort.seen import *
 from .cohort.signs import *
+from .cohort.sources import *
 from .cohort.synthetic import *
 from .cohort.words import *
 from .stats.areas import *

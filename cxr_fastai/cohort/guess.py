@@ -19,7 +19,7 @@ from .rows import check_names, columns_of, RESERVED, with_columns
 from .sampling import side_of
 from .words import _kind, fold_numbers, fold_words
 
-__all__ = ["Guess", "guess_columns", "patient_of"]
+__all__ = ["guess_columns", "patient_of"]
 
 _IMAGE = """file filename filepath image imageindex imageid imagename imagepath imagefile img imgname imgpath path
     dicomid dicom sopinstanceuid xrayimagename film name""".split()
