@@ -13,9 +13,10 @@ from .ledger import ALPHA, PRIMARY
 from .predictions import each_backbone, paired
 from .scoring import compared_metrics
 
-__all__ = ["FEWEST_PATIENTS", "FEWEST_SEEDS", "compare_arms", "correct", "holm", "verdict"]
+__all__ = ["FEWEST_PATIENTS", "FEWEST_SEEDS", "compare_arms", "correct", "holm", "lacking", "outcome", "verdict"]
 
 FEWEST_PATIENTS, FEWEST_SEEDS = 10, 3 # of either class, and trainings: of fewer, nothing is concluded
+OUTCOMES = dict(gain="support a gain", loss="show a loss", none="do not support a gain")
 
 def _one_split(a, b, valid_a, valid_b, **resamples):
     "Every difference with its interval, and the two p-values of the area."
@@ -77,8 +78,10 @@ def compare_arms(
             rows.append(about | _compare(a, b, valid_a, valid_b, n=n, seed=seed))
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["backbone", "before", "after"])
 
-def _lacking(o):
-    "What would be needed before anything can be said."
+def lacking(
+    o, # a line of `compare_arms`, or what has its `positive_patients negative_patients seeds p_verdict` (and `folds`)
+) -> list:
+    "What would be needed before anything can be said; [] where nothing is."
     counts = {"positive test patients": (o.positive_patients, FEWEST_PATIENTS),
               "negative test patients": (o.negative_patients, FEWEST_PATIENTS)}
     if not _folds(o): counts |= {"seeds": (o.seeds, FEWEST_SEEDS)}
@@ -102,17 +105,25 @@ def _change(o, name):
     if np.isnan(value): return "-"
     return f"{number(value, 3, '+')} [-]" if np.isnan(low) else with_ends(value, low, high, "+")
 
+def outcome(
+    p:float,          # of the difference of areas, corrected for the family; nan: not known
+    difference:float, # of areas
+    alpha:float,      # two-sided error rate
+) -> str:
+    "The rule of a verdict: 'gain', 'loss' or 'none'."
+    if not (p < alpha and difference): return "none"
+    return "gain" if difference > 0 else "loss"
+
 def _p(value): return "< .001" if value < .001 else f"= {value:.2g}"
 
 def _sentence(o, family, alpha, marks):
     pair = f"from {arm_title(o.before)} to {arm_title(o.after)}"
     beside = f"recall at .5 {_change(o, 'recall')} with specificity {_change(o, 'specificity')}"
     head = f"{o.backbone}{marks}:"
-    if lacks := _lacking(o):
+    if lacks := lacking(o):
         return (f"{head} whether the data support a gain {pair} can't be said: {', '.join(lacks)}. AUC "
                 f"{_change(o, 'rocauc')}; {beside}.")
-    what = "do not support a gain"
-    if o.holm_verdict < alpha and o.rocauc: what = "support a gain" if o.rocauc > 0 else "show a loss"
+    what = OUTCOMES[outcome(o.holm_verdict, o.rocauc, alpha)]
     over = f"; by Holm over {family} backbones p {_p(o.holm_verdict)}" if family > 1 else ""
     level = f"{alpha:.1%}".replace(".0%", "%")
     tested = f"p {_p(o.p_verdict)} ({_rule(o)}{over}; two-sided at {level})"

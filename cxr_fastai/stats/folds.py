@@ -12,7 +12,7 @@ from .calibration import threshold_at
 from .predictions import each_backbone, Side
 from .scoring import compared_metrics, METRICS
 
-__all__ = ["corrected_t", "each_fold_of", "fold_differences", "fold_table"]
+__all__ = ["corrected_t", "each_fold_of", "fold_difference", "fold_differences", "fold_table"]
 
 def corrected_t(
     values:np.ndarray, # a difference of each fold and seed, `[J]`; nan: undefined there
@@ -61,6 +61,16 @@ def _gain(before, after, ratio):
     half, at = (log["high"] - log["low"])/2, np.log(b/a)
     return found | dict(low=np.expm1(at - half), high=np.expm1(at + half))
 
+def fold_difference(
+    name:str,   # of a metric
+    a:Side,     # what one arm's folds and seeds said of their test films
+    b:Side,     # another's of the same
+    valid:Side, # valid films of either
+) -> dict:      # `value low high p`
+    "The difference b minus a of one figure: its mean over folds, repeats and seeds with `corrected_t`."
+    ratio = _ratio(a, valid, len(set(a.image)))
+    return corrected_t((each_fold_of(name, b) - each_fold_of(name, a)).ravel(), ratio)
+
 def fold_differences(
     a:Side,       # what one arm's folds and seeds said of their test films
     b:Side,       # another's of the same
@@ -69,9 +79,8 @@ def fold_differences(
 ) -> dict:        # metric -> `value low high p`; `recall_at_90`, `gain`, and `pooled`, which is of `areas.delong`
     """Differences b minus a: means over folds, repeats and seeds with `corrected_t`. `pooled` is the area over all
     films out of fold, each ranked among those of its fold, by DeLong with patients as clusters."""
-    films = len(set(a.image))
-    ratio = _ratio(a, valid_a, films)
-    res = {k: corrected_t((each_fold_of(k, b) - each_fold_of(k, a)).ravel(), ratio) for k in compared_metrics()}
+    ratio = _ratio(a, valid_a, len(set(a.image)))
+    res = {k: fold_difference(k, a, b, valid_a) for k in compared_metrics()}
     res["recall_at_90"] = corrected_t((_at_90(b, valid_b) - _at_90(a, valid_a)).ravel(), ratio)
     res["gain"] = _gain(each_fold_of("recall", a), each_fold_of("recall", b), ratio)
     return res | dict(pooled=delong(a.label, a.rank, b.rank, a.patients))
