@@ -46,14 +46,17 @@ from .stats.compare import *
 from .stats.counts import *
 from .stats.differences import *
 from .stats.draws import *
+from .stats.expected import *
 from .stats.formats import *
 from .stats.intervals import *
 from .stats.labels import *
 from .stats.ledger import *
+from .stats.power import *
 from .stats.predictions import *
 from .stats.prevalence import *
 from .stats.scoring import *
 from .stats.shortcuts import *
+from .stats.sizes import *
 from .stats.slopes import *
 from .stats.subgroups import *
 from .stats.tables import *
@@ -62,6 +65,7 @@ from .report.figures import *
 from .report.films import *
 from .report.notes import *
 from .report.page import *
+from .report.planned import *
 from .fit.callbacks import *
 from .fit.checkpoint import *
 from .fit.distributed import *

@@ -98,6 +98,14 @@ def rerun():
         return _study(**before | flags | dict(out=str(Path(study).absolute().parent)))
     return door
 
+def plan():
+    "Say before a study what it would find: power, intervals, false verdicts, and how large a validation must be."
+    @_takes("report.planned", "plan_study")
+    def door(**flags):
+        from .report.planned import plan_study
+        print(f"\nThe figure is {plan_study(**flags)}, its numbers are beside it")
+    return door
+
 def report():
     "Write a study's page and figures again."
     def door(
@@ -152,7 +160,7 @@ def doctor():
         return int(found.failed)
     return door
 
-VERBS = {o.__name__: o for o in (cohort, train, gan, study, rerun, report, predict, explain, doctor)}
+VERBS = {o.__name__: o for o in (cohort, plan, train, gan, study, rerun, report, predict, explain, doctor)}
 OPTIONAL = dict(train=["backbone"], predict=["images"], explain=["csv"]) # verb -> flags that need no name
 PLANNED = "train", "study", "doctor" # what they are given makes a plan
 OF_STUDY = *PLANNED, "cohort", "gan" # take their flags from a study's settings.json, too

@@ -21,6 +21,7 @@ from .cohort.folder import DATA_FLAGS, load_cohort
 from .cohort.groups import with_groups
 from .cohort.radiograph import read_radiograph
 from .cohort.rows import classes, columns_of, positive
+from .cohort.sampling import test_rows
 from .cohort.signs import RadiographError
 from .core.extras import install_command
 from .core.files import few
@@ -35,6 +36,9 @@ from .gan.networks import Discriminator, Generator
 from .models.backbone import _hub_has, create_backbone
 from .models.fusion import ImageModel
 from .models.weights import check_names, find_weights, WORDS
+from .stats.expected import smallest_gain
+from .stats.ledger import ALPHA
+from .stats.power import Setting
 from .stats.prevalence import check_prevalence
 from .report.notes import counted
 from .settings import Plan, listed, plan_of, takes
@@ -45,6 +49,7 @@ __all__ = ["doctor", "kept_bytes", "needs"]
 SPARE, BESIDE = 1.3, int(1e8) # of memory: a factor, and bytes that convolutions and allocators take beside
 LOOKED_AT = 8 # films read as a sample
 GB = 1e9
+EXPECTED = .8 # AUC, before anything is trained
 FASTEST = dict(bf16="this device multiplies bfloat16 in hardware",
                fp16="this GPU has tensor cores for float16, and none for bfloat16",
                fp32="this device does not multiply bfloat16 in hardware")
@@ -144,6 +149,21 @@ def _precision(precision):
     yield Finding("precision", "warn" if slow else "ok", f"{taken}: --precision {precision}, and {FASTEST[best]}",
                   f"--precision {best} is faster here" if slow else "")
 
+def _gain(plan, rows):
+    "The smallest gain that a study of these rows shows, or why it can't be said."
+    if rows is None or len(plan.arms) < 2 or plan.protocol == "paper": return
+    test, trainings = test_rows(rows), len(plan.seeds)*plan.repeats
+    ill = test.loc[positive(test), "patient_id"].nunique()
+    try:
+        setting = Setting(ill, test["patient_id"].nunique() - ill, trainings, folds=plan.folds)
+        gain = smallest_gain(setting, EXPECTED, backbones=len(plan.weights_of), alpha=plan.alpha or ALPHA)
+    except ValueError as e:
+        yield Finding("gain", "warn", str(e), "--seeds 0,1,2, --folds 5, or more patients")
+        return
+    found = "no gain of AUC" if np.isnan(gain) else f"a gain of {gain:.3f} AUC or more"
+    yield Finding("gain", "ok", f"{found}, from {EXPECTED:g} on, is found in 80% of studies of {setting} (normal "
+                  "approximation; cxr-fastai plan simulates)")
+
 def _unreadable(file, size):
     try: read_radiograph(file, size)
     except RadiographError as e: return str(e)
@@ -235,6 +255,7 @@ def _looks(plan, cohort, found):
     "What a plan would meet, by what is looked at."
     yield "precision", lambda: _precision(plan.training.precision)
     yield "data", lambda: _data(cohort, plan.training.size, found)
+    yield "gain", lambda: _gain(plan, found.get("rows"))
     yield "weights", lambda: _weights(plan, found)
 
 @takes(plan_of, load_cohort)

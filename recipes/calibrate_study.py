@@ -1,12 +1,8 @@
 """Do a study's intervals, tests and verdicts keep what they promise? Simulated studies, whose truth is known: `--help`.
 
-A film's score is normal, with unit spread and a mean that an arm's skill shifts for the ill; half of its variance is
-the film's own (of a patient's films, most of it the patient's), a fifth the arm's view of it, the rest each training's.
-Luck moves each model's skill. Valid rows are half as many other patients. Backbones of a study share no patient here,
-so that all three may err."""
-import gc, time
+They are those of `cxr_fastai.stats.power`. Backbones of a study share no patient here, so that all three may err."""
+import time
 import numpy as np, pandas as pd
-from fastcore.basics import store_attr
 from fastcore.script import bool_arg, call_parse
 from scipy.stats import norm
 from cxr_fastai.stats.areas import delong
@@ -15,54 +11,10 @@ from cxr_fastai.stats.differences import differences
 from cxr_fastai.stats.formats import to_markdown
 from cxr_fastai.stats.draws import at_specificity_draws, resample
 from cxr_fastai.stats.intervals import percentiles, spread
+from cxr_fastai.stats.power import CUT, power_table, probability, Setting, skill
 
-CUT, STEEP = .6, 1.5 # where .5 lies on the scale of scores: specificity .73, and recall .72 at an AUC of .80
 FIGURES = "recall", "specificity", "rocauc", "pr_auc", "brier", "recall_at_90"
 PAIR, GAP = ("real-meta", "real-synth-meta"), .03 # of AUC, from .80
-skill = lambda auc: 2**.5 * norm.ppf(auc)
-probability = lambda score: 1/(1 + np.exp(-STEEP*(score - CUT)))
-
-class Setting:
-    "What is simulated: sizes of the classes in test, trainings an arm, their luck, and films a patient."
-    def __init__(self,
-        positives:int=64,   # positive test patients; 30% of the paper's 212
-        negatives:int=210,  # negative ones; 30% of its 700
-        seeds:int=3,        # trainings an arm
-        luck:float=.1,      # sd of a model's skill over trainings, in spreads of a score (.1: .02 of an AUC of .80)
-        heavy:bool=False,   # luck of Student's t with 3 degrees of freedom
-        films:str="one",    # a patient: 'one', 'four', or 'unequal': one to nine, two on average
-    ): store_attr()
-
-    def __repr__(self):
-        tail = ", of heavy tails" * (self.heavy and self.luck > 0)
-        films = dict(one="", four=", 4 films each", unequal=", 1 to 9 films each")[self.films]
-        seeds = f"{self.seeds} seed" + "s"*(self.seeds > 1)
-        return f"{self.positives} + {self.negatives} patients{films}, {seeds}, luck {self.luck:g}{tail}"
-
-    def lucks(self, rng, shape):
-        "Of trainings, sd `luck`."
-        drawn = rng.standard_t(3, shape)/3**.5 if self.heavy else rng.normal(size=shape)
-        return self.luck*drawn
-
-    def patients(self, rng, share):
-        "Label and patient of every film of a side."
-        label = np.repeat([1, 0], [max(2, round(o*share)) for o in (self.positives, self.negatives)])
-        many = dict(one=1, four=4).get(self.films) or np.minimum(rng.geometric(.5, len(label)), 9)
-        return np.repeat(label, many), np.repeat(np.arange(len(label)), many)
-
-    def draw(self, rng, d, moved=0., sizes=(1, .5)):
-        """Test and valid rows of one backbone whose arms have skills d `[arms, seeds]`: label and patients `[n]`, and
-        probabilities `[arms, seeds, n]`; `moved` is added to the last arm's scores."""
-        sides = []
-        for share in sizes:
-            label, who = self.patients(rng, share)
-            n, (arms, seeds) = len(label), d.shape
-            own = .8**.5*rng.normal(size=who.max() + 1)[who] + .2**.5*rng.normal(size=n)
-            view, noise = rng.normal(size=(arms, 1, n)), rng.normal(size=(arms, seeds, n))
-            score = d[..., None]*label + .5**.5*own + .2**.5*view + .3**.5*noise
-            score[-1] += moved
-            sides.append((label, who, probability(score)))
-        return sides
 
 class Truth:
     "What the figures of a model are among all patients, by its skill."
@@ -143,6 +95,11 @@ def false_verdicts(rng, setting, sets):
     return {"a false verdict for any of 3 backbones": found["gain"] + found["loss"],
             "a false p of the recall": found["recall"]}
 
+def planted(setting, sets, seed):
+    "How often a gain of .05 AUC is found, and how often one that isn't there, or a loss."
+    none, some = power_table(setting, .80, (0, .05), studies=sets, seed=seed).to_dict("records")
+    return {"+.05 AUC planted: found": some["found"]}, {"a false verdict": none["false"]}
+
 def _line(what, setting, value, bar, sets):
     error, low, high = (value*(1 - value)/sets)**.5, *bar
     kept = "" if bar == (0, 1) else "kept" if low <= value <= high else "NOT KEPT"
@@ -158,7 +115,6 @@ def main(
 ):
     "Simulate studies and print how often their intervals, tests and verdicts are right."
     rng, start, lines = np.random.default_rng(seed), time.time(), []
-    gc.freeze() # statsmodels collects garbage in every correction
     usual, few, any_share, alarm = (.93, .97), (.92, .99), (0, 1), (0, .055)
     def add(found, setting, bar):
         for k, v in found.items():
@@ -173,9 +129,9 @@ def main(
         add(false_verdicts(rng, setting, sets), setting, alarm)
     moved = reported(rng, Setting(), sets, moved=.5, nets=1)
     add({"nothing but a lower threshold: a gain reported": moved["gain"]}, Setting(), alarm)
-    add({"+.05 AUC planted: found": reported(rng, Setting(), sets, .05, nets=1)["gain"]}, Setting(), any_share)
-    if large:
-        more = Setting(320, 1050, 9)
-        add({"+.05 AUC planted: found": reported(rng, more, sets, .05, nets=1)["gain"]}, more, (.8, 1))
+    cohort = Setting(52, 210), Setting(174, 700, folds=5) # 174 + 700 patients: one split's test, and five folds
+    for setting in (Setting(), *cohort, *([Setting(320, 1050, 9)] if large else [])):
+        for found, bar in zip(planted(setting, sets, seed), ((.8, 1) if setting.seeds > 3 else any_share, alarm)):
+            add(found, setting, bar)
     print(to_markdown(pd.DataFrame(lines)))
     print(f"\n{sets:,} simulated studies a line; {time.time() - start:.0f} s")

@@ -6,6 +6,8 @@ from cxr_fastai import doctor as room
 from cxr_fastai.models.backbone import create_backbone
 from cxr_fastai.doctor import doctor, kept_bytes, needs
 from cxr_fastai.settings import plan_of
+from cxr_fastai.stats.expected import smallest_gain
+from cxr_fastai.stats.power import Setting
 from cxr_fastai.cohort.signs import RadiographError
 
 TINY = dict(backbones="test_resnet", size=32, bs=16, weights="none", arms="real-meta")
@@ -53,6 +55,13 @@ def test_a_tracker_that_is_not_there_fails(monkeypatch):
     assert of(found, "wandb").todo == "pip install 'cxr_fastai[wandb]'"
     assert of(found, "cleanlab").todo == "pip install 'cxr_fastai[labels]'"
     assert "'nowhere' is no column that makes groups" in of(found, "flags").found
+
+def test_the_smallest_gain_that_a_study_would_find():
+    two, more = TINY | dict(arms="real-meta,real-synth-meta"), dict(seeds="0,1,2")
+    assert "1 of the 3 seeds" in of(doctor(**two), "gain").found and "gain" not in {o.check for o in doctor(**TINY)}
+    known = smallest_gain(Setting(22, 68))
+    assert f"a gain of {known:.3f} AUC or more" in of(doctor(**two | more), "gain").found
+    assert "75 + 225 patients in 5 folds, 1 seed" in of(doctor(**two | dict(folds=5)), "gain").found
 
 def test_kept_bytes_by_hand():
     model = nn.Sequential(nn.Linear(10, 20, bias=False), nn.ReLU())

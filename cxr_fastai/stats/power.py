@@ -149,9 +149,11 @@ def setting_of(
     **kwargs,        # of `Setting`
 ) -> Setting:
     "What a study of a cohort has in test."
+    for name, o in dict(positives=positives, negatives=negatives).items():
+        if o < 1: raise ValueError(f"{name}={o} must be 1 or more.")
     if not 0 < test < 1: raise ValueError(f"test={test} is no share of the patients, which is above 0 and below 1.")
     share = 1 if folds else test
-    return Setting(*(round(o*share) for o in (positives, negatives)), folds=folds, **kwargs)
+    return Setting(*(max(1, round(o*share)) for o in (positives, negatives)), folds=folds, **kwargs)
 
 # What a study would say
 
