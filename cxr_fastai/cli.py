@@ -160,7 +160,7 @@ def doctor():
         return int(found.failed)
     return door
 
-VERBS = {o.__name__: o for o in (cohort, plan, train, gan, study, rerun, report, predict, explain, doctor)}
+VERBS = {o.__name__: o for o in (cohort, train, gan, study, rerun, plan, report, predict, explain, doctor)}
 OPTIONAL = dict(train=["backbone"], predict=["images"], explain=["csv"]) # verb -> flags that need no name
 PLANNED = "train", "study", "doctor" # what they are given makes a plan
 OF_STUDY = *PLANNED, "cohort", "gan" # take their flags from a study's settings.json, too

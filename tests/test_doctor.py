@@ -4,6 +4,7 @@ from collections import namedtuple
 from torch import nn
 from cxr_fastai import doctor as room
 from cxr_fastai.models.backbone import create_backbone
+from cxr_fastai.cohort.folder import load_cohort
 from cxr_fastai.doctor import doctor, kept_bytes, needs
 from cxr_fastai.settings import plan_of
 from cxr_fastai.stats.expected import smallest_gain
@@ -57,11 +58,19 @@ def test_a_tracker_that_is_not_there_fails(monkeypatch):
     assert "'nowhere' is no column that makes groups" in of(found, "flags").found
 
 def test_the_smallest_gain_that_a_study_would_find():
-    two, more = TINY | dict(arms="real-meta,real-synth-meta"), dict(seeds="0,1,2")
-    assert "1 of the 3 seeds" in of(doctor(**two), "gain").found and "gain" not in {o.check for o in doctor(**TINY)}
-    known = smallest_gain(Setting(22, 68))
-    assert f"a gain of {known:.3f} AUC or more" in of(doctor(**two | more), "gain").found
-    assert "75 + 225 patients in 5 folds, 1 seed" in of(doctor(**two | dict(folds=5)), "gain").found
+    two, rows = TINY | dict(arms="real-meta,real-synth-meta"), load_cohort("phantom")
+    said = lambda rows=rows, **flags: [o.found for o in room._gain(plan_of(**two | flags), rows)]
+    ill, well = 22, 68
+    assert said(seeds="0,1,2")[0].startswith(f"a gain of {smallest_gain(Setting(ill, well)):.3f} AUC or more")
+    assert said(arms="real-meta") == said(protocol="paper") == said(rows=None) == []
+    assert "1 of the 3 seeds" in said()[0] and "75 + 225 patients in 5 folds, 2 seeds" in said(
+        rows.drop(columns="split").assign(fold=0), folds=5, repeats=2)[0]
+    assert "negatives=0" in said(rows[rows["label"] == "Pneumonia"], seeds="0,1,2")[0]
+    assert smallest_gain(Setting(ill, well), backbones=2) > smallest_gain(Setting(ill, well))
+
+def test_the_doctor_says_it(tmp_path):
+    arms = dict(arms="real-meta,real-meta+focal", seeds="0,1,2", out=str(tmp_path))
+    assert of(doctor(**TINY | arms), "gain").status == "ok"
 
 def test_kept_bytes_by_hand():
     model = nn.Sequential(nn.Linear(10, 20, bias=False), nn.ReLU())

@@ -31,7 +31,7 @@ COMMANDS = [o for kind, block in BLOCKS if kind == "sh" for o in block.splitline
 TINY = "--size 32 --bs 16 --epochs 1 --gan-epochs 1 --weights none --seeds 0 --arms real-meta".split()
 SMALL = dict(train=TINY, resnet50=TINY, table1=[*TINY, "--backbones", "test_resnet"],
              doctor=[*TINY, "--backbones", "test_resnet"],
-             cyclegan=["--size", "32", "--epochs", "1", "--weights", "none"])
+             cyclegan=["--size", "32", "--epochs", "1", "--weights", "none"], plan=["--studies", "9"])
 
 CLI = "from cxr_fastai.cli import main\nsys.exit(main())" # what the console script does
 

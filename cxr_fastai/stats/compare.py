@@ -45,7 +45,7 @@ def holm(
     p:np.ndarray,  # p-values of a family, `[n]`; nan: not known
     family:int=0,  # how many were planned; those that aren't there count as not significant
 ) -> np.ndarray:   # corrected (Holm 1979), nan where nan
-    "One error rate for all of a family. It is written out: statsmodels' collects garbage, tenths of a second each time."
+    "One error rate for all of a family. Written out, as statsmodels' collects garbage, tenths of a second each time."
     p = np.asarray(p, float)
     every = np.r_[np.where(np.isnan(p), 1, p), np.ones(max(0, family - len(p)))]
     order = np.argsort(every, kind="stable")
