@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from fastai.data.core import TfmdDL
 from fastai.data.transforms import Category, CategoryMap, ToTensor
-from fastai.torch_core import TensorCategory, TensorImage
+from fastai.torch_core import show_title, TensorBase, TensorCategory, TensorImage
 from fastai.vision.augment import AffineCoordTfm, affine_grid
 from fastcore.basics import tuplify
 from fasttransform.transform import Transform
@@ -20,7 +20,8 @@ from ..cohort.radiograph import read_radiograph, white_of
 from .given import is_picture, read_picture
 from .show import RadiographInput, TensorRadiograph
 
-__all__ = ["LabelTransform", "RadiographDL", "RadiographTransform", "TrainingAffine", "training_only"]
+__all__ = ["FeatureTransform", "LabelTransform", "RadiographDL", "RadiographTransform", "TensorFeatures", "TrainingAffine",
+           "training_only"]
 
 class RadiographTransform(Transform):
     "A row's image file to pixels: from the decode-once cache where it is there, else by reading the file."
@@ -70,6 +71,34 @@ class RadiographTransform(Transform):
         cached = self.cache and all(not is_picture(f) and f in self.cache for f in files)
         pixels = self.cache.get(files) if cached else np.stack([self._read(f) for f in files])
         return TensorRadiograph(torch.from_numpy(pixels)[:, None])
+
+class TensorFeatures(TensorBase):
+    "A film's mean features by a frozen backbone, `[width, 1, 1]`: a feature map of one place."
+    def show(self, ctx=None, **kwargs): return show_title(f"{len(self):,} features", ctx=ctx)
+
+class FeatureTransform(RadiographTransform):
+    "A row's film to its features: of any of its views in training, else as it is."
+    out_type = TensorFeatures
+    def __init__(self,
+        pixels:RadiographTransform, # whose films they are
+        features:Callable,          # (files, cache of their pixels) -> `[n, views, width]`
+    ):
+        super().__init__(pixels.size)
+        self.cache, self.white, self.features, self.training = pixels.cache, pixels.white, features, False
+
+    def __call__(self, x, split_idx=None, **kwargs):
+        self.training = split_idx == 0
+        return super().__call__(x, split_idx=split_idx, **kwargs)
+
+    def encodes(self, o:pd.DataFrame|pd.Series):
+        one = isinstance(o, pd.Series)
+        files = [o["file"]] if one else o["file"].tolist()
+        if any(f not in self.cache for f in files): self.open(files, self.cache.folder)
+        x = self.features(files, self.cache)
+        n, views = x.shape[:2]
+        view = torch.randint(views, (n,)) if self.training and views > 1 else torch.zeros(n, dtype=torch.long)
+        x = TensorFeatures(x[torch.arange(n), view][..., None, None])
+        return x[0] if one else x
 
 class LabelTransform(Transform):
     "A row's label to 0 (negative) or 1 (positive)."

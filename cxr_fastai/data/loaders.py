@@ -2,6 +2,7 @@
 
 What makes a batch of rows is in `batches`; here the table is checked, cached and fitted before anything is loaded."""
 import inspect, random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from ..fit.precision import as_device
 from ..cohort.seen import check_unseen, Seen
 from ..cohort.words import fold_ids
 from ..core.files import check_keywords, few, say
-from .batches import LabelTransform, RadiographDL, RadiographTransform, training_only
+from .batches import FeatureTransform, LabelTransform, RadiographDL, RadiographTransform, training_only
 from .given import as_rows, HINTS, HINTS_OF_FILES, OF_DLS, OF_ROWS, OF_TEST
 from .metadata import MetadataTransform
 
@@ -93,6 +94,18 @@ class RadiographDataLoaders(DataLoaders):
         how = f"the table's own, {flags['split_column']}" if flags.get("split_column") else f"by patient, seed {seed}"
         say(f"Split, {how}: {sides} films; dls.test_rows are not loaded.")
         return cls.from_df(rows, seed=seed, **kwargs)
+
+    def of_features(self,
+        features:Callable, # (files, cache of their pixels) -> `[n, views, width]`
+    ):
+        "The same rows, batches and leak checks; a film is what a frozen backbone made of it, and isn't augmented here."
+        tfms = [tl.tfms.fs[0] for tl in self.train_ds.tls]
+        tfms = [FeatureTransform(t, features) if isinstance(t, RadiographTransform) else t for t in tfms]
+        dsets = _datasets(self.train_ds.rows, tfms, self.n_inp, self.train_ds.protocol)
+        dls = dsets.dataloaders(bs=self.train.bs, val_bs=self.valid.bs, path=self.path, device=self.device,
+                                num_workers=0)
+        dls.train.rng, dls.seed, dls.train.wgts = random.Random(self.seed), self.seed, self.train.wgts
+        return dls
 
     def transform(self,
         kind:type, # RadiographTransform, MetadataTransform or LabelTransform
@@ -191,6 +204,12 @@ class RadiographDatasets(Datasets):
         tls = L(tl.subset(i) for tl in self.tls)
         return type(self)(tls=tls, n_inp=self.n_inp, rows=self.rows, protocol=self.protocol)
 
+def _datasets(rows, tfms, n_inp, protocol):
+    "Train and valid, a transform an input or label."
+    splits = [np.flatnonzero(rows["split"] == o).tolist() for o in ("train", "valid")]
+    tls = [TfmdLists(rows, [t], splits=splits, do_setup=False, dl_type=RadiographDL) for t in tfms]
+    return RadiographDatasets(tls=tls, n_inp=n_inp, dl_type=RadiographDL, rows=rows, protocol=protocol)
+
 class RadiographBlock(DataBlock):
     "A DataBlock over a table with a `split` column, which is checked, cached and fitted before anything is loaded."
     def __init__(self, blocks, cache, protocol="clean", **kwargs):
@@ -207,18 +226,14 @@ class RadiographBlock(DataBlock):
         if metadata: source = fold_metadata(source, **metadata.settle(source))
         else: source = fold_metadata(source) # refuses two columns of one name
         label, rows = LabelTransform(classes(source)), _refuse(source.reset_index(drop=True))
-        splits = [np.flatnonzero(rows["split"] == o).tolist() for o in ("train", "valid")]
-        if metadata: metadata.fit(rows.iloc[splits[0]])
+        if metadata: metadata.fit(rows[rows["split"] == "train"])
         if radiograph and self.cache is not False:
             radiograph.open(rows["file"].tolist(), None if self.cache is True else self.cache)
         elif radiograph: radiograph.look(rows["file"].tolist())
         if self.protocol == "clean": _check_leaks(rows, metadata, radiograph)
         else: say("protocol='paper': patients and synthetic images may be on two sides, and the scores flatter.")
-        return self._datasets(rows, splits, [*tfms.values(), label])
+        return _datasets(rows, [*tfms.values(), label], self.n_inp, self.protocol)
 
-    def _datasets(self, rows, splits, tfms):
-        tls = [TfmdLists(rows, [t], splits=splits, do_setup=False, dl_type=self.dl_type) for t in tfms]
-        return RadiographDatasets(tls=tls, n_inp=self.n_inp, dl_type=self.dl_type, rows=rows, protocol=self.protocol)
 
     def empty(self,
         vocab,       # (negative, positive)
@@ -233,7 +248,7 @@ class RadiographBlock(DataBlock):
             if isinstance(t, MetadataTransform): t.stats = dict(stats)
             if isinstance(t, RadiographTransform): t.white = white
         none = pd.DataFrame(columns=["image", "patient_id", "label", "split", "file"])
-        dsets = self._datasets(none, [[], []], [*tfms, LabelTransform(vocab)])
+        dsets = _datasets(none, [*tfms, LabelTransform(vocab)], self.n_inp, self.protocol)
         return dsets.dataloaders(bs=bs, after_batch=self.batch_tfms, device=as_device(device), num_workers=0)
 
 def _refuse(rows):

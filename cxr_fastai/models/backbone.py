@@ -254,7 +254,8 @@ def split_backbone(
     backbone:Backbone, # any
 ) -> tuple[list, list]: # early and late parameters
     "Halve the backbone's parameters in the order of its layers, cut between two blocks, for discriminative rates."
-    names, params = zip(*backbone.body.named_parameters())
+    if not (own := list(backbone.body.named_parameters())): return [], [] # features that are computed before
+    names, params = zip(*own)
     unit = [name.split(".")[:2] for name in names]
     cuts = [i for i in range(1, len(names)) if unit[i] != unit[i - 1]]
     cut = min(cuts, key=lambda i: abs(i - len(names) / 2))

@@ -178,7 +178,7 @@ def parameter_groups(
     "fastai's splitter. RuntimeError if a parameter were in no group or in two: it would never train, or train twice."
     body = split_backbone(model.backbone) if hasattr(model, "backbone") else ()
     taken = {id(p) for group in body for p in group}
-    groups = [*body, [p for p in model.parameters() if id(p) not in taken]]
+    groups = [o for o in (*body, [p for p in model.parameters() if id(p) not in taken]) if o]
     ids = sorted(id(p) for group in groups for p in group)
     if ids != sorted(map(id, model.parameters())):
         raise RuntimeError("The parameter groups are no partition of the model.")
