@@ -47,6 +47,7 @@ from .stats.counts import *
 from .stats.differences import *
 from .stats.draws import *
 from .stats.expected import *
+from .stats.folds import *
 from .stats.formats import *
 from .stats.intervals import *
 from .stats.labels import *
@@ -63,6 +64,7 @@ from .stats.tables import *
 from .report.checklist import *
 from .report.figures import *
 from .report.films import *
+from .report.forest import *
 from .report.notes import *
 from .report.page import *
 from .report.planned import *
@@ -78,11 +80,13 @@ from .data.loaders import *
 from .data.metadata import *
 from .data.show import *
 from .models.backbone import *
+from .models.frozen import *
 from .models.fusion import *
 from .models.learner import *
 from .models.metrics import *
 from .models.pickled import *
 from .models.predictions import *
+from .models.probe import *
 from .models.rivals import *
 from .models.statefile import *
 from .models.weights import *

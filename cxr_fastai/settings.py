@@ -23,6 +23,7 @@ PAPER_ARMS = "real", "meta", "real-meta", "real-synth-meta"
 PRIMARY = "real-meta", "real-synth-meta" # the paper's question, where nobody asks another
 CAT_NAMES, CONT_NAMES = ("sex", "view"), ("age",) # metadata columns of words, and of numbers, where nobody names others
 PROTOCOLS, EPOCH_RULES, PRECISIONS = ("clean", "paper"), ("last", "best"), ("auto", "bf16", "fp16", "fp32")
+MODES = dict(full=1e-3, probe=1e-2) # what is trained -> the largest learning rate where nobody says another
 TRACKERS = "tensorboard", "wandb", "mlflow"
 PACKAGES = "torch", "fastai", "timm", "pandas", "scikit-learn", "pillow", "numpy"
 GANS = { # settings by name: what small compute was measured to do best with, and the reference's own (and the paper's)
@@ -76,11 +77,13 @@ class Training(Settings):
         size:int=256,              # side of the square images, pixels
         epochs:int=10,             # training epochs (after a frozen one where the weights are pretrained)
         bs:int=32,                 # images a batch
-        lr:float=1e-3,             # largest learning rate of the one-cycle schedule
+        lr:float=None,             # largest learning rate of the one-cycle schedule; 1e-3, of a probe 1e-2
         weights:str="auto",        # 'auto' (imagenet's if they can be had), 'imagenet', 'none', or as in resnet50=FILE
         precision:str="auto",      # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
         epoch_rule:str="last",     # the epoch that is scored: 'last' as the paper, or 'best' by the valid rows' AUC
         fusion:str="concat",       # how image and metadata merge: one of `FUSIONS`
+        mode:str="full",           # 'full', or 'probe': heads alone, on features that a frozen backbone computes once
+        views:int=1,               # of each training film in a probe: as it is, then augmented ones
         cat_names:tuple=None,      # metadata columns of words; the table's where not given
         cont_names:tuple=None,     # metadata columns of numbers; the table's where not given
     ):
@@ -88,6 +91,9 @@ class Training(Settings):
         known_word("precision", precision, PRECISIONS)
         known_word("epoch_rule", epoch_rule, EPOCH_RULES)
         known_word("fusion", fusion, FUSIONS)
+        lr = MODES[known_word("mode", mode, MODES)] if lr is None else lr
+        if views < 1 or views > 1 and mode != "probe":
+            raise ValueError(f"views={views}: a probe looks at each film once or more, and nothing else has views.")
         names = dict(cat_names=cat_names, cont_names=cont_names)
         self._settle(locals() | {k: None if o is None else listed(o) for k, o in names.items()})
 

@@ -10,21 +10,23 @@ import pandas as pd
 from fastai.callback.tracker import SaveModelCallback
 from fastai.torch_core import num_distrib
 from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save_file
 
 from ..arms import arm_title, parse_arm
 from ..cohort.folder import data_digest
 from ..cohort.sampling import split_paper
 from ..cohort.synthetic import add_synthetic
 from ..core.csvs import read_csv, write_csv
-from ..core.files import one_line, read_json, say, write_json
+from ..core.files import atomic, one_line, read_json, say, write_json
 from ..data.loaders import RadiographDataLoaders
 from ..fit.callbacks import HistoryWriter
 from ..fit.distributed import agreed, alone, is_first, together
 from ..fit.precision import device_name
 from ..fit.tracking import tracked
 from ..gan.pipeline import synthetic_minority
-from ..models.learner import fusion_learner, image_learner, metadata_learner
+from ..models.learner import fusion_learner, image_learner, metadata_learner, RadiographLearner
 from ..models.predictions import predict_rows
+from ..models.probe import probe_learner, whole_learner
 from ..models.rivals import rival_dls, rival_learner, train_prior
 from ..settings import Plan
 from ..stats.predictions import real_rows
@@ -35,6 +37,7 @@ __all__ = ["Cell", "CellError", "arm_rows", "logged", "read_cell", "run_cell", "
 
 LEARNERS = {"image": image_learner, "metadata": metadata_learner, "both": fusion_learner}
 RESULTS = "predictions.csv", "history.csv"
+HEAD = "head.safetensors" # of a probe
 
 class CellError(RuntimeError):
     "A cell can't be run or read: one sentence says which, and what to do."
@@ -74,6 +77,27 @@ class Cell:
         "The plan's, with this arm's number of synthetic rows and the policy of their metadata; None without such rows."
         if self.arm.synth: return self.plan.gan.replace(synthetic=self.settings["n"], metadata=self.settings["policy"])
     @property
+    def probe(self):
+        "Whether its head alone is trained."
+        return "views" in self.settings
+
+    def learner(self) -> RadiographLearner: # with its rows, so that `fine_tune` goes on from there; a probe's, too
+        "What was trained, the backbone below a probe's head. CellError where the cell isn't finished."
+        if not self.done: raise CellError(f"{self} isn't finished: run its study first.")
+        dls = _dls(self, arm_rows(self))
+        learn = _learner(self, dls)
+        file = HEAD if self.probe else "bundle/model.safetensors"
+        learn.model.load_state_dict(load_file(self.folder/file))
+        return whole_learner(learn, dls, self.settings["precision"]) if self.probe else learn
+
+    def bundle(self) -> Path: # a folder, for `predict`, `explain` and `load_bundle`
+        "Its bundle; a probe's is made at the first call."
+        if not (folder := self.folder/"bundle").exists():
+            found = {k: o for k, o in read_cell(self)[0].items() if k in scores([0, 1], [0, 1])}
+            save_bundle(self.learner(), folder, summary=_summary(self, found))
+        return folder
+
+    @property
     def about(self):
         "Which cell it is, for its bundle: a study's cells.csv has a line of the same folder."
         s = self.settings
@@ -93,15 +117,28 @@ def arm_rows(
     if cell.arm.again: rows = cell.arm.again(rows, s["n"], s["seed"])
     return rows
 
-def _learner(cell, rows):
-    t, s, use = cell.plan.training, cell.settings, cell.arm.use
-    dls = RadiographDataLoaders.from_df(rows, cell.folder, size=s.get("size", 32), bs=t.bs, seed=cell.seed, use=use,
-                                        protocol=cell.plan.protocol, cat_names=t.cat_names, cont_names=t.cont_names,
-                                        **rival_dls(cell.arm.rival))
-    kwargs = {o: s[o] for o in ("arch", "weights", "precision", "fusion") if o in s}
-    learn = LEARNERS[use](dls, seed=cell.seed, cbs=HistoryWriter(cell.folder/"history.csv"), **kwargs)
+def _dls(cell, rows):
+    t, s = cell.plan.training, cell.settings
+    return RadiographDataLoaders.from_df(rows, cell.folder, size=s.get("size", 32), bs=t.bs, seed=cell.seed,
+                                         use=cell.arm.use, protocol=cell.plan.protocol, cat_names=t.cat_names,
+                                         cont_names=t.cont_names, **rival_dls(cell.arm.rival))
+
+def _learner(cell, dls):
+    t, s = cell.plan.training, cell.settings
+    kwargs = {o: s[o] for o in ("arch", "weights", "precision", "fusion", "views") if o in s}
+    if cell.probe: kwargs |= {k: o for k, o in rival_dls(cell.arm.rival).items() if k == "tfms"}
+    make = probe_learner if cell.probe else LEARNERS[cell.arm.use]
+    learn = make(dls, seed=cell.seed, cbs=HistoryWriter(cell.folder/"history.csv"), **kwargs)
     if t.epoch_rule == "best": learn.add_cb(SaveModelCallback("rocauc", fname="best"))
     return rival_learner(learn, cell.arm.rival)
+
+def _summary(cell, scores):
+    "What a bundle tells of its making."
+    told = {k: v for k, v in cell.settings.items() if k != "weights"} # may be a path here; the card says what they were
+    return dict(cell=cell.about, settings=told, test=scores)
+
+def _save_head(learn, file):
+    with atomic(file) as tmp: save_file({k: o.contiguous() for k, o in learn.model.state_dict().items()}, tmp)
 
 def _sha(file): return hashlib.sha256(file.read_bytes()).hexdigest()
 
@@ -113,11 +150,12 @@ def train_cell(
     start, s, folder = time.time(), cell.settings, cell.folder
     rows = agreed(lambda: arm_rows(cell))
     before = data_digest(rows, s.get("size"))
-    learn = _learner(cell, rows)
+    learn = _learner(cell, _dls(cell, rows))
+    fit = learn.fit_one_cycle if cell.probe else learn.fine_tune # nothing below a probe could be unfrozen
     begin = time.time()
     if is_first(): say(f"\n{cell.title}", flush=True)
     with together(learn), tracked(cell.track if is_first() else "", folder, folder.name, s) as trackers:
-        with learn.added_cbs([*trackers, *cbs]): learn.fine_tune(cell.plan.training.epochs, cell.plan.training.lr)
+        with learn.added_cbs([*trackers, *cbs]): fit(cell.plan.training.epochs, cell.plan.training.lr)
     training = time.time() - begin
     if not is_first(): return
     with alone(): table = predict_rows(learn, rows)
@@ -126,8 +164,8 @@ def train_cell(
     if data_digest(rows, s.get("size")) != before: raise CellError("its radiographs changed while it was trained")
     real = real_rows(table)
     found = scores(real["label"], real["probability"], real["patient_id"])
-    told = {k: v for k, v in s.items() if k != "weights"} # may be a path of this machine; the card says which they were
-    save_bundle(learn, folder/"bundle", summary=dict(cell=cell.about, settings=told, test=found))
+    if cell.probe: _save_head(learn, folder/HEAD) # a bundle of each would be its backbone again and again
+    else: save_bundle(learn, folder/"bundle", summary=_summary(cell, found))
     train = cell.rows if s["protocol"] == "clean" else split_paper(cell.rows, s["split_seed"])
     return found | dict(
         weights=learn.weights, prior=train_prior(train), train_prior=train_prior(rows, cell.arm.rival),

@@ -26,6 +26,7 @@ from ..fit.precision import computing
 from ..gan.pipeline import gan_folder, gan_training, made_name
 from ..models.backbone import check_backbone, say_untrained, untrained
 from ..models.learner import training_settings
+from ..models.probe import check_probe
 from ..models.weights import check_names, pinned_weights
 from ..report.notes import counted
 from ..settings import Plan, named_by_content, settings_digest, versions
@@ -56,6 +57,8 @@ class Study:
         if not sum(columns.values(), []) and (reads := [o for o in plan.arms if parse_arm(o).use != "image"]):
             raise ValueError(f"The table has no metadata column, which the arms {few(reads)} read: name some, or leave "
                              "these arms out.")
+        if plan.training.mode == "probe":
+            for o in plan.arms: check_probe(parse_arm(o), plan.training.fusion, plan.training.views)
         if plan.protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; then `split_paper`
         self.plan, self.out, self.data, self.track = plan, Path(out).absolute(), data, track
         self.cohort = dict(cohort=cohort) if cohort else {}
@@ -113,6 +116,7 @@ class Study:
         if arm.use != "metadata":
             s |= dict(arch=backbone, weights=self.weights[backbone], size=t.size, precision=where["precision"])
         if arm.use == "both": s |= dict(fusion=arm.fusion or t.fusion)
+        if arm.use != "metadata" and t.mode == "probe": s |= dict(mode=t.mode, views=t.views)
         rows = self.splits[fold]
         if arm.more: s |= dict(n=self._added(arm, rows))
         if arm.synth:

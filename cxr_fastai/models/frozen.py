@@ -22,7 +22,7 @@ from ..fit.precision import as_device, casting, precision_on
 from ..settings import versions
 from .backbone import Backbone, create_backbone
 
-__all__ = ["Features", "frozen_backbone"]
+__all__ = ["FrozenFeatures", "frozen_backbone"]
 
 BS = 32        # films a batch, always: another number may give other last bits
 EVERY = 3.     # seconds between two files of a store while it is filled: the work that a kill may cost
@@ -45,7 +45,7 @@ def _digest(backbone):
 
 def _key(pixels): return hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
 
-class Features:
+class FrozenFeatures:
     "Mean features of a backbone's map, `views` of each film: as it is, then augmented ones. Called with files."
     def __init__(self,
         arch:str,             # any timm name
@@ -59,7 +59,8 @@ class Features:
     ):
         "ValueError for fewer than one view."
         if views < 1: raise ValueError(f"views={views}: each film is looked at at least once, as it is.")
-        self.backbone, self.size, self.views = frozen_backbone(arch, weights, size), size, views
+        self.made_by = arch, weights, size
+        self.backbone, self.size, self.views = frozen_backbone(*self.made_by), size, views
         self.tfms, self.device = radiograph_tfms() if tfms is None else tfms, as_device(device)
         self.precision = precision_on(precision, self.device)
         about = dict(weights=_digest(self.backbone), size=size, precision=self.precision, device=self.device.type,
