@@ -20,8 +20,8 @@ from ..cohort.radiograph import read_radiograph, white_of
 from .given import is_picture, read_picture
 from .show import RadiographInput, TensorRadiograph
 
-__all__ = ["FeatureTransform", "LabelTransform", "RadiographDL", "RadiographTransform", "TensorFeatures", "TrainingAffine",
-           "training_only"]
+__all__ = ["FeatureTransform", "LabelTransform", "RadiographDL", "RadiographTransform", "TensorFeatures",
+           "TrainingAffine", "training_only"]
 
 class RadiographTransform(Transform):
     "A row's image file to pixels: from the decode-once cache where it is there, else by reading the file."
