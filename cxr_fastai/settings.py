@@ -23,7 +23,7 @@ PAPER_ARMS = "real", "meta", "real-meta", "real-synth-meta"
 PRIMARY = "real-meta", "real-synth-meta" # the paper's question, where nobody asks another
 CAT_NAMES, CONT_NAMES = ("sex", "view"), ("age",) # metadata columns of words, and of numbers, where nobody names others
 PROTOCOLS, EPOCH_RULES, PRECISIONS = ("clean", "paper"), ("last", "best"), ("auto", "bf16", "fp16", "fp32")
-MODES = dict(full=1e-3, probe=1e-2) # what is trained -> the largest learning rate where nobody says another
+MODES = dict(full=1e-3, probe=3e-3) # what is trained -> the largest learning rate where nobody says another
 TRACKERS = "tensorboard", "wandb", "mlflow"
 PACKAGES = "torch", "fastai", "timm", "pandas", "scikit-learn", "pillow", "numpy"
 GANS = { # settings by name: what small compute was measured to do best with, and the reference's own (and the paper's)
@@ -77,7 +77,7 @@ class Training(Settings):
         size:int=256,              # side of the square images, pixels
         epochs:int=10,             # training epochs (after a frozen one where the weights are pretrained)
         bs:int=32,                 # images a batch
-        lr:float=None,             # largest learning rate of the one-cycle schedule; 1e-3, of a probe 1e-2
+        lr:float=None,             # largest learning rate of the one-cycle schedule; 1e-3, of a probe 3e-3
         weights:str="auto",        # 'auto' (imagenet's if they can be had), 'imagenet', 'none', or as in resnet50=FILE
         precision:str="auto",      # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
         epoch_rule:str="last",     # the epoch that is scored: 'last' as the paper, or 'best' by the valid rows' AUC

@@ -133,7 +133,7 @@ class FrozenFeatures:
             starts = range(0, len(todo), BS)
             for i in progress(starts, len(starts), f"Features of {len(todo):,} films by {self.store.name}"):
                 some = todo[i:i+BS]
-                values.append(self._of(cache.get([file for _, file in some])))
+                values.append(self.look(cache.get([file for _, file in some])))
                 keys += [key for key, _ in some]
                 if monotonic() - last < EVERY and i + BS < len(todo): continue
                 self._write(keys, np.concatenate(values))
@@ -146,8 +146,10 @@ class FrozenFeatures:
         self._add(keys, values)
 
     @torch.no_grad()
-    def _of(self, pixels):
-        "Features `[n, views, width]` of uint8 `[n, h, w]`, in batches of one size."
+    def look(self,
+        pixels:np.ndarray, # uint8 `[n, h, w]`, at most 32
+    ) -> np.ndarray:       # float32 `[n, views, width]`
+        "Features of films, kept nowhere; the backbone's batch is always of one size."
         full = np.concatenate([pixels, pixels[:1].repeat(BS - len(pixels), 0)])
         plain = torch.from_numpy(full)[:, None].to(self.device).float()/255
         backbone, res = self.backbone.to(self.device), []

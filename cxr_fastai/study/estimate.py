@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from fastai.callback.core import Callback, CancelTrainException
 
-from ..arms import arm_title, comparisons_of
+from ..arms import arm_title, comparisons_of, parse_arm
 from ..cohort.cache import RadiographCache
 from ..cohort.rows import positive
 from ..core.memory import forget_peak, peak_memory
@@ -21,6 +21,7 @@ from ..core.workers import threads_of
 from ..gan.features import features_by
 from ..gan.pipeline import synthetic_minority
 from ..models.backbone import untrained
+from ..models.frozen import FrozenFeatures
 from ..report.figures import plot_roc
 from ..stats.compare import compare_arms
 from ..stats.formats import to_markdown
@@ -35,6 +36,7 @@ __all__ = ["Undecoded", "Watch", "cells_table", "estimate", "estimate_text", "gi
 
 PLAIN = dict(image="real", metadata="meta", both="real-meta") # arms that learn as others of the same inputs do
 STEPS, LEAST, MOST = 4, 1., 10. # of a kind: steps, at least so many seconds, and no step more after so many
+FEW = 32 # films whose features are timed: a batch of them
 FILMS = 32 # of a side and a class that are looked at, or four batches
 GLANCE = 10, 8 # where nothing is decoded: films, and a batch at most, for it is only asked whether a run makes sense
 GB = 1e9
@@ -109,6 +111,9 @@ def _cell_speed(study, cell, folder):
     probe = Cell(folder/"cells"/f"{use}-{own.get('arch', '')}", rows,
                  plan.replace(training=t.replace(epochs=1, bs=bs)), own | dict(protocol="clean"), PLAIN[use])
     probe.folder.mkdir(parents=True)
+    if probe.probe: # which has a line of its own
+        cache = RadiographCache(rows["file"], own["size"])
+        _features(plan.training, own["arch"], own["weights"]).open(rows["file"], cache)
     forget_peak()
     start = _now()
     with logged(folder/"log.txt"): train_cell(probe, cbs=[watch])
@@ -119,6 +124,7 @@ def _cell_speed(study, cell, folder):
 
 def _frozen(own, asked, watch):
     "Epochs that come before those of the plan, where there will be pretrained weights."
+    if "views" in own: return 0 # nothing below a probe learns
     if asked == own.get("weights"): return len(watch.tails) - 1
     return int(asked == "imagenet" or not untrained([own["arch"]]))
 
@@ -198,6 +204,23 @@ def _line(job, number, todo, seconds, disk=0, memory=0):
     return dict(job=job, number=number, done=number - todo, to_do=todo, seconds=seconds, memory_gb=memory/GB,
                 disk_gb=disk/GB)
 
+def _features(t, arch, weights): return FrozenFeatures(arch, weights, t.size, t.views, precision=t.precision)
+
+def _feature_lines(study):
+    "Of a probe, a line a backbone: its features of all films, where none are kept yet."
+    t, rows = study.plan.training, _rows(study)
+    if t.mode != "probe" or all(parse_arm(o).use == "metadata" for o in study.arms): return
+    some = rows["file"].head(FEW).tolist()
+    cache = RadiographCache(some, t.size, progress=False)
+    for arch, asked in study.plan.weights_of.items():
+        weights = "none" if asked in ("auto", "imagenet") else asked # nothing is downloaded to be measured
+        features = _features(t, arch, weights)
+        start = _now()
+        features.look(cache.get(some))
+        each = (_now() - start)/FEW
+        done = weights == asked and len(features.open([], cache)) >= len(rows)
+        yield _line(f"features by {arch}", 1, int(not done), each*len(rows))
+
 def _cell_lines(study, folder):
     "A line a kind of cell; nothing is measured of a kind that is done."
     cells = list({o.folder: o for o in study.cells.values()}.values())
@@ -234,7 +257,7 @@ def estimate(
     with tempfile.TemporaryDirectory() as tmp:
         torch.set_num_threads(min(before, threads))
         try:
-            lines = [*_gan_lines(study, Path(tmp)), *_cell_lines(study, Path(tmp))]
+            lines = [*_gan_lines(study, Path(tmp)), *_feature_lines(study), *_cell_lines(study, Path(tmp))]
             lines.append(_line("tables and report", 1, 1, _tables_seconds(study, Path(tmp))))
         finally: torch.set_num_threads(before)
     return pd.DataFrame(lines)

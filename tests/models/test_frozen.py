@@ -1,8 +1,6 @@
-import subprocess, sys
 import numpy as np, pytest, torch
 from cxr_fastai.cohort.cache import RadiographCache
 from cxr_fastai.models.frozen import frozen_backbone, FrozenFeatures
-from conftest import start_python
 
 ARCH = "test_resnet.r160_in1k"
 
@@ -22,8 +20,8 @@ def test_a_feature_is_the_mean_of_the_backbones_map(films, cache, tmp_path):
 
 def test_films_are_looked_at_once_and_give_the_same_bits(films, cache, tmp_path, monkeypatch):
     first = features_of(tmp_path)(films, cache)
-    seen, real = [], FrozenFeatures._of
-    monkeypatch.setattr(FrozenFeatures, "_of", lambda self, x: seen.append(len(x)) or real(self, x))
+    seen, real = [], FrozenFeatures.look
+    monkeypatch.setattr(FrozenFeatures, "look", lambda self, x: seen.append(len(x)) or real(self, x))
     again = features_of(tmp_path)(films[::-1], cache)
     assert not seen and torch.equal(again.flip(0), first)
     alone = FrozenFeatures(ARCH, "none", 32, folder=tmp_path/"other")(films[3:4], cache)
@@ -54,12 +52,12 @@ def test_a_damaged_file_is_said_and_computed_again(films, cache, tmp_path, capsy
 def test_a_kill_loses_nothing_that_was_written(films, cache, tmp_path, monkeypatch):
     monkeypatch.setattr("cxr_fastai.models.frozen.EVERY", 0)
     monkeypatch.setattr("cxr_fastai.models.frozen.BS", 16)
-    real, calls = FrozenFeatures._of, []
+    real, calls = FrozenFeatures.look, []
     def dies(self, x):
         calls.append(len(x))
         if len(calls) == 3: raise KeyboardInterrupt
         return real(self, x)
-    monkeypatch.setattr(FrozenFeatures, "_of", dies)
+    monkeypatch.setattr(FrozenFeatures, "look", dies)
     with pytest.raises(KeyboardInterrupt): features_of(tmp_path)(films, cache)
     assert len(list(features_of(tmp_path).store.glob("*.npz"))) == 2
     whole, left = features_of(tmp_path)(films, cache), sum(calls[3:])
@@ -67,7 +65,8 @@ def test_a_kill_loses_nothing_that_was_written(films, cache, tmp_path, monkeypat
 
 def test_the_same_film_twice_is_looked_at_once(films, cache, tmp_path):
     found = features_of(tmp_path)([films[0], films[0]], cache)
-    assert torch.equal(found[0], found[1]) and len(np.load(next(features_of(tmp_path).store.glob("*.npz")))["keys"]) == 1
+    kept = np.load(next(features_of(tmp_path).store.glob("*.npz")))
+    assert torch.equal(found[0], found[1]) and len(kept["keys"]) == 1
 
 def test_two_backbones_without_weights_are_one():
     frozen_backbone.cache_clear()

@@ -3,10 +3,12 @@ import numpy as np, pandas as pd, pytest
 from filelock import FileLock
 from PIL import Image
 from cxr_fastai.arms import RIVALS, arm_title, expand_arms
-from cxr_fastai.trained.bundle import read_card
+from cxr_fastai.models.predictions import predict_rows
+from cxr_fastai.trained.bundle import load_bundle, read_card
 from cxr_fastai.settings import PAPER_ARMS, plan_of
 from cxr_fastai.report.page import report
 from cxr_fastai.stats.ledger import read_plan
+from cxr_fastai.study.cell import CellError, read_cell
 from cxr_fastai.study.grid import Study
 from cxr_fastai.study.run import save_study
 from cxr_fastai.trained.hub import model_card
@@ -198,6 +200,7 @@ import resource, signal, sys, pandas as pd
 from cxr_fastai.settings import plan_of
 from cxr_fastai.report.page import report
 from cxr_fastai.stats.ledger import read_plan
+from cxr_fastai.study.cell import CellError, read_cell
 from cxr_fastai.study.grid import Study
 from cxr_fastai.study.run import save_study
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -384,3 +387,51 @@ def test_the_report_of_folds(folded):
     table = pd.read_csv(folder/"folds.csv")
     assert table["folds"].tolist() == [6, 6] and (table["least"] <= table["mean"]).all()
     assert read_plan(folder/"plan.json")["test_images"] == len(folded.rows) and not list(folder.glob("*.unfinished"))
+
+# Probes
+
+PROBE = dict(arms=("real", "meta", "real-meta", "real-synth-meta"), seeds=(0,), mode="probe")
+
+@pytest.fixture(scope="module")
+def probed(rows, tmp_path_factory): return grid(rows, tmp_path_factory.mktemp("probes"), **PROBE).run()
+
+def test_a_probes_cells_keep_heads_and_give_bundles(probed, rows):
+    assert probed.collect()[1]["error"].isna().all()
+    for (_, arm, _), c in probed.cells.items():
+        assert ((c.folder/"bundle").exists(), (c.folder/"head.safetensors").exists()) == (arm == "meta", arm != "meta")
+    c = probed.cells["test_resnet", "real-synth-meta", 0]
+    found = predict_rows(load_bundle(c.bundle()), rows)
+    said = read_cell(c)[1]
+    assert found["image"].tolist() == said["image"].tolist()
+    assert np.abs(found["probability"].to_numpy() - said["probability"].to_numpy()).max() < .01 # bf16, head in fp32
+    assert read_card(c.bundle())["summary"]["cell"]["arm"] == "real-synth-meta" and c.bundle() == c.folder/"bundle"
+
+def test_training_goes_on_from_a_cell(probed):
+    learn = probed.cells["test_resnet", "real-meta", 0].learner()
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(1)
+    assert len(learn.recorder.values) == 1
+
+def test_a_full_cells_learner_is_what_was_trained(done, rows):
+    c = done.cells["test_resnet", "real-meta", 0]
+    found = predict_rows(c.learner(), rows)["probability"]
+    assert np.abs(found.to_numpy() - read_cell(c)[1]["probability"].to_numpy()).max() < 1e-6
+    assert c.bundle() == c.folder/"bundle"
+
+def test_a_learner_of_a_cell_that_was_not_run(rows, tmp_path):
+    with pytest.raises(CellError, match="isn't finished"): next(iter(grid(rows, tmp_path).cells.values())).learner()
+
+def test_a_probe_is_another_cell_and_its_views_another_probe(rows, tmp_path, probed, done):
+    folder = lambda **kwargs: grid(rows, tmp_path, **kwargs).cells["test_resnet", "real-meta", 0].folder.name
+    assert len({folder(), folder(mode="probe"), folder(mode="probe", views=2)}) == 3
+    meta = lambda study: study.cells["test_resnet", "meta", 0].settings
+    assert meta(probed) | dict(lr=0) == meta(done) | dict(lr=0)
+
+@pytest.mark.parametrize("flags, said", [(dict(arms=["real-meta+attention"]), "nowhere to look"),
+    (dict(arms=["real+augment"]), "views=4"), (dict(fusion="attention", arms=["real-meta"]), "nowhere to look")])
+def test_arms_that_a_probe_cannot_train_are_refused_before_the_first_cell(rows, tmp_path, flags, said):
+    with pytest.raises(ValueError, match=said): grid(rows, tmp_path, mode="probe", **flags)
+
+@pytest.mark.parametrize("flags, said", [(dict(views=2), "nothing else has views"), (dict(views=0), "once or more"),
+                                         (dict(mode="lookup"), "mode")])
+def test_modes_that_are_none(flags, said):
+    with pytest.raises(ValueError, match=said): plan_of(**flags)
