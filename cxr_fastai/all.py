@@ -113,3 +113,4 @@ from .study.cell import *
 from .study.grid import *
 from .study.jobs import *
 from .study.run import *
+from .study.speed import *

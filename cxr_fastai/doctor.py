@@ -42,7 +42,8 @@ from .stats.power import Setting
 from .stats.prevalence import check_prevalence
 from .report.notes import counted
 from .settings import Plan, listed, plan_of, takes
-from .study.estimate import Undecoded, estimate, gigabytes, jobs_text, whole
+from .study.estimate import estimate, gigabytes, jobs_text, whole
+from .study.speed import Undecoded
 
 __all__ = ["doctor", "kept_bytes", "needs"]
 

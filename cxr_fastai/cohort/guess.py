@@ -60,6 +60,7 @@ class Guess:
         self.asked = [o for names in (given.get("cat"), given.get("cont")) for o in listed(names or ())]
 
     def told(self, role, name, why, flag):
+        "`name`, which is written down as what it is taken for."
         self.lines.append((role, str(name), why, flag))
         return name
 
@@ -75,6 +76,7 @@ class Guess:
         return self.told(role, self.there(name, role), "given", f"--{role}")
 
     def there(self, name, flag):
+        "`name`, if it is a column; ValueError, with the nearest one, where it is none."
         if name in self.text: return name
         near = get_close_matches(name, map(str, self.text), 1)
         hint = f"did you mean '{near[0]}'?" if near else f"its columns are {', '.join(map(str, self.text))}."

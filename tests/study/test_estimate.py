@@ -1,10 +1,9 @@
 import pandas as pd, pytest
-from fastai.callback.core import Callback
-from cxr_fastai.models.learner import metadata_learner
 from cxr_fastai.settings import plan_of
-from cxr_fastai.study.estimate import Undecoded, Watch, cells_table, estimate, gigabytes, jobs_text, whole
+from cxr_fastai.study.estimate import cells_table, estimate, gigabytes, jobs_text, whole
 from cxr_fastai.study.grid import Study
 from cxr_fastai.study.run import run_study
+from cxr_fastai.study.speed import Undecoded
 
 pytestmark = pytest.mark.usefixtures("small_gan")
 TINY = dict(backbones="test_resnet", size=32, epochs=1, bs=16, weights="none", gan_epochs=1)
@@ -72,14 +71,11 @@ def test_a_dry_run_says_it_and_writes_nothing(tmp_path, capsys):
     assert "| test_resnet | Real-Meta | -          | 0, 1        |" in said and "| cells of test_resnet | 4 " in said
     assert "GB of memory" in said and "Nothing was written there." in said and not (tmp_path/"out").exists()
 
-class Slow(Callback):
-    "Counts steps."
-    def before_fit(self): self.steps = 0
-    def after_batch(self): self.steps += self.training
-
-def test_steps_end_when_they_are_enough(tiny_dls, monkeypatch):
-    monkeypatch.setattr("cxr_fastai.study.estimate.LEAST", 0.)
-    learn, count, watch = metadata_learner(tiny_dls("metadata")), Slow(), Watch()
-    learn.fit(1, cbs=[count, watch])
-    assert count.steps == len(watch.steps) == 4 < len(learn.dls.train) and len(watch.tails) == 1
-    assert watch.fitted is learn and 0 < watch.step < watch.spent
+def test_a_probes_features_have_a_line_of_their_own(rows, tmp_path):
+    plan = plan_of(**TINY, arms="real,meta", seeds="0,1", mode="probe")
+    table = by_job(estimate(Study(rows, plan, tmp_path)))
+    jobs = ["features by test_resnet", "cells of test_resnet", "cells of metadata", "tables and report"]
+    assert list(table.index) == jobs
+    assert table.to_do["features by test_resnet"] == 1 and table.seconds["features by test_resnet"] > 0
+    Study(rows, plan, tmp_path).run()
+    assert by_job(estimate(Study(rows, plan, tmp_path))).to_do.tolist() == [0, 0, 0, 1]
