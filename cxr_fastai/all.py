@@ -110,6 +110,7 @@ from .trained.plots import *
 from .trained.predict import *
 from .trained.tensors import *
 from .study.cell import *
+from .study.estimate import *
 from .study.grid import *
 from .study.jobs import *
 from .study.run import *
