@@ -85,15 +85,17 @@ def plan_study(
     """Print and write what a study of this size would find: how often a gain, and one that isn't there; how wide its
     intervals are; which gain it finds in 80%; and Riley's four criteria for the size of a validation (`sizes`).
     ValueError for numbers that are none, and for a study too small for any verdict."""
+    if not 0 < auc < 1: raise ValueError(f"auc={auc:g} must be above 0 and below 1.")
     if not 0 < gain < 1 - auc: raise ValueError(f"gain={gain:g} must be above 0 and below 1 - auc, {1 - auc:g}.")
-    for name, o in dict(studies=studies, backbones=backbones).items():
-        if o < 1: raise ValueError(f"{name}={o} must be 1 or more.")
+    for name, (o, least) in dict(studies=(studies, 1), backbones=(backbones, 1), seed=(seed, 0)).items():
+        if o < least: raise ValueError(f"{name}={o} must be {least} or more.")
     check_primary(None, alpha, [])
     setting = setting_of(positives, negatives, test=test, folds=folds, seeds=seeds, luck=luck, films=films)
     share = positives/(positives + negatives) if prevalence is None else prevalence
     sizes = validation_sizes(auc + gain, share, threshold, setting.positives + setting.negatives)
     asked, simulate = dict(backbones=backbones, alpha=alpha or ALPHA), dict(studies=studies, seed=seed)
     smallest = smallest_gain(setting, auc, **asked)
+    Path(out).mkdir(parents=True, exist_ok=True) # what can't be written is said before the simulation
     table = power_table(setting, auc, _gains(gain, auc, smallest), **asked, **simulate)
     table = table.assign(expected=[expected_power(setting, auc, o, **asked) for o in table["gain"]])
     print("\n".join(_told(setting, auc, gain, smallest, table)), to_text(_shown(table)), sep="\n\n")

@@ -17,8 +17,7 @@ from .ledger import ALPHA
 from .predictions import Side
 from .scoring import wilson
 
-__all__ = ["CUT", "NOISE", "OWN", "STEEP", "Setting", "VIEW", "check_verdict", "power_table", "probability",
-           "setting_of", "simulated", "skill"]
+__all__ = ["Setting", "check_verdict", "power_table", "probability", "setting_of", "simulated", "skill"]
 
 OWN, VIEW, NOISE, PATIENT = .5, .2, .3, .8 # shares of a score's variance; of the film's own, the patient's
 CUT, STEEP = .6, 1.5 # where .5 lies on the scale of scores: specificity .73, and recall .72 at an AUC of .80

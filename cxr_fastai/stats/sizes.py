@@ -8,13 +8,12 @@ from math import ceil
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import norm
 
 from .prevalence import check_prevalence
 
-__all__ = ["area_size", "benefit_size", "log_odds", "oe_size", "slope_size", "validation_sizes"]
+__all__ = ["area_error", "area_size", "benefit_size", "log_odds", "oe_size", "slope_size", "validation_sizes"]
 
 WIDTHS = dict(oe=.2, slope=.2, auc=.1, benefit=.2) # of 95% intervals, which the paper takes where nobody asks another
 LEAST = .505 # of an area that has criteria
@@ -41,15 +40,28 @@ def slope_size(
     told = (weights.sum()/(weights/likely).sum())*spread
     return 1/told/se**2 if told > 0 else np.inf
 
+def _placed(auc, prevalence):
+    "Of Newcombe's variance: what is over n^2, and how much of it grows with n/2 - 1."
+    return auc*(1 - auc)/(prevalence*(1 - prevalence)), (1 - auc)/(2 - auc) + auc/(1 + auc)
+
+def area_error(
+    auc:float,        # expected, above 0 and below 1
+    prevalence:float, # share of positives
+    patients:float,   # of both classes
+) -> float:
+    "The standard error of an area under the ROC curve by Newcombe (2006), as Riley et al. write it (section 3.3)."
+    whole, rest = _placed(auc, prevalence)
+    return np.sqrt(whole*(1 + (patients/2 - 1)*rest))/patients
+
 def area_size(
     auc:float,        # expected, above 0 and below 1
     prevalence:float, # share of positives
     se:float,         # wanted, of the area
 ) -> float:           # patients, not rounded
-    "For the area under the ROC curve: Newcombe's (2006) standard error, solved for the patients (section 3.3)."
-    c = auc*(1 - auc)/(prevalence*(1 - prevalence))/se**2
-    rest = (1 - auc)/(2 - auc) + auc/(1 + auc)
-    return (c*rest/2 + np.sqrt((c*rest/2)**2 + 4*c*(1 - rest)))/2 # n^2 = c (1 + (n/2 - 1) rest)
+    "For the area under the ROC curve: `area_error` solved for the patients, which is a quadratic equation."
+    whole, rest = _placed(auc, prevalence)
+    half = whole*rest/4/se**2
+    return half + np.sqrt(half**2 + whole*(1 - rest)/se**2)
 
 def benefit_size(
     recall:float,      # expected at the threshold
@@ -87,8 +99,8 @@ def validation_sizes(
     slope .2, area .1, standardised net benefit .2) of a calibrated model; and how wide they are with those there are.
     ValueError for an area of a model that says nothing, and for shares that are none."""
     if not LEAST <= auc < 1:
-        raise ValueError(f"auc={auc:g} must be at least {LEAST} and below 1: of less, a calibrated model tells nobody "
-                         "apart, and has no slope.")
+        raise ValueError(f"An AUC of {auc:g} has no validation's size: it must be at least {LEAST} and below 1, as a "
+                         "model that tells nobody apart has no slope.")
     check_prevalence(prevalence)
     if patients is not None and patients < 1: raise ValueError(f"patients={patients} must be 1 or more.")
     if not 0 < threshold < 1: raise ValueError(f"threshold={threshold:g} is no probability above 0 and below 1.")
@@ -107,15 +119,12 @@ def validation_sizes(
     for (k, size), expected in zip(sizes.items(), (1, 1, auc, benefit)):
         n = ceil(size(straight[k]))
         line = dict(criterion=names[k], expected=expected, width=WIDTHS[k], patients=n, positives=ceil(n*prevalence))
-        if patients is not None: line |= dict(width_here=_width(k, size, patients))
+        if patients is not None: # all errors but the area's fall with the root of the patients
+            se = area_error(auc, prevalence, patients) if k == "auc" else np.sqrt(size(1.)/patients)
+            line |= dict(width_here=_width(k, se))
         lines.append(line)
     return pd.DataFrame(lines)
 
-def _width(name, size, patients):
-    "Of an interval with so many patients: the standard error that needs them."
-    se = _error(size, patients)
-    return 2*np.sinh(Z*se) if name == "oe" else 2*Z*se
-
-def _error(size, patients):
-    "The standard error that asks for so many patients, by bisection on its logarithm."
-    return float(np.exp(brentq(lambda log: np.log(size(np.exp(log))) - np.log(patients), -12, 12)))
+def _width(name, se):
+    "Of a 95% interval."
+    with np.errstate(over="ignore"): return 2*np.sinh(Z*se) if name == "oe" else 2*Z*se # endless of too few

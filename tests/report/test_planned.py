@@ -28,16 +28,22 @@ def test_the_verb_takes_folds(tmp_path, capsys):
     assert "40 + 60 patients in 4 folds, 1 seed" in said and f"The figure is {tmp_path}/power.png" in said
 
 @pytest.mark.parametrize("words, said", [
-    ("--gain 0", "gain=0 must"), ("--gain .2", "gain=0.2 must"), ("--auc 1.2", "below 1 - auc"),
+    ("--gain 0", "gain=0 must"), ("--gain .2", "gain=0.2 must"), ("--auc 1.2", "auc=1.2 must"),
     ("--gain nan", "gain=nan"),
     ("--positives 20", "6 of the 10 positive test patients"), ("--seeds 2", "2 of the 3 seeds"),
     ("--studies 0", "studies=0"), ("--backbones 0", "backbones=0"), ("--alpha 2", "alpha=2"), ("--folds 2", "folds=2"),
-    ("--prevalence 1", "prevalence=1"), ("--threshold 0", "threshold=0"), ("--auc .3", "auc=0.35")])
+    ("--prevalence 1", "prevalence=1"), ("--threshold 0", "threshold=0"), ("--auc .3", "AUC of 0.35"),
+    ("--seed -1", "seed=-1"), ("--auc nan", "auc=nan"), ("--films two", "films='two'")])
 def test_numbers_that_are_none_are_one_sentence(words, said, tmp_path, capsys):
     assert main(["plan", *words.split(), "--out", str(tmp_path/"no")]) == 1
     told = capsys.readouterr().err
     assert told.startswith("cxr-fastai plan: ") and said in told and told.count("\n") == 1
     assert not (tmp_path/"no").exists()
+
+def test_a_place_that_is_a_file_is_named_before_anything_is_simulated(tmp_path, capsys):
+    (tmp_path/"file").write_text("mine")
+    assert main(["plan", "--studies", "1000000", "--out", str(tmp_path/"file")]) == 1
+    assert str(tmp_path/"file") in capsys.readouterr().err and (tmp_path/"file").read_text() == "mine"
 
 def test_the_band_is_simulations_error():
     ends = dict(found_low=[.05, .8], found_high=[.2, .95])

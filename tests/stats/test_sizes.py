@@ -74,10 +74,13 @@ def test_a_model_that_treats_everyone_or_nobody_has_a_benefit_too():
         assert np.isfinite(line["patients"]) and line["expected"] <= 1
 
 @pytest.mark.parametrize("given, said", [
-    (dict(auc=.5), "auc=0.5"), (dict(auc=1.), "auc=1"), (dict(auc=np.nan), "auc=nan"),
+    (dict(auc=.5), "AUC of 0.5 has"), (dict(auc=1.), "AUC of 1 has"), (dict(auc=np.nan), "AUC of nan"),
     (dict(prevalence=0), "prevalence=0"), (dict(prevalence=1.2), "prevalence=1.2"),
     (dict(threshold=1.), "threshold=1"), (dict(patients=0), "patients=0")])
 def test_what_has_no_criterion_is_named(given, said):
     with pytest.raises(ValueError, match=said): validation_sizes(**dict(auc=.8, prevalence=.2) | given)
+
+def test_however_many_or_few_patients_there_are():
+    for n in 1, 10**12: assert np.isfinite(validation_sizes(.85, 1e-6, patients=n).iloc[1:3, 1:].to_numpy(float)).all()
 
 def test_a_model_that_says_the_same_of_all_needs_endless_patients(): assert slope_size(np.zeros(9), .1) == np.inf
