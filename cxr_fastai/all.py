@@ -52,6 +52,7 @@ from .stats.formats import *
 from .stats.intervals import *
 from .stats.labels import *
 from .stats.ledger import *
+from .stats.operating import *
 from .stats.power import *
 from .stats.predictions import *
 from .stats.prevalence import *
@@ -101,6 +102,7 @@ from .gan.synthesis import *
 from .gan.unpaired import *
 from .trained.bundle import *
 from .trained.card import *
+from .trained.chosen import *
 from .trained.explain import *
 from .trained.hub import *
 from .trained.lookalike import *

@@ -31,6 +31,11 @@ from .rivals import for_rows
 __all__ = ["LogitsLoss", "RadiographLearner", "image_learner", "metadata_learner", "fusion_learner",
            "training_settings"]
 
+class _Tempered:
+    "fastai's `activation` of a loss, from logits `[n, 2]`: softmax at a temperature."
+    def __init__(self, temperature): self.temperature = temperature
+    def __call__(self, logits): return (logits/self.temperature).softmax(-1)
+
 class _Above:
     "fastai's `decodes` of a loss, from probabilities `[n, 2]`: the positive class above a threshold, no argmax."
     def __init__(self, threshold): self.threshold = threshold
@@ -135,6 +140,17 @@ class RadiographLearner(PreciseLearner):
     def threshold(self, value):
         if not 0 <= value <= 1: raise ValueError(f"threshold is {value} and must be from 0 to 1.")
         self.loss_func.decodes = _Above(value)
+
+    @property
+    def temperature(self):
+        "Log odds of its probabilities are divided by it: a calibrated bundle's, or 1."
+        return getattr(self.loss_func.activation, "temperature", 1.)
+
+    @temperature.setter
+    def temperature(self, value):
+        if not 0 < value < float("inf"): raise ValueError(f"temperature is {value} and must be a number above 0.")
+        if isinstance(self.loss_func.activation, _Tempered): del self.loss_func.activation # the loss's own is softmax
+        if value != 1: self.loss_func.activation = _Tempered(value)
 
     @property
     def weights(self): return self.model.backbone.weights if hasattr(self.model, "backbone") else "none"

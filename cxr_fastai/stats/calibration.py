@@ -84,8 +84,10 @@ def recalibration(
     label, prob = check_scores(label, prob)
     x, y = logits(prob), label.astype(float)
     ones = np.ones((1, len(x)))
-    start = [np.nan_to_num(o, nan=d) for o, d in zip(_newton(x, y, ones, 0., 1., True), (0., 1.))]
-    _, slope = _newton(x, y, ones if weights is None else weights, *start, True)
+    scale = x.std() or 1.
+    u = (x - x.mean())/scale # from no slope at all: from one of 1, an overconfident model's steps leap to and fro
+    start = np.nan_to_num(_newton(u, y, ones, 0., 0., True))
+    slope = _newton(u, y, ones if weights is None else weights, *start, True)[1]/scale
     first = np.nan_to_num(_newton(x, y, ones, 0., 1., False)[0])
     intercept, _ = _newton(x, y, ones if weights is None else weights, first, 1., False)
     return slope, intercept

@@ -15,10 +15,10 @@ from ..fit.precision import casting, in_precision
 
 class _Top(Module):
     "What lies above the feature map: map `[n, width, h, w]` and metadata `[n, d]` to logits, as the whole model does."
-    def __init__(self, model, precision):
-        self.model, self.places, self.precision = model, nn.Identity(), precision
+    def __init__(self, model, precision, temperature):
+        self.model, self.places, self.precision, self.temperature = model, nn.Identity(), precision, temperature
     @in_precision
-    def forward(self, fmap, meta): return self.model.above(self.places(fmap), meta)
+    def forward(self, fmap, meta): return self.model.above(self.places(fmap), meta)/self.temperature
 
 def _log_odds(logits): return logits[:, 1] - logits[:, 0]
 
@@ -67,7 +67,8 @@ class _Asked(NamedTuple):
 def ask(learn, rows, coded, tfm, shuffles, others):
     "Log-odds are in fp32 above the feature map, as they differ by less than half a precision has digits."
     dl, device, model = learn.dls.test_dl(rows), learn.dls.device, learn.model
-    predicting, top, sees = _Top(model, model.precision).eval(), _Top(model, "fp32"), hasattr(model, "backbone")
+    predicting, top = (_Top(model, o, learn.temperature).eval() for o in (model.precision, "fp32"))
+    sees = hasattr(model, "backbone")
     asked = {("own", "as is", 0): coded} | _questions(coded, tfm, shuffles, others, sees)
     said, prob, maps, heat, total, start = {o: [] for o in asked}, [], {}, [], 0, 0
     for films, *_ in progress(dl, len(dl), "explaining"):

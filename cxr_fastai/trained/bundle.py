@@ -6,7 +6,7 @@ import json, math, warnings
 from pathlib import Path
 
 import torch
-from fastcore.basics import ifnone
+import pandas as pd
 from fastcore.foundation import L
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -22,6 +22,7 @@ from ..models.fusion import build_model
 from ..models.learner import fusion_learner, image_learner, metadata_learner, RadiographLearner
 from ..settings import versions
 from .card import BundleError, check_card, FORMAT, MAX_CARD, parse_json, USES
+from .chosen import settle
 from .lookalike import typical_ranges
 from .tensors import (check_types, check_values, file_header, file_types, mend_variances, read_weights,
     sha256_of as _sha256)
@@ -68,9 +69,9 @@ def _check_tfms(dls):
     if seen.shape == gray.shape and torch.allclose(seen.as_subclass(torch.Tensor), gray / 255, atol=1e-4): return
     raise BundleError("These DataLoaders' tfms change the images of a prediction, too: a bundle can't carry them.")
 
-def _check_loss(loss):
+def _check_loss(learn):
     logits = torch.tensor([[0., 1], [2, 0]])
-    if not torch.allclose(loss.activation(logits), logits.softmax(1)):
+    if not torch.allclose(learn.loss_func.activation(logits), (logits/learn.temperature).softmax(1)):
         raise BundleError("This learner's loss_func makes other probabilities than softmax: a bundle can't carry it.")
 
 def _training(dls, recorder):
@@ -100,19 +101,27 @@ def _plain(o):
     if isinstance(o, float) and not math.isfinite(o): return None
     return o if o is None or isinstance(o, (str, int, float, bool)) else str(o)
 
-def _card(learn, threshold, summary, licence, seen):
+def _operating(learn, threshold, calibrate, valid):
+    "Temperature, threshold and how they were chosen; what isn't asked for is the learner's own."
+    found, known = settle(learn, threshold, calibrate, valid), learn.card
+    res = dict(threshold=learn.threshold) | found
+    temperature = res.pop("temperature", learn.temperature)
+    same = res["threshold"] == known.get("threshold") and temperature == learn.temperature
+    if "chosen" in known and same: res = dict(chosen=known["chosen"]) | res
+    return res | (dict(temperature=temperature) if temperature != 1 else {})
+
+def _card(learn, summary, licence, seen):
     "All that `load_bundle` needs, and what a reader wants to know. A loaded learner passes on what it was told."
     if not getattr(learn, "settings", None):
         raise BundleError("This learner wasn't made by image_, metadata_ or fusion_learner of this version; it can't "
                           "be bundled.")
     dls, known = learn.dls, learn.card
     _check_tfms(dls)
-    _check_loss(learn.loss_func)
+    _check_loss(learn)
     radiograph, metadata = dls.radiograph, dls.metadata
     res = learn.settings | dict(format=FORMAT, classes=list(dls.vocab), weights=learn.weights, versions=versions(),
         precision=learn.model.precision, licence=licence, summary=summary or known.get("summary", {}),
-        size=radiograph.size if radiograph else 1, bs=dls.valid.bs, # another batch size gives other last bits
-        threshold=ifnone(threshold, learn.threshold))
+        size=radiograph.size if radiograph else 1, bs=dls.valid.bs) # another batch size gives other last bits
     if radiograph: res |= dict(white=radiograph.white, normalisation=learn.model.backbone.normalisation)
     if seen: res["seen"] = learn.seen.card()
     if res["kind"] != "image":
@@ -124,31 +133,36 @@ NOT_STATED = "not stated: ask whoever trained it"
 
 def bundle_card(
     learn:RadiographLearner, # a classifier
-    threshold:float=None,    # above it is positive
+    threshold:float|str=None, # as of `save_bundle`, as all that follows
     summary:dict=None,       # of its making
     licence:str=NOT_STATED,  # of weights and data
     seen:bool=True,          # with salted hashes of the training patients and films
+    calibrate:str=None,      # or 'temperature'
+    valid:pd.DataFrame=None, # rows to choose on
 ) -> tuple[dict, dict]:      # the card, with its checksum, and the weights
     "What a bundle of `learn` holds."
     state = {k: v.detach().cpu().contiguous().clone() for k, v in learn.model.state_dict().items()}
     try: check_values(mend_variances(state), state, "The model")
     except BundleError as e: raise BundleError(f"{str(e)[:-1]}; nothing was saved.") from None
-    card = _plain(_card(learn, threshold, summary, licence, seen))
+    card = _plain(_card(learn, summary, licence, seen) | _operating(learn, threshold, calibrate, valid))
     return card | dict(sha256=_sha256(card, state)), state
 
 def save_bundle(
     learn:RadiographLearner, # a classifier of `image_learner`, `metadata_learner` or `fusion_learner`
     path:str|Path,           # a folder, or a file that ends in .safetensors
-    threshold:float=None,    # a probability above it is positive; None: `learn.threshold`, .5 or that of its bundle
+    threshold:float|str=None, # above it is positive: a number, 'specificity=.9', 'youden'; None: `learn.threshold`
     summary:dict=None,       # what to tell of its making: scores, settings
     licence:str=NOT_STATED,  # of weights and training data
     seen:bool=True,          # with salted hashes of the training patients and films, so that none is ever a test row
+    calibrate:str=None,      # 'temperature': probabilities that mean what they say; None: as the learner says them
+    valid:pd.DataFrame=None, # labelled rows that these two are chosen on; None: the learner's own valid rows
 ) -> Path:                   # `path`
     """Write all that a prediction needs, and no row, name or id: weights; architecture; words and ranges of the
     metadata; normalisation (among the weights); threshold; classes; versions; what it was trained on, in numbers; what
     training films have in common, in patterns of 16 x 16; what was seen, as salted hashes. BundleError for weights that
-    aren't finite, tfms that change what is predicted, or a learner made otherwise."""
-    card, state = bundle_card(learn, threshold, summary, licence, seen)
+    aren't finite, tfms that change what is predicted, or a learner made otherwise. LeakError where a threshold or a
+    temperature would be chosen on rows of train or test."""
+    card, state = bundle_card(learn, threshold, summary, licence, seen, calibrate, valid)
     weights, file = _places(path)
     check_card(card, file)
     meta = dict(cxr_fastai=json.dumps(card)) if file == weights else None
@@ -220,6 +234,6 @@ def load_bundle(
     learn.model.load_state_dict(state)
     if "arch" in card: _take(card, learn.model.backbone, path)
     learn.settings |= {o: card[o] for o in ("arch",) if o in card}
-    learn.card, learn.threshold = card, card["threshold"]
+    learn.card, learn.threshold, learn.temperature = card, card["threshold"], card.get("temperature", 1.)
     learn.seen = learn.dls.seen = Seen.from_card(card.get("seen"))
     return learn

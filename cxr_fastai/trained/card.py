@@ -10,6 +10,7 @@ from ..arms import FUSIONS, parse_arm
 from ..cohort.seen import seen_fits
 from ..core.files import few
 from ..settings import PRECISIONS
+from ..stats.operating import HOTTEST
 from .lookalike import SIDE
 
 __all__ = ["FORMAT", "MAX_CARD", "MAX_HEADER", "USES", "BundleError", "check_card", "parse_json"]
@@ -59,6 +60,9 @@ def _table(o): return isinstance(o, dict)
 def _said(o): return o is None or isinstance(o, Real) or _text(o) # what is only printed
 def _figures(o): return _table(o) and all(v is None or isinstance(v, Real) for v in o.values())
 
+RATES = [f"{o}{end}" for o in ("recall", "specificity") for end in ("", "_low", "_high")]
+COUNTS = "rows", "positives", "patients"
+
 READ = "epochs", "lr", "seed", "protocol", "epoch_rule" # of a summary's settings, beside the arm
 
 COMMON = dict(
@@ -66,6 +70,8 @@ COMMON = dict(
     kind=(lambda o: isinstance(o, str) and o in USES, "image, metadata or fusion"),
     classes=(lambda o: _texts(o) and len(o) == 2 and o[0] != o[1], "two words, the negative class first"),
     threshold=(lambda o: _number(o, 0, 1), "a number from 0 to 1"),
+    temperature=(lambda o: _number(o, 1/HOTTEST, HOTTEST), f"a number from {1/HOTTEST:g} to {HOTTEST:g}"),
+    chosen=(lambda o: _table(o) and _chosen_fits(o), "what save_bundle chose"),
     precision=(lambda o: o in PRECISIONS[1:], "bf16, fp16 or fp32"),
     weights=(_text, "words"), licence=(_text, "words"), sha256=(_text, "words"),
     versions=(lambda o: _table(o) and all(map(_text, o.values())), "a table of words"),
@@ -86,7 +92,7 @@ FUSION = dict(
 METADATA = dict(
     metadata=(lambda o: _table(o) and _columns_fit(o), "cat_names and cont_names with the words or range of each"),
     meta_dropout=(lambda o: _number(o, 0, 1), "a number from 0 to 1"))
-LATER = "seen", "white", "normalisation" # which bundles of 0.2 don't say
+LATER = "seen", "white", "normalisation", "temperature", "chosen" # which bundles of 0.2, or uncalibrated, don't say
 FIELDS = dict(image=COMMON | IMAGE, metadata=COMMON | METADATA, fusion=COMMON | IMAGE | FUSION | METADATA)
 
 def _gray_fits(o):
@@ -108,6 +114,12 @@ def _summary_fits(o):
     if not (_table(settings) and all(_said(settings.get(k)) for k in READ)): return False
     if not all(_arm_fits(its["arm"]) for its in (cell, settings) if "arm" in its): return False
     return _figures(test) and (test.get("recall_low") is None) == (test.get("recall_high") is None)
+
+def _chosen_fits(o):
+    "Of `chosen.settle`: the rows, what is promised by them, and by which words."
+    if not {*RATES, *COUNTS} <= set(o) <= {*RATES, *COUNTS, "calibrate", "threshold", "wanted"}: return False
+    if not all(_whole(o[k], 0, 2**63) for k in COUNTS) or not all(_number(o[k], 0, 1) for k in RATES): return False
+    return all(_text(o.get(k, "")) for k in ("calibrate", "threshold")) and _number(o.get("wanted", 1), 0, 1)
 
 def _pattern_fits(o): return isinstance(o, list) and len(o) == SIDE**2 and all(_number(v, -1, 1) for v in o)
 

@@ -83,6 +83,17 @@ def _own_metrics(test):
     return (f"{test.get('n')} test rows, {test.get('positives')} positive, one seed: an anecdote. Real rows only.\n\n"
             f"{_table(lines)}")
 
+def _chosen(card):
+    "How the probabilities and the threshold came about, as a sentence; '' where they are as trained."
+    known, how = card.get("chosen"), []
+    if "temperature" in card: how.append(f"log odds are divided by a temperature of {card['temperature']:.3g}")
+    if known is None: return f"Its {how[0]}." if how else ""
+    if "threshold" in known: how.append(f"the threshold is by the rule {known['threshold']}")
+    rates = [f"{o} {known[o]:.3f} ({known[f'{o}_low']:.3f} to {known[f'{o}_high']:.3f})"
+             for o in ("specificity", "recall")]
+    return (f"Chosen on {known['rows']:,} valid rows of {known['patients']:,} patients, {known['positives']:,} "
+            f"positive, and on no test row: {'; '.join(how)}. There it has {', '.join(rates)}.")
+
 def _inputs(card):
     facts, size, metadata = {}, card["size"], card.get("metadata", dict(cont_names=[], stats={}))
     if card["kind"] != "metadata": facts["image"] = f"one gray frontal film, squashed to {size} x {size} pixels"
@@ -125,7 +136,8 @@ def model_card(
     metrics = _study_metrics(_in_study(card, study)) if study else _own_metrics(card["summary"].get("test", {}))
     return fill_template(
         _TEMPLATE, md=escape_markdown, front=front.to_yaml(), positive=positive, negative=negative, films=films,
-        names=names, flags=films and card["typical"], threshold=card["threshold"], drawn=training.get("drawn"),
+        names=names, flags=films and card["typical"], threshold=card["threshold"],
+        chosen=_chosen(card), drawn=training.get("drawn"),
         leaky=training.get("leaky") or settings.get("protocol") == "paper", inputs=_inputs(card),
         cohort=_cohort(training), trained=_trained(card, settings), metrics=metrics,
         licence=without_html(card["licence"]), asked=_arguments(films, names))

@@ -28,11 +28,12 @@ def _needed(name): return need(name, extra="onnx", what="ONNX")
 
 class _Probability(Module):
     "The model in fp32 with softmax, for rows whose metadata is read: without the branch for image-only ones."
-    def __init__(self, model, names): self.model, self.names = model, names
+    def __init__(self, model, names, temperature):
+        self.model, self.names, self.temperature = model, names, temperature
     def forward(self, *inputs):
         given = dict(zip(self.names, inputs))
         fmap = self.model.backbone(given["image"]) if "image" in given else None
-        return self.model.above(fmap, given.get("metadata")).softmax(1)
+        return self.model.above(fmap, given.get("metadata")).div(self.temperature).softmax(1)
 
 def _random(learn, n, seed):
     "Inputs that could be a batch: gray noise, and metadata of which a third is missing."
@@ -97,15 +98,18 @@ def export_onnx(
     file:str|Path,           # .onnx
     rows:pd.DataFrame=None,  # to compare on; None: noise of the right shape
     seed:int=0,              # of the noise
-    threshold:float=None,    # for its card: a probability above it is positive; None: `learn.threshold`
+    threshold:float|str=None, # for its card, as of `save_bundle`: a number, or a rule; None: `learn.threshold`
+    calibrate:str=None,      # or 'temperature', likewise
+    valid:pd.DataFrame=None, # labelled rows that these two are chosen on; None: the learner's own valid rows
 ) -> Path:                   # `file`
     """Write inputs `image` (float, `[n, 1, size, size]`, 0..1) and/or `metadata` (`[n, d]`) to `probability` `[n, 2]`,
     with the card. The file is kept if onnxruntime's probabilities are within 1e-4 of the learner's in fp32, else
     ValueError. ImportError without the extra `onnx`."""
     names, file = INPUTS[learn.settings["kind"]], Path(file)
-    model = _Probability(deepcopy(learn.model).cpu().float().eval(), names)
+    card = bundle_card(learn, threshold, calibrate=calibrate, valid=valid)[0]
+    model = _Probability(deepcopy(learn.model).cpu().float().eval(), names, card.get("temperature", 1.))
     example = _random(learn, 3, seed)
     with atomic(file) as tmp:
-        _write(model, example, names, bundle_card(learn, threshold)[0], tmp)
+        _write(model, example, names, card, tmp)
         _check(model, tmp, _random(learn, 33, seed) if rows is None else _inputs(learn, rows))
     return file

@@ -84,3 +84,15 @@ def test_the_smooth_curve_is_statsmodels_lowess(drawn):
 def test_one_probability_has_the_share_of_positives_as_its_curve():
     gaps = calibration_gaps([1, 0, 0, 0], [.4]*4)
     assert [gaps[o][0] for o in ("ici", "e50", "e90")] == pytest.approx([.15]*3)
+
+@pytest.mark.parametrize("times", [.1, .5, 2, 4, 8])
+def test_the_slope_of_a_model_that_is_too_sure_of_itself_is_found(times):
+    from statsmodels.api import GLM, add_constant, families
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        label = rng.random(500) < .3
+        prob = 1/(1 + np.exp(-times*(1.5*rng.normal(1.5*label, 1) - 1.97)))
+        fit = GLM(label.astype(float), add_constant(logits(prob)), family=families.Binomial()).fit()
+        np.testing.assert_allclose(recalibration(label, prob)[0], fit.params[1], rtol=1e-5)
+        slopes = recalibration(label, prob, rng.multinomial(500, np.full(500, 1/500), 50).astype(np.float32))[0]
+        assert np.isfinite(slopes).all() and slopes.min() < fit.params[1] < slopes.max()

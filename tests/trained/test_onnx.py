@@ -26,7 +26,9 @@ def agrees(learn, file, rows):
 def test_a_file_says_what_the_trained_learner_says(rows, tmp_path, use):
     learn = make(rows, tmp_path, use)
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    learn.temperature = 1.7
     file = export_onnx(learn, tmp_path/"m.onnx", held_out(rows))
+    assert OnnxModel(file).card["temperature"] == 1.7
     assert agrees(learn, file, held_out(rows)) < 1e-5
     again = load_bundle(save_bundle(learn, tmp_path/"b", threshold=.3))
     card = OnnxModel(export_onnx(again, tmp_path/"n.onnx")).card
