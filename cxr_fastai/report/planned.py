@@ -46,12 +46,10 @@ def _percent(value): return f"{100*value:.1f}%"
 def _share(o, name):
     return f"{_percent(o[name])} ({_percent(o[f'{name}_low'])} to {_percent(o[f'{name}_high'])})"
 
-def _told(setting, auc, gain, smallest, table):
+def _told(auc, gain, smallest, table):
     "What the simulation says, in sentences."
     at, none = (table[table["gain"] == o].iloc[0] for o in (gain, 0))
     least = "No gain up to a perfect ranking" if np.isnan(smallest) else f"A gain of {number(smallest, 3)}"
-    yield (f"In test: {setting}. {int(at['studies']):,} studies a line were simulated, which leaves open what is in "
-           "brackets.")
     yield f"A gain of {gain:g} AUC, from {auc:g} on, is found in {_share(at, 'found')} of studies."
     yield f"Where there is none, a gain or a loss is found in {_share(none, 'false')} of them."
     yield (f"95% intervals are {number(at['difference_width'], 3)} wide on average, of the difference, and "
@@ -71,7 +69,7 @@ def plan_study(
     gain:float=.05,        # of AUC, which the study should find
     seeds:int=3,           # trainings an arm, in each fold
     folds:int=None,        # of a cross-validation; one split where not given
-    test:float=.3,         # share of patients in test, of one split
+    test:float=None,       # share of patients in test, of one split; .3 where not given
     backbones:int=1,       # over which the verdict is Holm's
     luck:float=.1,         # sd of training's luck, in spreads of a score (.1: .02 of an AUC of .80)
     films:str="one",       # a patient: 'one', 'four', or 'unequal' (one to nine, two on average)
@@ -96,9 +94,11 @@ def plan_study(
     asked, simulate = dict(backbones=backbones, alpha=alpha or ALPHA), dict(studies=studies, seed=seed)
     smallest = smallest_gain(setting, auc, **asked)
     Path(out).mkdir(parents=True, exist_ok=True) # what can't be written is said before the simulation
+    print(f"In test: {setting}. {studies:,} studies a line are simulated; brackets hold what their number leaves open.",
+          flush=True)
     table = power_table(setting, auc, _gains(gain, auc, smallest), **asked, **simulate)
     table = table.assign(expected=[expected_power(setting, auc, o, **asked) for o in table["gain"]])
-    print("\n".join(_told(setting, auc, gain, smallest, table)), to_text(_shown(table)), sep="\n\n")
+    print("\n".join(_told(auc, gain, smallest, table)), to_text(_shown(table)), sep="\n\n")
     print(f"\nPatients that are needed to validate a model of AUC {auc + gain:g} where {_percent(share)} are ill,\n"
           "for 95% intervals of a width (Riley et al. 2021); `width_here` is of this test set.\n",
           to_text(sizes), sep="\n")

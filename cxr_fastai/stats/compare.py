@@ -79,7 +79,7 @@ def compare_arms(
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["backbone", "before", "after"])
 
 def lacking(
-    o, # a line of `compare_arms`, or what has its `positive_patients negative_patients seeds p_verdict` (and `folds`)
+    o:tuple, # named: a line of `compare_arms`, or its `positive_patients negative_patients seeds p_verdict` (`folds`)
 ) -> list:
     "What would be needed before anything can be said; [] where nothing is."
     counts = {"positive test patients": (o.positive_patients, FEWEST_PATIENTS),

@@ -68,7 +68,7 @@ class Setting:
         return (self.seeds, self.folds) if self.folds else (self.seeds,)
 
     def lucks(self,
-        rng:np.random.Generator,
+        rng:np.random.Generator, # of everything that is drawn
         shape:tuple,     # as (2, *setting.trainings)
     ) -> np.ndarray:
         "Of trainings, sd `luck`: what is added to an arm's skill."
@@ -76,7 +76,7 @@ class Setting:
         return self.luck*drawn
 
     def patients(self,
-        rng:np.random.Generator,
+        rng:np.random.Generator, # of everything that is drawn
         share:float=1,   # of the setting's patients
     ) -> tuple:          # label and patient (a number), `[n]` each
         "Of every film of a side; the ill come first."
@@ -85,7 +85,7 @@ class Setting:
         return np.repeat(label, many), np.repeat(np.arange(len(label)), many)
 
     def draw(self,
-        rng:np.random.Generator,
+        rng:np.random.Generator, # of everything that is drawn
         d:np.ndarray,    # skills, `[arms, seeds]`
         moved:float=0.,  # added to the last arm's scores: a lower threshold, and nothing else
         sizes=(1, .5),   # of the sides, test and valid, in the setting's patients
@@ -101,7 +101,7 @@ class Setting:
         return sides
 
     def draw_folds(self,
-        rng:np.random.Generator,
+        rng:np.random.Generator, # of everything that is drawn
         d:np.ndarray,    # skills, `[arms, seeds, folds]`
         moved:float=0.,  # added to the last arm's scores
     ) -> list:           # an arm each: its test and its valid `Side`, as `fold_difference` takes them
@@ -143,15 +143,18 @@ def setting_of(
     positives:int,   # patients of a cohort
     negatives:int,   # likewise
     *,
-    test:float=.3,   # share of them in test, on one split
+    test:float=None, # share of them in test, on one split; the paper's .3 where not given
     folds:int=None,  # of a cross-validation: all of them are in test
     **kwargs,        # of `Setting`
 ) -> Setting:
     "What a study of a cohort has in test."
     for name, o in dict(positives=positives, negatives=negatives).items():
         if o < 1: raise ValueError(f"{name}={o} must be 1 or more.")
-    if not 0 < test < 1: raise ValueError(f"test={test} is no share of the patients, which is above 0 and below 1.")
-    share = 1 if folds else test
+    if folds is not None and test is not None:
+        raise ValueError(f"test={test:g} is of one split; of folds={folds}, all patients are in test.")
+    share = 1 if folds is not None else .3 if test is None else test
+    if folds is None and not 0 < share < 1:
+        raise ValueError(f"test={test:g} is no share of the patients, which is above 0 and below 1.")
     return Setting(*(max(1, round(o*share)) for o in (positives, negatives)), folds=folds, **kwargs)
 
 # What a study would say
@@ -217,7 +220,7 @@ def _share(hits):
 def power_table(
     setting:Setting, # of the study
     auc:float,       # of the arm before
-    gains,           # of AUC, several
+    gains:list,      # of AUC
     **kwargs,        # of `simulated`
 ) -> pd.DataFrame:   # a line a gain
     """What studies of a setting say where the gain is so large: `found` of one backbone, `false` of any (a loss; at a

@@ -32,6 +32,7 @@ def test_the_verb_takes_folds(tmp_path, capsys):
     ("--gain nan", "gain=nan"),
     ("--positives 20", "6 of the 10 positive test patients"), ("--seeds 2", "2 of the 3 seeds"),
     ("--studies 0", "studies=0"), ("--backbones 0", "backbones=0"), ("--alpha 2", "alpha=2"), ("--folds 2", "folds=2"),
+    ("--folds 5 --test .3", "test=0.3 is of one split"),
     ("--prevalence 1", "prevalence=1"), ("--threshold 0", "threshold=0"), ("--auc .3", "AUC of 0.35"),
     ("--seed -1", "seed=-1"), ("--auc nan", "auc=nan"), ("--films two", "films='two'")])
 def test_numbers_that_are_none_are_one_sentence(words, said, tmp_path, capsys):

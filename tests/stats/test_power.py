@@ -127,7 +127,8 @@ def test_a_cohort_s_test_rows():
     assert repr(setting_of(174, 700, folds=5, seeds=1)) == "174 + 700 patients in 5 folds, 1 seed, luck 0.1"
 
 @pytest.mark.parametrize("flags, said", [
-    (dict(positives=0), "positives=0"), (dict(negatives=-3), "negatives=-3"), (dict(test=1.), "test=1.0"),
+    (dict(positives=0), "positives=0"), (dict(negatives=-3), "negatives=-3"), (dict(test=1.), "test=1 is"),
+    (dict(test=.3, folds=5), "test=0.3"),
     (dict(folds=2), "folds=2"), (dict(seeds=0), "seeds=0"), (dict(luck=-1), "luck=-1"), (dict(luck=np.nan), "luck=nan"),
     (dict(films="two"), "films='two'"), (dict(positives=4, folds=5), "positives=4")])
 def test_numbers_that_are_none_are_named(flags, said):
