@@ -9,7 +9,7 @@ SE = dict(wide=.1/3.92, slope=.2/3.92) # of 95% intervals .1 and .2 wide, as the
 MIDS = (np.arange(100_000) + .5)/100_000
 
 def test_observed_over_expected_as_published():
-    "Riley et al. 2021, section 3.1: 384.5 and 293.9; Snell's group's package pmvalsampsize: 3461 of width .2."
+    "Riley et al. 2021, section 3.1: 384.5 and 293.9; for an interval .2 wide at a tenth, 3461."
     assert oe_size(.5, .051) == pytest.approx(384.5, abs=.05) and oe_size(.1, .175) == pytest.approx(293.9, abs=.05)
     assert ceil(oe_size(.1, .051)) == 3461
 
@@ -19,11 +19,12 @@ def test_the_area_as_published(prevalence, auc, n):
     "Riley et al. 2021, sections 3.3 and 4; the last is eFalls'."
     assert ceil(area_size(auc, prevalence, SE["wide"])) == n
 
-def test_the_slope_as_published():
-    "Riley et al. 2024 (BMJ 384:e074821): 949 for a width of .3, predictions being of beta(1.33, 1.75)."
-    said = logit(beta.ppf(MIDS, 1.33, 1.75))
-    assert ceil(slope_size(said, .3/3.92)) == 949
-    assert slope_size(np.repeat(said[::100], 2), .1) == pytest.approx(slope_size(said[::100], .1, np.full(1000, 3.)))
+def test_the_slope_is_the_inverse_of_the_whole_information():
+    "Of logistic regression on said log odds, a thousand of them: n times the variance of its slope."
+    said = logit(beta.ppf(MIDS[::100], 1.33, 1.75))
+    columns, likely = np.stack([np.ones(1000), said]), expit(said)*expit(-said)
+    assert slope_size(said, .1) == pytest.approx(1000*np.linalg.inv(columns*likely @ columns.T)[1, 1]/.1**2)
+    assert slope_size(np.repeat(said, 2), .1) == pytest.approx(slope_size(said, .1, np.full(1000, 3.)))
 
 @pytest.mark.parametrize("values, n", [(norm.ppf(MIDS, -5, 2.5), 4501), (logit(beta.ppf(MIDS, .5, .5)), 1641)])
 def test_the_slope_is_near_that_of_a_package_that_draws_a_thousand(values, n):
