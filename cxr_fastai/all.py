@@ -60,6 +60,7 @@ from .stats.scoring import *
 from .stats.shortcuts import *
 from .stats.sizes import *
 from .stats.slopes import *
+from .stats.summary import *
 from .stats.subgroups import *
 from .stats.tables import *
 from .report.checklist import *
@@ -107,6 +108,7 @@ from .trained.explain import *
 from .trained.hub import *
 from .trained.lookalike import *
 from .trained.onnx import *
+from .trained.overall import *
 from .trained.patients import *
 from .trained.plots import *
 from .trained.predict import *

@@ -143,11 +143,13 @@ def scores(
     label:np.ndarray, # 0/1, `[n]`
     prob:np.ndarray,  # probability of the positive class, `[n]`
     patients=None,    # whose rows they are, for the recall's interval; None: each row is another's
+    threshold:float=.5, # above it is called positive
 ) -> dict:            # every metric of `METRICS`, the counts n, positives, tp, fp, tn, fn, and the recall's interval
-    """All metrics of one set of predictions, at the paper's threshold of .5. What is undefined is nan: precision where
-    nothing is called positive, recall without positives. F1 is 0 where nothing is called: 2TP/(2TP + FP + FN) is."""
+    """All metrics of one set of predictions, at the paper's threshold of .5 or another. What is undefined is nan:
+    precision where nothing is called positive, recall without positives. F1 is 0 where nothing is called: 2TP/(2TP + FP
+    + FN) is."""
     label, prob = check_scores(label, prob, patients)
-    rows = WeightedRows(label, prob.astype(float), np.ones((1, len(label))))
+    rows = WeightedRows(label, prob.astype(float), np.ones((1, len(label))), threshold)
     tp, fp, fn, tn = (int(o[0]) for o in rows.counts)
     counts = dict(n=len(label), positives=tp + fn, tp=tp, fp=fp, tn=tn, fn=fn)
     ill = tp + fn if patients is None else len(set(np.asarray(patients)[label]))

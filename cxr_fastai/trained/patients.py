@@ -1,7 +1,8 @@
 """New patients as a stream of rows: a file, a folder or a csv, with what a DICOM header says of age, sex and view.
 
-A row is a dict of `image` (as it was named), `file`, the model's metadata columns (None where missing) and `flag`, what
-to know before its prediction is believed. Nothing else of a table or a header is kept."""
+A row is a dict of `image` (as it was named), `file`, the model's metadata columns (None where missing), `flag`, what to
+know before its prediction is believed, and a table's `patient_id` and `label`, which no model sees. Nothing else of a
+table or a header is kept."""
 import os
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +12,10 @@ from ..cohort.words import _kind, fold_number, fold_word, known_word
 from ..core.csvs import read_text
 from ..core.files import few
 
-__all__ = ["colourful", "count_patients", "new_patients", "passed_over"]
+__all__ = ["colourful", "count_patients", "flag_kind", "kept_columns", "new_patients", "passed_over"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"}
+KEPT = "patient_id", "label" # of a table, beside what a model reads
 IMAGE_COLUMNS = "file", "image", "Image Index", "path", "filename", "file_name"
 TABLES = {".csv", ".tsv", ".txt", ".gz", ".bz2", ".xz", ".zip"}
 FRONTAL = {"AP", "PA"}
@@ -50,7 +52,7 @@ def _csv_rows(source, images):
 
 def _read_rows(rows):
     "As of `_csv_rows`, of a table that was read."
-    for row in rows.drop(columns=["label", "split"], errors="ignore").astype(object).to_dict("records"):
+    for row in rows.drop(columns="split", errors="ignore").astype(object).to_dict("records"):
         yield row["image"], Path(row["file"]), {k: "" if o is None or o != o else str(o) for k, o in row.items()}
 
 def _sources(source, images):
@@ -67,6 +69,14 @@ def count_patients(
 ) -> int:                 # rows
     "How many rows there will be: of a folder's files the first bytes are looked at, where the name tells nothing."
     return sum(1 for _ in _sources(source, images))
+
+def kept_columns(
+    source:str|Path, # as of `new_patients`
+) -> list:           # some of `patient_id label`
+    "What is kept of a table beside what a model reads."
+    if hasattr(source, "columns"): return [o for o in KEPT if o in source]
+    table = Path(source).is_file() and Path(source).suffix.lower() in TABLES
+    return [o for o in KEPT if o in read_text(source)] if table else []
 
 def passed_over(
     source:str|Path, # as of `new_patients`
@@ -135,12 +145,24 @@ def new_patients(
     header can't be read has an `error`."""
     card = metadata or dict(cat_names=[], cont_names=[], stats={})
     for name, file, row in _sources(source, images):
-        known = dict(image=name, file=str(file))
+        known = dict(image=name, file=str(file)) | {o: row[o] for o in KEPT if o in row}
         try: values, flag = _metadata(row, file, card)
         except Exception as e: # a damaged header's is of every kind
             values = dict.fromkeys(card["cat_names"] + card["cont_names"])
             yield known | values | dict(flag="", error=f"{file} {HEADER.format(told(e))}")
         else: yield known | values | dict(flag=flag)
+
+def flag_kind(
+    flag:str,   # one of those of a row
+    names=(),   # the model's metadata columns
+) -> str:
+    "What kind of flag it is, without the values of its patient."
+    for end in ": not frontal", ": no radiograph":
+        if flag.endswith(end): return flag.split(" ")[0] + end
+    if name := next((o for o in names if flag.startswith(f"{o} ")), None):
+        if " is outside of " in flag: return f"{name} outside of the training rows'"
+        return f"{name} that no training row had" if " is none of " in flag else f"{name} that is no value"
+    return flag.split(" (")[0].split(": ")[0]
 
 def colourful(
     file:str|Path, # a picture

@@ -28,7 +28,8 @@ from ..settings import takes
 from ..stats.scoring import called
 from .bundle import load_bundle
 from .lookalike import atypical
-from .patients import colourful, count_patients, new_patients, passed_over
+from .overall import labelled_as, summarised
+from .patients import colourful, count_patients, kept_columns, new_patients, passed_over
 
 __all__ = ["Predictor", "predict_patients"]
 
@@ -48,8 +49,9 @@ class Predictor:
     def __init__(self,
         learn:RadiographLearner, # of `load_bundle`
         threshold:float=None,    # above it is positive; None: the learner's, which is its bundle's
+        kept:list=(),            # columns of the table that are kept beside what the model reads
     ):
-        self.learn, self.card = learn, learn.card
+        self.learn, self.card, self.kept = learn, learn.card, list(kept)
         self.threshold = ifnone(threshold, learn.threshold)
         if not 0 <= self.threshold <= 1: raise ValueError(f"threshold is {self.threshold} and must be from 0 to 1.")
         self.metadata = learn.dls.metadata
@@ -65,7 +67,7 @@ class Predictor:
     def columns(self):
         "Of the table of predictions."
         words = ["missing", "probability", "decision", "flag", "error", "threshold", "model", "stamp"]
-        return ["image", *self.names, *words]
+        return ["image", *self.kept, *self.names, *words]
 
     def known(self,
         row:dict, # of `new_patients`
@@ -73,7 +75,8 @@ class Predictor:
         "What its row of the table says whatever the model may say: who, with what, by which model."
         missing = " ".join(o for o in self.names if row.get(o) is None)
         about = dict(missing=missing, threshold=f"{self.threshold:.9g}", model=self.card["sha256"][:12])
-        return {o: _said(row.get(o)) for o in ("image", *self.names)} | about | dict(stamp=_stamp(row["file"]))
+        own = {o: _said(row.get(o)) for o in ("image", *self.kept, *self.names)}
+        return own | about | dict(stamp=_stamp(row["file"]))
 
     def decode(self,
         row:dict, # of `new_patients`
@@ -177,10 +180,15 @@ def predict_patients(
     positive class, `decision`, a `flag` (values or pictures unlike the training rows'), or the `error` why it couldn't
     be read; `stamp` stands for the file's size and time. Killed and run again, it goes on where it was, and so with a
     longer list. BundleError, FileNotFoundError, or ValueError for a table of another model, threshold, list of images,
-    or of images or metadata that have changed since."""
+    or of images or metadata that have changed since.
+
+    A table's `patient_id` and `label` are kept. At the end stands what the table says as a whole, printed and as
+    OUT.summary.csv: the share that is called positive beside training's, quartiles of the probabilities, flags by kind,
+    and, where there are labels of patients that it wasn't trained on, its scores."""
     one_source(images, data, flags, "Predicted are IMAGES")
-    predictor, out = Predictor(load_bundle(bundle, device, precision), threshold), Path(out)
-    if data is not None: images = rows_of(data, images=folder, **flags)[0]
+    learn, out = load_bundle(bundle, device, precision), Path(out)
+    if data is not None: images = labelled_as(rows_of(data, images=folder, **flags)[0], learn.dls.vocab)
+    predictor = Predictor(learn, threshold, kept_columns(images))
     bs, part = ifnone(bs, predictor.card["bs"]), out.with_name(f"{out.name}.part")
     if bs < 1: raise ValueError(f"bs is {bs} and must be at least 1.")
     if not (total := count_patients(images, folder)):
@@ -195,7 +203,7 @@ def predict_patients(
     rows = itertools.islice(patients(), n, None)
     if n == total and old == out:
         say(f"{out} is finished: {n:,} rows")
-        return out
+        return summarised(predictor, out)
     if n: say(f"{n:,} of {total:,} rows are there already")
     if old == out and n: shutil.copyfile(out, part)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -208,4 +216,4 @@ def predict_patients(
             f.writelines(csv_line([o.get(c) for c in predictor.columns]) for o in predictor.table(batch))
             f.flush()
     os.replace(part, out)
-    return out
+    return summarised(predictor, out)

@@ -7,6 +7,7 @@ from cxr_fastai.trained.bundle import load_bundle, save_bundle
 from cxr_fastai.core.csvs import read_csv
 from cxr_fastai.data.loaders import RadiographDataLoaders
 from cxr_fastai.models.learner import fusion_learner, image_learner, metadata_learner
+from cxr_fastai.stats.scoring import METRICS, scores
 from cxr_fastai.trained.predict import predict_patients, Predictor
 from conftest import ROOT, SIDE, run_python, start_python
 
@@ -282,3 +283,55 @@ def test_unreadable_files_do_not_fill_the_memory(tmp_path, bundle, monkeypatch):
     monkeypatch.setattr(room, "_batches", lambda rows, bs: (sizes.append(len(o)) or o for o in batches(rows, bs)))
     found = read(predict_patients(bundle, tmp_path/"new", tmp_path/"out.csv"))
     assert max(sizes) == 16 * 8 and len(found) == 300 and found.error.notna().all()
+
+def beside(file): return pd.read_csv(file.with_name(f"{file.stem}.summary.csv")).set_index(["kind", "figure"])["value"]
+
+def test_labels_and_patients_are_kept_and_scored_as_scores_does(rows, tmp_path, bundle, capsys):
+    test = rows[rows.split == "test"]
+    test.drop(columns="split").to_csv(tmp_path/"new.csv", index=False)
+    out = predict_patients(bundle, tmp_path/"new.csv", tmp_path/"o.csv")
+    found, said = read(out), capsys.readouterr().out
+    assert list(found.label) == list(test.label) and list(found.patient_id) == list(test.patient_id)
+    own = scores(found.label == "Pneumonia", found.probability, found.patient_id, .4)
+    summary = beside(out)
+    assert all(summary["score", k] == pytest.approx(own[k], abs=1e-8, nan_ok=True) for k in METRICS)
+    assert summary["called positive", "above 0.4"] == pytest.approx((found.probability > .4).mean())
+    card = load_bundle(bundle).card["training"]
+    assert summary["called positive", "training rows that are"] == pytest.approx(card["positives"]/card["rows"])
+    assert all(o in said for o in ("of its training rows", f"By the labels of {len(test)} films", "half of them from"))
+    before = out.read_bytes()
+    assert predict_patients(bundle, tmp_path/"new.csv", out).read_bytes() == before # finished: said again
+    assert "By the labels of" in capsys.readouterr().out
+
+def test_labels_that_cannot_be_scored_are_said(rows, tmp_path, bundle, capsys):
+    test, train = rows[rows.split == "test"].head(9), rows[rows.split == "train"].head(9)
+    for name, table, why in (("a", train, "9 rows are of patients that the model was trained on"),
+                             ("b", test.assign(label="Effusion"), "label Effusion is none of the model's classes")):
+        table.drop(columns="split").to_csv(tmp_path/f"{name}.csv", index=False)
+        assert "score" not in beside(predict_patients(bundle, tmp_path/f"{name}.csv", tmp_path/f"{name}-o.csv")).index
+        assert why in (said := capsys.readouterr().out) and "No scores: " in said
+    test.assign(label=(test.label == "Pneumonia")*1).to_csv(tmp_path/"c.csv", index=False) # 0 and 1
+    assert "score" in beside(predict_patients(bundle, tmp_path/"c.csv", tmp_path/"c-o.csv")).index
+    test.drop(columns="label").to_csv(tmp_path/"d.csv", index=False)
+    found = read(predict_patients(bundle, tmp_path/"d.csv", tmp_path/"d-o.csv"))
+    assert "label" not in found and "patient_id" in found
+
+def test_another_tables_labels_are_the_models_by_their_order(rows, tmp_path, bundle, capsys):
+    mine = rows[rows.split == "test"].assign(tb=lambda o: (o.label == "Pneumonia")*1).drop(columns=["split", "label"])
+    mine.to_csv(tmp_path/"mine.csv", index=False)
+    flags = dict(data=str(tmp_path/"mine.csv"), image="file", patient="patient_id", label="tb", cat="sex,view",
+                 cont="age")
+    out = predict_patients(bundle, out=tmp_path/"o.csv", positive="1", **flags)
+    assert set(read(out).label) == {"Normal", "Pneumonia"} and (read(out).label == "Pneumonia").sum() == mine.tb.sum()
+    assert "The label 1 is taken for Pneumonia" in capsys.readouterr().out and ("score", "rocauc") in beside(out).index
+    mine.assign(tb=mine.tb.map({0: "Normal", 1: "Pneumonia"})).to_csv(tmp_path/"mine.csv", index=False)
+    with pytest.raises(ValueError, match="Normal is the positive class of these rows, and Pneumonia the model's"):
+        predict_patients(bundle, out=tmp_path/"p.csv", positive="Normal", negative="Pneumonia", **flags)
+
+def test_flags_are_counted_by_kind(rows, tmp_path, bundle):
+    some = rows[rows.split == "test"].head(6).drop(columns=["split", "label"])
+    odd = dict(age=[999, 101, 102, 50, 50, 50], view=["XX", "PA", "PA", "YY", "PA", "PA"])
+    some.assign(**odd).to_csv(tmp_path/"n.csv", index=False)
+    flags = beside(predict_patients(bundle, tmp_path/"n.csv", tmp_path/"o.csv"))["flag"]
+    assert flags["age that is no value"] == 1 and flags["age outside of the training rows'"] == 2
+    assert flags["view that no training row had"] == 2
