@@ -330,7 +330,7 @@ def test_another_tables_labels_are_the_models_by_their_order(rows, tmp_path, bun
 
 def test_flags_are_counted_by_kind(rows, tmp_path, bundle):
     some = rows[rows.split == "test"].head(6).drop(columns=["split", "label"])
-    odd = dict(age=[999, 101, 102, 50, 50, 50], view=["XX", "PA", "PA", "YY", "PA", "PA"])
+    odd = dict(age=[999, 99, 100, 50, 50, 50], view=["XX", "PA", "PA", "YY", "PA", "PA"])
     some.assign(**odd).to_csv(tmp_path/"n.csv", index=False)
     flags = beside(predict_patients(bundle, tmp_path/"n.csv", tmp_path/"o.csv"))["flag"]
     assert flags["age that is no value"] == 1 and flags["age outside of the training rows'"] == 2
