@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from fastai.data.core import TfmdDL
 from fastai.data.transforms import Category, CategoryMap, ToTensor
-from fastai.torch_core import show_title, TensorBase, TensorCategory, TensorImage
+from fastai.torch_core import TensorCategory, TensorImage
 from fastai.vision.augment import AffineCoordTfm, affine_grid
 from fastcore.basics import tuplify
 from fasttransform.transform import Transform
@@ -20,12 +20,12 @@ from ..cohort.radiograph import read_radiograph, white_of
 from .given import is_picture, read_picture
 from .show import RadiographInput, TensorRadiograph
 
-__all__ = ["FeatureTransform", "LabelTransform", "RadiographDL", "RadiographTransform", "TensorFeatures",
-           "TrainingAffine", "training_only"]
+__all__ = ["FeatureTransform", "LabelTransform", "RadiographDL", "RadiographTransform", "TrainingAffine",
+           "training_only"]
 
 class RadiographTransform(Transform):
     "A row's image file to pixels: from the decode-once cache where it is there, else by reading the file."
-    out_type = TensorRadiograph
+    out_type, by_batch = TensorRadiograph, True # the pixels of a whole table needn't fit in memory
     def __init__(self,
         size:int=256, # side of the square image, pixels
     ):
@@ -72,13 +72,10 @@ class RadiographTransform(Transform):
         pixels = self.cache.get(files) if cached else np.stack([self._read(f) for f in files])
         return TensorRadiograph(torch.from_numpy(pixels)[:, None])
 
-class TensorFeatures(TensorBase):
-    "A film's mean features by a frozen backbone, `[width, 1, 1]`: a feature map of one place."
-    def show(self, ctx=None, **kwargs): return show_title(f"{len(self):,} features", ctx=ctx)
-
 class FeatureTransform(RadiographTransform):
-    "A row's film to its features: of any of its views in training, else as it is."
-    out_type = TensorFeatures
+    """A row's film to its mean features by a frozen backbone, `[width, 1, 1]`, a map of one place: of one of its views
+    in training, drawn each epoch, else as it is."""
+    out_type, by_batch = torch.Tensor, False # a type of its own would cost more than a step
     def __init__(self,
         pixels:RadiographTransform, # whose films they are
         features:Callable,          # (files, cache of their pixels) -> `[n, views, width]`
@@ -97,7 +94,7 @@ class FeatureTransform(RadiographTransform):
         x = self.features(files, self.cache)
         n, views = x.shape[:2]
         view = torch.randint(views, (n,)) if self.training and views > 1 else torch.zeros(n, dtype=torch.long)
-        x = TensorFeatures(x[torch.arange(n), view][..., None, None])
+        x = x[torch.arange(n), view][..., None, None]
         return x[0] if one else x
 
 class LabelTransform(Transform):
@@ -161,13 +158,13 @@ class RadiographDL(TfmdDL):
         whole = {}
         for idxs in self.chunkify(samps):
             whole = whole or self._encoded()
-            rows = self.dataset.items.iloc[idxs]
+            rows = self.dataset.items.iloc[idxs] if len(whole) < len(self.dataset.tls) else None
             yield tuple(_at(whole[i], idxs) if i in whole else tl.tfms(rows) for i, tl in enumerate(self.dataset.tls))
 
     def _encoded(self):
-        "Metadata and labels of all rows: by the batch it takes longer than a step on a GPU. Pixels are no part of it."
+        "Metadata, labels and features of all rows: by the batch it takes longer than a step on a GPU."
         return {i: tl.tfms(self.dataset.items) for i, tl in enumerate(self.dataset.tls)
-                if not isinstance(tl.tfms[0], RadiographTransform)}
+                if not getattr(tl.tfms[0], "by_batch", False)}
 
     def _one_pass(self):
         "The batch's types are known; fastai would read an image to find them."
