@@ -1,8 +1,8 @@
 """What the toolkit costs on this machine: medians of alternating runs as a table. Run by hand; nothing asserts a time.
 
 `python recipes/bench.py` draws its inputs; `--originals FOLDER` (png files of 1024 px) adds a comparison with stock
-fastai, `--part` measures only the classifiers, only the CycleGAN, only the study or only prediction; `--part shared`,
-which isn't among them, a step beside a busy process."""
+fastai, `--part` measures only the classifiers, only the CycleGAN, only the study or only prediction; two are asked for
+by name alone: `--part probe`, a large grid of heads, and `--part shared`, a step beside a busy process."""
 import itertools, resource, subprocess
 from copy import deepcopy
 from tempfile import TemporaryDirectory
@@ -253,9 +253,24 @@ def prediction(rows, files, arch, size, bs, runs, folder, n=600):
     told = f"{b/a:.2f} of the bare model's {1/b:.1f}; {(b + c)/a:.2f} of both in turn, {1/(b + c):.1f}"
     return [(name, f"{1/a:.1f} images/s", told)]
 
+PROBED = [f"real-meta+{o}" for o in ("class-weights", "oversample", "focal", "logit-adjust", "mixup", "duplicate")]
+
+def probing(size, bs, folder, archs=("resnet50", "densenet121", "vgg16"), n=912):
+    "(m) Three backbones x nine arms x five folds x three seeds as a probe by two processes, features included."
+    rows = drawn_rows(2*n, f"{folder}/{2*n}-{size}", size)
+    rows = rows.groupby("label", observed=True).head(n//2).reset_index(drop=True).assign(split="train")
+    plan = plan_of(backbones=archs, arms=["real", "meta", "real-meta", *PROBED], seeds=range(3), folds=5, size=size,
+                   bs=bs, weights="none", mode="probe")
+    with TemporaryDirectory(dir=folder) as out:
+        start, os.environ["CXR_FASTAI_CACHE"] = now(), f"{out}/cache"
+        save_study(Study(rows, plan, out).run(workers=2))
+        took = now() - start
+    return [(f"(m) a probe of {len(archs)} backbones x 9 arms x 5 folds x 3 seeds, {len(rows)} films, {size} px",
+             f"{took/60:.1f} min", "features, decoding and tables included; bar 5 min")]
+
 @call_parse
 def main(
-    part:str="all",       # 'classifiers', 'gan', 'study', 'predict', 'all' of these; 'shared', and its 'step'
+    part:str="all",       # 'classifiers', 'gan', 'study', 'predict', 'all' of these; 'probe'; 'shared', and its 'step'
     arch:str="resnet50",  # backbone
     size:int=128,         # side of the square images, pixels
     bs:int=32,            # images a batch of the classifiers
@@ -270,6 +285,7 @@ def main(
     "Measure training, construction, memory and synthesis; print a table."
     rows, table = drawn_rows(images, f"{folder}/{images}-{size}", size), []
     if part == "step": return print(gan_seconds(gan_learner(rows, size, bs, width), 3))
+    if part == "probe": table += probing(size, bs, folder)
     if part == "shared": table += shared(size, width, images, runs, folder)
     if part in ("classifiers", "all"):
         table += construction() + overhead(rows, arch, size, bs, runs)

@@ -10,6 +10,7 @@ from cxr_fastai.stats.compare import verdict
 from cxr_fastai.stats.differences import differences
 from cxr_fastai.stats.formats import to_markdown
 from cxr_fastai.stats.draws import at_specificity_draws, resample
+from cxr_fastai.stats.folds import fold_differences
 from cxr_fastai.stats.intervals import percentiles, spread
 from cxr_fastai.stats.power import CUT, power_table, probability, Setting, skill
 
@@ -76,6 +77,17 @@ def covered(rng, setting, sets, draws):
             hits.setdefault(k, []).append(low <= truth(name, many[0] if procedure else d[0]).mean() <= high)
     return {k: np.mean(v) for k, v in hits.items()}
 
+def covered_by_folds(rng, setting, sets):
+    "How often the corrected t's 95% interval of the difference of AUC holds the truth, and misses none where none is."
+    hits, skills = [], np.array([skill(.80), skill(.80 + GAP)])[:, None, None]
+    spread = (setting.luck**2 + setting.shared**2)**.5
+    usual = truths(Truth(.2), skills[..., 0] + spread*rng.normal(size=(2, 100_000)))["rocauc"]
+    for _ in range(sets):
+        (a, valid_a), (b, valid_b) = setting.draw_folds(rng, skills + setting.lucks(rng, (2, *setting.trainings)))
+        o = fold_differences(a, b, valid_a, valid_b)["rocauc"]
+        hits.append(o["low"] <= usual <= o["high"])
+    return {"95% interval of difference of rocauc": np.mean(hits)}
+
 def reported(rng, setting, sets, gain=0., moved=0., nets=3):
     "Shares of studies with a gain or a loss of any backbone, and whose first recalls are called different."
     found = dict(gain=0, loss=0, recall=0)
@@ -133,5 +145,9 @@ def main(
     for setting in (Setting(), *cohort, *([Setting(320, 1050, 9)] if large else [])):
         for found, bar in zip(planted(setting, sets, seed), ((.8, 1) if setting.seeds > 3 else any_share, alarm)):
             add(found, setting, bar)
+    for shared in (.1, .15, .2): # nobody knows how much of it there is: a fold's training patients are the others' too
+        setting = Setting(174, 700, folds=5, shared=shared)
+        add(covered_by_folds(rng, setting, sets), setting, usual)
+        for found, bar in zip(planted(setting, sets, seed), (any_share, alarm)): add(found, setting, bar)
     print(to_markdown(pd.DataFrame(lines)))
     print(f"\n{sets:,} simulated studies a line; {time.time() - start:.0f} s")

@@ -45,6 +45,7 @@ class Setting:
         heavy:bool=False,   # luck of Student's t with 3 degrees of freedom
         films:str="one",    # a patient: 'one', 'four', or 'unequal': one to nine, two on average
         folds:int=None,     # of a cross-validation, in whose test each patient is once; None: one split
+        shared:float=0.,    # sd of what training patients do to a skill, which folds share as they share patients
     ):
         "ValueError for a number of patients, trainings or folds that is none."
         if films not in FILMS: raise ValueError(f"films={films!r} is not known; use {' or '.join(FILMS)}.")
@@ -52,7 +53,9 @@ class Setting:
         for o, few in least.items():
             given = dict(positives=positives, negatives=negatives, seeds=seeds, folds=folds)[o]
             if given < few: raise ValueError(f"{o}={given} must be {few} or more.")
-        if not 0 <= luck < np.inf: raise ValueError(f"luck={luck} must be a spread, 0 or more.")
+        for name, o in dict(luck=luck, shared=shared).items():
+            if not 0 <= o < np.inf: raise ValueError(f"{name}={o} must be a spread, 0 or more.")
+        if shared and not folds: raise ValueError("One split shares training patients with none: shared= is of folds.")
         store_attr()
 
     def __repr__(self):
@@ -60,7 +63,8 @@ class Setting:
         seeds = f"{self.seeds} seed" + "s"*(self.seeds > 1)
         folds = f" in {self.folds} folds" if self.folds else ""
         patients = f"{self.positives} + {self.negatives} patients{FILMS[self.films]}{folds}"
-        return f"{patients}, {seeds}, luck {self.luck:g}{tail}"
+        shared = f", {self.shared:g} of training patients" if self.shared else ""
+        return f"{patients}, {seeds}, luck {self.luck:g}{tail}{shared}"
 
     @property
     def trainings(self) -> tuple:
@@ -109,6 +113,7 @@ class Setting:
         label, who = self.patients(rng)
         own, view = _of_films(rng, who, len(d))
         part = _parts(rng, who.max() + 1, self.folds, self.positives)[who]
+        if self.shared: d = d + self.shared*_of_training(rng, len(d), self.folds)
         sides = {"test": [np.flatnonzero(part == f) for f in range(self.folds)]}
         sides["valid"] = [_fifth(rng, who, np.flatnonzero(part != f)) for f in range(self.folds)]
         res = []
@@ -126,6 +131,11 @@ def _of_films(rng, who, arms):
     n = len(who)
     own = PATIENT**.5*rng.normal(size=who.max() + 1)[who] + (1 - PATIENT)**.5*rng.normal(size=n)
     return OWN**.5*own, VIEW**.5*rng.normal(size=(arms, 1, n))
+
+def _of_training(rng, arms, folds):
+    "What the patients that each fold trains on, all parts but its own, do to its models: `[arms, 1, folds]`, sd 1."
+    each = rng.normal(size=(arms, 1, folds))
+    return (each.sum(-1, keepdims=True) - each)/(folds - 1)**.5
 
 def _parts(rng, patients, folds, positives):
     "In which fold's test each patient is: the ill are dealt out first, so that folds have as many."

@@ -2,7 +2,8 @@ import numpy as np, pandas as pd, pytest
 from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 from cxr_fastai.stats.compare import compare_arms, verdict
-from cxr_fastai.stats.power import CUT, power_table, probability, Setting, setting_of, simulated, skill, STEEP
+from cxr_fastai.stats.power import (_of_training, CUT, power_table, probability, Setting, setting_of, simulated, skill,
+    STEEP)
 from cxr_fastai.settings import PRIMARY
 
 SAID = dict(gain="support a gain", loss="show a loss", none="do not support a gain")
@@ -144,3 +145,12 @@ def test_an_area_that_is_none_is_refused(auc, gain):
     with pytest.raises(ValueError, match="can't be simulated"): simulated(Setting(), auc, gain, studies=1)
 
 def test_probabilities_are_decided_at_the_cut(): assert probability(np.array(CUT)) == .5
+
+def test_what_training_patients_do_is_shared_as_far_as_they_are():
+    "Of five parts, two folds train on three that are the same, of four each."
+    drawn = _of_training(np.random.default_rng(0), 40_000, 5)[:, 0]
+    found = np.cov(drawn.T)
+    assert np.allclose(np.diag(found), 1, atol=.03) and np.allclose(found[~np.eye(5, dtype=bool)], .75, atol=.03)
+    with pytest.raises(ValueError, match="shared= is of folds"): Setting(shared=.1)
+    with pytest.raises(ValueError, match="shared=-1 must be a spread"): Setting(folds=3, shared=-1)
+    assert "0.2 of training patients" in repr(Setting(30, 60, folds=3, shared=.2))
