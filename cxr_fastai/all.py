@@ -53,6 +53,7 @@ from .stats.intervals import *
 from .stats.labels import *
 from .stats.ledger import *
 from .stats.operating import *
+from .stats.outside import *
 from .stats.power import *
 from .stats.predictions import *
 from .stats.prevalence import *
@@ -68,6 +69,7 @@ from .report.figures import *
 from .report.films import *
 from .report.forest import *
 from .report.notes import *
+from .report.elsewhere import *
 from .report.page import *
 from .report.planned import *
 from .fit.callbacks import *
@@ -113,6 +115,7 @@ from .trained.patients import *
 from .trained.plots import *
 from .trained.predict import *
 from .trained.tensors import *
+from .trained.validate import *
 from .study.cell import *
 from .study.estimate import *
 from .study.grid import *

@@ -141,6 +141,17 @@ def explain():
         print(explain_bundle(bundle, csv, **flags))
     return door
 
+def validate():
+    "Validate a bundle on rows from elsewhere, at its own threshold: figures, sites, and what is wrong."
+    @_takes("trained.validate", "validate_bundle", but=["bundle"])
+    def door(
+        bundle:str, # a cell's `bundle` folder, or a .safetensors file
+        **flags,
+    ):
+        from .trained.validate import validate_bundle
+        validate_bundle(bundle, **flags)
+    return door
+
 def doctor():
     "Say what would go wrong before it does: packages, device, data, weights, memory, disk. Takes a study's flags."
     @_takes("doctor", "doctor")
@@ -160,7 +171,8 @@ def doctor():
         return int(found.failed)
     return door
 
-VERBS = {o.__name__: o for o in (cohort, train, gan, study, rerun, plan, report, predict, explain, doctor)}
+VERBS = {o.__name__: o for o in (cohort, train, gan, study, rerun, plan, report, predict, explain, validate,
+                                     doctor)}
 OPTIONAL = dict(train=["backbone"], predict=["images"], explain=["csv"]) # verb -> flags that need no name
 PLANNED = "train", "study", "doctor" # what they are given makes a plan
 OF_STUDY = *PLANNED, "cohort", "gan" # take their flags from a study's settings.json, too

@@ -30,8 +30,8 @@ def test_each_verb_explains_its_flags(verb, capsys):
     with pytest.raises(SystemExit) as e: main([verb, "--help"])
     said = capsys.readouterr().out
     assert e.value.code == 0 and said.startswith(f"usage: cxr-fastai {verb}") and "--debug" in said
-    places = dict(predict=["bundle", "images"], explain=["bundle", "csv"], report=["folder"], rerun=["study"],
-                  train=["backbone"]).get(verb, [])
+    places = dict(predict=["bundle", "images"], validate=["bundle"], explain=["bundle", "csv"],
+                  report=["folder"], rerun=["study"], train=["backbone"]).get(verb, [])
     assert all(re.search(rf"^  {o} ", said, re.M) for o in places)
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -74,7 +74,7 @@ class Seen:
         res, asked = np.zeros(len(rows), bool), (_patients(rows), _films(hashes, len(rows)))
         for salt, group in self.groups.items():
             for kind, there, values in zip((b"patient", b"film"), group, asked):
-                if there: res |= [o in there for o in _hashes(kind, values, salt)]
+                if there: res |= np.array([o in there for o in _hashes(kind, values, salt)], bool)
         return res
 
     @property

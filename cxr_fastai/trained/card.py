@@ -125,7 +125,9 @@ def _pattern_fits(o): return isinstance(o, list) and len(o) == SIDE**2 and all(_
 
 def _ranges_fit(o):
     "Of `lookalike.typical_ranges`."
-    if set(o) != {"films", "mean", "patterns", "far", "flat"}: return False
+    if set(o) - {"gray"} != {"films", "mean", "patterns", "far", "flat"}: return False # 0.2 doesn't say how gray
+    gray = o.get("gray", [0, 0])
+    if not (isinstance(gray, list) and len(gray) == 2 and all(_number(v, 0, 255) for v in gray)): return False
     if not (_whole(o["films"], 1, 2**63) and _number(o["far"], 0, 10) and _number(o["flat"], 0, 255)): return False
     if not (isinstance(o["patterns"], list) and 0 < len(o["patterns"]) < 100): return False
     return all(map(_pattern_fits, [o["mean"], *o["patterns"]]))
