@@ -13,6 +13,7 @@ from .core.progress import *
 from .core.shell import *
 from .core.templates import *
 from .core.threads import *
+from .core.tuned import *
 from .core.words import *
 from .core.workers import *
 from .cohort.altered import *
@@ -72,6 +73,7 @@ from .report.notes import *
 from .report.elsewhere import *
 from .report.page import *
 from .report.planned import *
+from .report.searched import *
 from .fit.callbacks import *
 from .fit.checkpoint import *
 from .fit.distributed import *
@@ -122,3 +124,4 @@ from .study.grid import *
 from .study.jobs import *
 from .study.run import *
 from .study.speed import *
+from .study.tune import *

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 __all__ = ["ARMS", "Arm", "FUSION_NAMES", "FUSIONS", "Fusion", "Inputs", "POLICIES", "Policy", "RIVALS", "Rival",
-           "arm_title", "comparisons_of", "expand_arms", "parse_arm", "primary_of"]
+           "arm_title", "comparisons_of", "expand_arms", "parse_arm", "primary_of", "searched_of"]
 
 class Inputs(NamedTuple):
     "What a model sees."
@@ -206,6 +206,16 @@ def primary_of(
 ) -> tuple:    # (before, after); None where no plain arm has one source more than another
     "What a study asks where nobody says so: Real-Meta to Ensemble as the paper, without synthesis Real to Real-Meta."
     return next((o for o in reversed(STEPS) if set(o) <= set(arms)), None)
+
+def searched_of(
+    arms:list,          # names of a study
+    primary:tuple=None, # (before, after); None: `primary_of`
+) -> str:               # a key of `ARMS`, without synthetic rows
+    """Which arm `--tune` searches: the primary comparison's first that sees films, else the first, as it is without
+    synthesis and other words."""
+    names = [parse_arm(o) for o in primary or primary_of(arms) or arms]
+    base = next((o for o in names if o.use != "metadata"), names[0]).base
+    return ARMS[base].real or base
 
 def comparisons_of(
     arms:list, # names of a study

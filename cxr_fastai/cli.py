@@ -176,7 +176,7 @@ VERBS = {o.__name__: o for o in (cohort, train, gan, study, rerun, plan, report,
 OPTIONAL = dict(train=["backbone"], predict=["images"], explain=["csv"]) # verb -> flags that need no name
 PLANNED = "train", "study", "doctor" # what they are given makes a plan
 OF_STUDY = *PLANNED, "cohort", "gan" # take their flags from a study's settings.json, too
-UNLISTED = dict(cat_names=Words, cont_names=Words) # of a plan: the table's, but in Python
+UNLISTED = dict(cat_names=Words, cont_names=Words, tuned=Words) # of a plan: the table's and a search's, but in Python
 
 def _listing():
     lines = "\n".join(f"  {name:<10}{o.__doc__}" for name, o in VERBS.items())

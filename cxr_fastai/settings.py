@@ -13,6 +13,7 @@ from fastcore.docments import ann_parts, docments
 from . import __version__
 from .arms import ARMS, FUSIONS, POLICIES, RIVALS, expand_arms, parse_arm
 from .core.files import check_keywords, few
+from .core.tuned import check_tune
 from .core.words import known_word, Words
 
 __all__ = ["CAT_NAMES", "CONT_NAMES", "GANS", "Gan", "PAPER_ARMS", "PRECISIONS", "PRIMARY", "Plan", "Settings",
@@ -25,6 +26,7 @@ CAT_NAMES, CONT_NAMES = ("sex", "view"), ("age",) # metadata columns of words, a
 PROTOCOLS, EPOCH_RULES, PRECISIONS = ("clean", "paper"), ("last", "best"), ("auto", "bf16", "fp16", "fp32")
 MODES = dict(full=1e-3, probe=3e-3) # what is trained -> the largest learning rate where nobody says another
 TRACKERS = "tensorboard", "wandb", "mlflow"
+PS = .5 # dropout before the output, where nobody says another
 PACKAGES = "torch", "fastai", "timm", "pandas", "scikit-learn", "pillow", "numpy"
 GANS = { # settings by name: what small compute was measured to do best with, and the reference's own (and the paper's)
     "fast": dict(epochs=30, bs=4, ngf=32, ndf=32, residual=True, upsample="resize", lam=2., identity=0.),
@@ -34,10 +36,10 @@ GANS = { # settings by name: what small compute was measured to do best with, an
 GAN_FLAGS = dict(gan="gan", epochs="gan_epochs", size="gan_size", synthetic="synthetic", metadata="metadata")
 LISTS = {"`ARMS`": ARMS, "`RIVALS`": RIVALS, "`POLICIES`": POLICIES, "`FUSIONS`": FUSIONS} # in comments
 HEADINGS = dict( # in a help: of a flag, else of whoever takes it
-    backbones="model", split_seed="data", folds="data", repeats="data", load_cohort="data", Training="model",
-    Plan="arms", expand_arms="arms", Gan="synthesis")
+    backbones="model", tune="model", split_seed="data", folds="data", repeats="data", load_cohort="data",
+    Training="model", Plan="arms", expand_arms="arms", Gan="synthesis")
 RECORDED = ("weights_of split drawn training gan_training data_digest data negative positive versions "
-            "cohort").split() # in settings.json beside the flags
+            "cohort tuning").split() # in settings.json beside the flags
 
 def listed(
     given:str|Iterable, # text with commas, or any list of words
@@ -82,19 +84,22 @@ class Training(Settings):
         precision:str="auto",      # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
         epoch_rule:str="last",     # the epoch that is scored: 'last' as the paper, or 'best' by the valid rows' AUC
         fusion:str="concat",       # how image and metadata merge: one of `FUSIONS`
+        ps:float=PS,               # dropout before the output, of classifiers with images; from 0, below 1
         mode:str="full",           # 'full', or 'probe': heads alone, on features that a frozen backbone computes once
         views:int=1,               # of each training film in a probe: as it is, then augmented ones
         cat_names:tuple=None,      # metadata columns of words; the table's where not given
         cont_names:tuple=None,     # metadata columns of numbers; the table's where not given
+        tuned:tuple=None,          # what `--tune` chose for a backbone, over the above: NET:lr=.001:epochs=8, ...
     ):
-        "ValueError for a word that isn't known."
+        "ValueError for a word that isn't known, and for a dropout that is none."
         known_word("precision", precision, PRECISIONS)
         known_word("epoch_rule", epoch_rule, EPOCH_RULES)
         known_word("fusion", fusion, FUSIONS)
         lr = MODES[known_word("mode", mode, MODES)] if lr is None else lr
         if views < 1 or views > 1 and mode != "probe":
             raise ValueError(f"views={views}: a probe looks at each film once or more, and nothing else has views.")
-        names = dict(cat_names=cat_names, cont_names=cont_names)
+        if not 0 <= ps < 1: raise ValueError(f"ps={ps:g} is a dropout and must be from 0 to below 1.")
+        names = dict(cat_names=cat_names, cont_names=cont_names, tuned=tuned)
         self._settle(locals() | {k: None if o is None else listed(o) for k, o in names.items()})
 
 class Gan(Settings):
@@ -130,6 +135,7 @@ class Plan(Settings):
         repeats:int=1,           # of the folds, each with parts of its own
         protocol:str="clean",    # 'clean' or 'paper': as its figures imply, leaks and all
         split_seed:int=0,        # of the cohort's draw and of the split
+        tune:int=None,           # trials of a search for lr, epochs, dropout and fusion, by valid rows (extra tune)
         primary:tuple=None,      # the comparison of the verdict, 'before,after'; the plan's, or Real-Meta to Ensemble
         alpha:float=None,        # its two-sided error rate over the backbones; the plan's, or .05
         training:Training=None,  # of the classifiers; as it is by default where not given
@@ -147,6 +153,7 @@ class Plan(Settings):
         judge = "none" if training.weights == "none" else "auto"
         gan = gan.replace(size=gan.size or training.size, precision=training.precision, weights=judge)
         self._settle(locals())
+        check_tune(tune, training, list(self.weights_of), folds, protocol)
 
     @property
     def weights_of(self) -> dict:
@@ -225,7 +232,7 @@ def takes(
 
 PLAN_FLAGS = {o: o for o in Plan.fields() if o not in ("training", "gan")}
 
-@takes((Plan, PLAN_FLAGS), expand_arms, Training, (Gan, GAN_FLAGS), but=["cat_names", "cont_names"])
+@takes((Plan, PLAN_FLAGS), expand_arms, Training, (Gan, GAN_FLAGS), but=["cat_names", "cont_names", "tuned"])
 def plan_of(**flags) -> Plan:
     "A plan from its settings' flags, as text or as they are: `plan_of(backbones='resnet50', epochs=4, gan_epochs=2)`."
     check_keywords(flags, [*inspect.signature(plan_of).parameters, *Training.fields()], "A plan")

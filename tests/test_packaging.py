@@ -32,7 +32,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 def test_the_wheel_has_the_command_and_the_extras(wheel):
     info = {o.split("/")[-1]: wheel.read(o).decode() for o in wheel.namelist() if ".dist-info/" in o}
     assert "cxr-fastai = cxr_fastai.cli:main" in info["entry_points.txt"]
-    extras = "dicom quality ray distributed explain onnx tensorboard wandb mlflow notebooks docs xrv labels test"
+    extras = "dicom quality ray distributed explain onnx tensorboard wandb mlflow notebooks docs xrv labels tune test"
     for o in extras.split():
         assert f"Provides-Extra: {o}\n" in info["METADATA"]
 
@@ -47,7 +47,7 @@ def test_every_extra_that_a_sentence_names_is_there():
 def test_without_any_extra_everything_is_imported():
     "As after a plain install: what only an extra brings is hidden."
     absent = ("accelerate captum onnx onnxruntime onnxscript pydicom imagecodecs ray tensorboard wandb mlflow "
-              "torch_fidelity pdoc nbclient torchxrayvision cleanlab").split()
+              "torch_fidelity pdoc nbclient torchxrayvision cleanlab optuna").split()
     hidden = f"import sys; sys.modules.update(dict.fromkeys({absent}))"
     run([sys.executable, "-W", "ignore", "-c", f"{hidden}; import cxr_fastai.all, cxr_fastai.cli, cxr_fastai.doctor"],
         env=os.environ | dict(PYTHONPATH=str(ROOT)))

@@ -7,6 +7,7 @@ from ..cohort.rows import positive
 from ..cohort.sampling import sides_of
 from ..stats.scoring import METRICS
 from .notes import column_names, counted, has_synth, is_drawn_study, listed, on_several_sides, split_note, uses
+from .searched import tuned_words
 
 KNOWN = "auto", "imagenet", "none" # weights of which it is known what they were fitted on
 
@@ -132,6 +133,7 @@ def training(settings, tables):
     text = (f"{_frozen(settings, tables)}{counted(settings['epochs'], 'epoch')} in batches of {settings['bs']}, "
             f"one-cycle schedule, base rate {settings['lr']:g}, AdamW")
     if drop and uses(settings, "image"): text += f", dropout {drop:g} before the output"
+    if settings.get("tuned"): text += "; in place of these, " + tuned_words(settings["tuned"])
     masked = _masked(settings) if uses(settings, "metadata") else ""
     return (f"{text[0].upper()}{text[1:]}. {counted(done, 'model')}, alike but for what an arm's name says.{masked}"
             f"{_gan(settings)} What was tried before is for the author.")

@@ -101,6 +101,7 @@ def run_note(
 ) -> str:
     "What was run."
     side, done = settings["size"], cells["error"].isna().sum()
+    searched = " (a search chose others, below)" if settings.get("tuned") else ""
     films = f"Films of {side} x {side} pixels, " if uses(settings, "image") else ""
     sides = split_note(settings) or "How rows came to their sides wasn't stored"
     if settings["protocol"] == "clean":
@@ -110,8 +111,8 @@ def run_note(
             f"Backbones: {listed(settings['backbones'])}; arms: {listed(map(arm_title, settings['arms']))}; seeds: "
             f"{listed(settings['seeds'])}. {done} of {len(cells)} cells are finished. "
             f"{films}{counted(settings['epochs'], 'epoch')}, batches of {settings['bs']}, base rate "
-            f"{settings['lr']:g}; the {settings['epoch_rule']} epoch is scored, at a threshold of .5 where nothing "
-            f"else is said. {sides}.")
+            f"{settings['lr']:g}{searched}; the {settings['epoch_rule']} epoch is scored, at a threshold of .5 where "
+            f"nothing else is said. {sides}.")
 
 def plan_note(
     plan:dict, # of `read_plan`

@@ -26,6 +26,7 @@ from .films import plot_memorised, plot_synthetic
 from .forest import plot_folds
 from .html import Page
 from .notes import drawn_note, leaky_note, not_compared, plan_note, run_note, shortcut_note
+from .searched import tuning
 
 __all__ = ["report"]
 
@@ -193,7 +194,7 @@ def _checklist(study, page):
     table = checklist(study.settings, study.rows, study.flow, study.cells, study.plan)
     page.section("Checklist").table(table, "CLAIM 2024 and TRIPOD+AI, in our own words", by="checklist", kind="words")
 
-SECTIONS = (_run, _cohort, _at_prevalence, _table1, _comparisons, _folds, _metrics, _doses, _curves, _epochs,
+SECTIONS = (_run, _cohort, tuning, _at_prevalence, _table1, _comparisons, _folds, _metrics, _doses, _curves, _epochs,
             _synthetic, _subgroups, _labels, _failed, _settings, _checklist)
 
 # Figures for a section: a name, the figure, its caption

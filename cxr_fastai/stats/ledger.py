@@ -18,8 +18,9 @@ __all__ = ["declare_plan", "look_at", "looks", "mark_plan", "mark_scores", "read
            "rows_digest"]
 
 ALPHA = .05 # where nobody says another
-SETTLED = ("folds repeats protocol size epochs bs lr precision epoch_rule fusion synthetic metadata cat_names "
-           "cont_names split_seed gan gan_epochs gan_size data_digest").split() # changed after a look: another study
+SETTLED = ("folds repeats protocol size epochs bs lr precision epoch_rule fusion ps tuned synthetic metadata "
+           "cat_names cont_names split_seed gan gan_epochs gan_size "
+           "data_digest").split() # changed after a look: another study
 
 def rows_digest(
     rows:pd.DataFrame, # test rows, with `image` and `patient_id`

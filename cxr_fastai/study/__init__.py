@@ -2,5 +2,7 @@
 from .cell import Cell, CellError, read_cell, run_cell
 from .grid import Study
 from .run import print_study, run_study, save_study
+from .tune import tuned_plan
 
-__all__ = ["Cell", "CellError", "print_study", "read_cell", "run_cell", "run_study", "save_study", "Study"]
+__all__ = ["Cell", "CellError", "print_study", "read_cell", "run_cell", "run_study", "save_study", "Study",
+           "tuned_plan"]

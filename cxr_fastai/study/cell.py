@@ -33,7 +33,7 @@ from ..stats.predictions import real_rows
 from ..stats.scoring import scores
 from ..trained.bundle import save_bundle
 
-__all__ = ["Cell", "CellError", "arm_rows", "logged", "read_cell", "run_cell", "train_cell"]
+__all__ = ["Cell", "CellError", "arm_rows", "fit_cell", "logged", "read_cell", "run_cell", "train_cell"]
 
 LEARNERS = {"image": image_learner, "metadata": metadata_learner, "both": fusion_learner}
 RESULTS = "predictions.csv", "history.csv"
@@ -125,7 +125,7 @@ def _dls(cell, rows):
 
 def _learner(cell, dls):
     t, s = cell.plan.training, cell.settings
-    kwargs = {o: s[o] for o in ("arch", "weights", "precision", "fusion", "views") if o in s}
+    kwargs = {o: s[o] for o in ("arch", "weights", "precision", "fusion", "ps", "views") if o in s}
     if cell.probe: kwargs |= {k: o for k, o in rival_dls(cell.arm.rival).items() if k == "tfms"}
     make = probe_learner if cell.probe else LEARNERS[cell.arm.use]
     learn = make(dls, seed=cell.seed, cbs=HistoryWriter(cell.folder/"history.csv"), **kwargs)
@@ -142,6 +142,20 @@ def _save_head(learn, file):
 
 def _sha(file): return hashlib.sha256(file.read_bytes()).hexdigest()
 
+def fit_cell(
+    cell:Cell,         # whose folder is there
+    rows:pd.DataFrame, # of `arm_rows`
+    cbs=(),            # further callbacks of its training
+) -> tuple:            # its learner, and the seconds of its training
+    "Train a cell's learner; nothing is predicted but its valid rows, epoch by epoch."
+    learn, folder = _learner(cell, _dls(cell, rows)), cell.folder
+    fit = learn.fit_one_cycle if cell.probe else learn.fine_tune # nothing below a probe could be unfrozen
+    begin = time.time()
+    if is_first(): say(f"\n{cell.title}", flush=True)
+    with together(learn), tracked(cell.track if is_first() else "", folder, folder.name, cell.settings) as trackers:
+        with learn.added_cbs([*trackers, *cbs]): fit(cell.plan.training.epochs, cell.plan.training.lr)
+    return learn, time.time() - begin
+
 def train_cell(
     cell:Cell, # whose folder is there
     cbs=(),    # further callbacks of its training
@@ -150,13 +164,7 @@ def train_cell(
     start, s, folder = time.time(), cell.settings, cell.folder
     rows = agreed(lambda: arm_rows(cell))
     before = data_digest(rows, s.get("size"))
-    learn = _learner(cell, _dls(cell, rows))
-    fit = learn.fit_one_cycle if cell.probe else learn.fine_tune # nothing below a probe could be unfrozen
-    begin = time.time()
-    if is_first(): say(f"\n{cell.title}", flush=True)
-    with together(learn), tracked(cell.track if is_first() else "", folder, folder.name, s) as trackers:
-        with learn.added_cbs([*trackers, *cbs]): fit(cell.plan.training.epochs, cell.plan.training.lr)
-    training = time.time() - begin
+    learn, training = fit_cell(cell, rows, cbs)
     if not is_first(): return
     with alone(): table = predict_rows(learn, rows)
     write_csv(table, folder/"predictions.csv", float_format="%.9g")

@@ -6,6 +6,7 @@ CycleGAN that saw every row, and synthetic images among those that are scored.""
 import time
 from collections import Counter
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,7 @@ from ..cohort.rows import classes, columns_of, fold_metadata, split_method, with
 from ..cohort.sampling import each_fold, split_paper, test_rows, with_folds
 from ..core.files import few, say
 from ..core.progress import TimeLeft, progress
+from ..core.tuned import tuned_training
 from ..core.workers import in_workers, on_ray
 from ..data.metadata import MetadataTransform
 from ..fit.distributed import agreed, begin_distributed, is_first
@@ -29,7 +31,8 @@ from ..models.learner import training_settings
 from ..models.probe import check_probe
 from ..models.weights import check_names, pinned_weights
 from ..report.notes import counted
-from ..settings import Plan, named_by_content, settings_digest, versions
+from ..report.searched import tuning_note
+from ..settings import Plan, PS, named_by_content, settings_digest, versions
 from ..stats.ledger import declare_plan
 from .cell import Cell, CellError, read_cell
 from .jobs import Synthesis, run_job
@@ -58,7 +61,8 @@ class Study:
             raise ValueError(f"The table has no metadata column, which the arms {few(reads)} read: name some, or leave "
                              "these arms out.")
         if plan.training.mode == "probe":
-            for o in plan.arms: check_probe(parse_arm(o), plan.training.fusion, plan.training.views)
+            for o, t in product(plan.arms, [tuned_training(plan.training, b) for b in plan.weights_of]):
+                check_probe(parse_arm(o), t.fusion, t.views)
         if plan.protocol == "paper": rows = rows.assign(split="train") # its CycleGAN sees all; then `split_paper`
         self.plan, self.out, self.data, self.track = plan, Path(out).absolute(), data, track
         self.cohort = dict(cohort=cohort) if cohort else {}
@@ -104,7 +108,7 @@ class Study:
 
     def _settings(self, backbone, arm, seed, fold):
         "All that determines what a cell finds."
-        plan, t = self.plan, self.plan.training
+        plan, t = self.plan, tuned_training(self.plan.training, backbone)
         where = computing(t.precision)
         columns = dict(cat_names=list(t.cat_names), cont_names=list(t.cont_names))
         made_by = {k: v for k, v in versions(VERSIONS).items() if k != "python"}
@@ -116,6 +120,7 @@ class Study:
         if arm.use != "metadata":
             s |= dict(arch=backbone, weights=self.weights[backbone], size=t.size, precision=where["precision"])
         if arm.use == "both": s |= dict(fusion=arm.fusion or t.fusion)
+        if arm.use != "metadata" and t.ps != PS: s |= dict(ps=t.ps)
         if arm.use != "metadata" and t.mode == "probe": s |= dict(mode=t.mode, views=t.views)
         rows = self.splits[fold]
         if arm.more: s |= dict(n=self._added(arm, rows))
@@ -128,7 +133,8 @@ class Study:
         named = settings_digest(s | dict(weights=named_by_content(s.get("weights", "none"))))
         model = backbone if "arch" in s else "metadata"
         folder = self.out/"cells"/f"{model}-{s['arm']}-{seed}-{named}"
-        return Cell(folder, self.splits[fold], self.plan, s, name=name, track=self.track, fold=fold)
+        plan = self.plan.replace(training=tuned_training(self.plan.training, backbone))
+        return Cell(folder, self.splits[fold], plan, s, name=name, track=self.track, fold=fold)
 
     def run(self,
         workers:int=1,   # processes on this machine, the cores' threads divided among them
@@ -256,7 +262,9 @@ class Study:
     def about(self):
         "Every setting, for `settings.json`."
         neg, pos = classes(self.rows)
-        known = dict(split=self._how(), drawn=is_drawn(self.rows), training=training_settings(),
+        training = training_settings() | dict(ps=self.plan.training.ps)
+        known = dict(split=self._how(), drawn=is_drawn(self.rows), training=training,
                      gan_training=gan_training(self.plan.gan), data_digest=self._digest(None))
+        if note := tuning_note(self.plan.flags()): known |= dict(tuning=note)
         return self.plan.flags() | known | self.cohort | dict(data=self.data, negative=neg, positive=pos,
                                                               versions=versions())

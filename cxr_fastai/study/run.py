@@ -30,6 +30,7 @@ from ..stats.tables import GAINS, metrics_table, score_tables, table1
 from .cell import CellError
 from .estimate import estimate_text
 from .grid import Study
+from .tune import trials_of, tuned_plan
 
 __all__ = ["print_study", "run_study", "save_study"]
 
@@ -71,6 +72,7 @@ def _tables(study, rows, predictions, cells, declared, prevalence, groups, relab
                    interactions=interactions(predictions, rows, names), noise_table=noise_table(noise))
     if plan.folds: printed |= dict(folds=fold_table(predictions))
     if prevalence is not None: printed |= dict(prevalence=prevalence_table(predictions, cells, prevalence))
+    if len(trials := trials_of(plan, study.out)): plain |= dict(tune=trials)
     if relabel: plain |= dict(relabel=films_to_reread(predictions))
     kept, shown = shortcut_tables(study.splits if plan.folds else rows, predictions, plan.training.size)
     return plain | kept, printed | shown
@@ -96,10 +98,10 @@ def save_study(
     results, lines = (hashlib.sha256(o.to_csv().encode()).hexdigest()[:16] for o in (predictions, cells))
     stamp = settings_digest(dict(results=results, cells=lines, plan=declared["digest"], primary=plan.primary,
                                  alpha=plan.alpha, version=about["versions"]["cxr_fastai"], prevalence=prevalence,
-                                 groups=groups, relabel=relabel))
+                                 groups=groups, relabel=relabel, tuned=plan.training.tuned))
     if (folder/"stamp").exists() and (folder/"stamp").read_text() == stamp: return folder
-    for o in (folder/"stamp", folder/"relabel.csv", *folder.glob("prevalence.*"), *folder.glob("figures/decision-*")):
-        o.unlink(missing_ok=True) # of other results
+    others = "stamp relabel.csv tune.csv prevalence.* figures/decision-*".split()
+    for o in [file for name in others for file in folder.glob(name)]: o.unlink(missing_ok=True) # of other results
     test, digest = test_rows(rows), settings_digest(about)
     look_at(study.out, test, study=folder.name, settings=digest, results=results)
     for name, o in dict(settings=about, plan=declared).items(): write_json(folder/f"{name}.json", o)
@@ -150,6 +152,7 @@ def run_study(
     "Run a grid of backbones, arms and seeds on one split, or go on with it; print Table 1 and what the data support."
     start = time.time()
     if prevalence is not None: check_prevalence(prevalence)
+    if flags.get("tune"): need("optuna", extra="tune", what="--tune")
     if relabel: need("cleanlab", extra="labels", what="--relabel")
     cohort = {o: flags.pop(o) for o in DATA_FLAGS if o in flags}
     plan = plan_of(backbones=backbones, **flags)
@@ -158,6 +161,7 @@ def run_study(
     rows = load_cohort(**cohort, split_seed=plan.split_seed)
     with_groups(rows, groups) # a wrong name is said now
     plan = without_metadata(plan, rows)
+    if plan.tune and not dry_run: plan = tuned_plan(plan, rows, out)
     data = cohort.get("data", "phantom")
     study = Study(rows, plan, out, data="phantom (drawn)" if data == "phantom" else data, track=track,
                   cohort=_recorded(cohort))

@@ -131,7 +131,7 @@ def cell_seconds(
     speed:Speed, # of `cell_speed`
 ) -> float:
     "Of a whole cell."
-    t, sides = study.plan.training, scored_rows(study)["split"].value_counts()
+    t, sides = cell.plan.training, scored_rows(study)["split"].value_counts()
     train, valid = sides["train"] + cell.settings.get("n", 0), sides["valid"]
     epoch = max(1, train//t.bs)*speed.step + valid*speed.film
     return speed.once + (t.epochs + speed.passes)*epoch + (valid + sides["test"])*speed.film
