@@ -94,6 +94,9 @@ def rerun():
         study:str, # its folder, as runs/study-1a2b3c4d
         **flags,
     ):
+        if not (Path(study)/"settings.json").is_file():
+            raise FileNotFoundError(f"{study} is no study: it holds no settings.json; rerun takes the folder of "
+                                    "one, as runs/study-1a2b3c4d.")
         _, before = _given("study", ["--config", str(Path(study)/"settings.json")])
         return _study(**before | flags | dict(out=str(Path(study).absolute().parent)))
     return door

@@ -47,6 +47,11 @@ def listed(
     "Words, one by one."
     return tuple(o.strip() for o in given.split(",") if o.strip()) if isinstance(given, str) else tuple(given)
 
+def _check_counts(**counts):
+    "ValueError for one below 1, where it is given."
+    for name, n in counts.items():
+        if n is not None and n < 1: raise ValueError(f"{name}={n} must be 1 or more.")
+
 class Settings:
     "Values that are settled when they are made: compared and printed by value; `replace` gives others."
     def _settle(self, given):
@@ -96,6 +101,8 @@ class Training(Settings):
         known_word("epoch_rule", epoch_rule, EPOCH_RULES)
         known_word("fusion", fusion, FUSIONS)
         lr = MODES[known_word("mode", mode, MODES)] if lr is None else lr
+        _check_counts(size=size, epochs=epochs, bs=bs)
+        if not 0 < lr < float("inf"): raise ValueError(f"lr={lr:g} must be above 0 and finite.")
         if views < 1 or views > 1 and mode != "probe":
             raise ValueError(f"views={views}: a probe looks at each film once or more, and nothing else has views.")
         if not 0 <= ps < 1: raise ValueError(f"ps={ps:g} is a dropout and must be from 0 to below 1.")
@@ -117,6 +124,7 @@ class Gan(Settings):
         known_word("gan", gan, GANS)
         known_word("metadata", metadata, POLICIES)
         known_word("precision", precision, PRECISIONS)
+        _check_counts(size=size, epochs=epochs, synthetic=synthetic)
         self._settle(locals())
 
     @property

@@ -69,7 +69,11 @@ def test_help_of_a_verb_is_asked_for_either_way(capsys):
     ("explain b c --max_figures 3", "--max-figures?"), ("cohort --normal 3", "--normals?"), ("rerun x --out y", "--"),
     ("report x --fold y", "--"), ("gan --track wandbb", "did you mean wandb?"),
     ("cohort --negatives al", "did you mean all?"), ("doctor --size=big", "int value"),
-    ("study --config nowhere.toml", "nowhere.toml"), ("rerun nowhere", "settings.json"), ("predict", "must be given")])
+    ("study --config nowhere.toml", "nowhere.toml"), ("rerun nowhere", "settings.json"), ("predict", "must be given"),
+    ("train --arms=real --epochs 1 --arms meta", "--arms is given twice"), ("rerun nowhere/x", "no study"),
+    ("cohort --followups --no-followups", "--followups is given twice"), ("train --size 0", "size=0 must be 1 or"),
+    ("train --epochs -1", "epochs=-1 must"), ("study --bs 0", "bs=0 must"), ("train --lr nan", "lr=nan must be above"),
+    ("gan --epochs 0", "epochs=0 must"), ("cohort --out=", "out is empty"), ("train --data=", "data is empty")])
 def test_what_is_not_understood_is_one_sentence(words, near, capsys):
     assert main(words.split()) == (1 if "nowhere" in words else 2)
     said = capsys.readouterr().err

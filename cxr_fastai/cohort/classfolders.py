@@ -17,6 +17,8 @@ from .sampling import side_of
 __all__ = ["class_folders", "read_class_folders"]
 
 _NO_CLASS = re.compile(r"images?[-_ ]*[0-9]*", re.I) # a folder of films, whatever they show
+_MASKS = re.compile(r"masks?/", re.I) # within a path: of no films, as beside the COVID-19 Radiography Database's
+_NUMBER = re.compile(r"(?!(?:19|20)[0-9]{2}/)([0-9]{2,})/") # a patient's folder, no year's
 
 def _below(films, depth):
     "Names of the folders at a depth, with their films."
@@ -31,7 +33,7 @@ def class_folders(
     folder:str|Path, # that may hold class folders, or sides that hold them
 ) -> dict:           # {class: [(side or None, film's path from `folder`)]}; {} where it holds none
     "The films of each class, by the folders' names; those of NORMAL and Normal are one class."
-    films = films_below(folder)
+    films = [o for o in films_below(folder) if not _MASKS.search(o)]
     top, depth = _below(films, 0), 0
     while len(top) == 1 and not side_of(next(iter(top))) and _below(films, depth + 1): # a folder within one of its name
         depth += 1
@@ -81,12 +83,14 @@ def read_class_folders(
     if not classes: raise ValueError(f"{folder} holds no two class folders with films.")
     positive, negative = _which(folder, classes, positive, negative, negatives == "all")
     films = [(name, side, o) for name, own in classes.items() for side, o in own]
-    rows = pd.DataFrame(dict(image=[o for *_, o in films], patient_id=[patient_of(_within(n, o)) for n, _, o in films]))
+    rows = pd.DataFrame(dict(image=[o for *_, o in films], patient_id=[_patient(_within(n, o)) for n, _, o in films]))
     words = pd.Series([name for name, *_ in films], rows.index, name="class")
     rows["label"] = two_classes(words, str(folder), positive, negative, negatives)
     rows["file"] = [os.path.join(folder, o) for o in rows["image"]]
     if own_split: rows["split"] = _sides(folder, films)
     told = rows["patient_id"].notna()
+    if masks := sum(bool(_MASKS.search(o)) for o in films_below(folder)):
+        say(f"{folder}: {masks:,} images in folders of masks are no films and are left out.")
     counts = ", ".join(f"{o} ({len(own):,})" for o, own in sorted(classes.items()))
     say(f"{folder}: class folders {counts}; {positive} is positive, against "
         f"{negative if negatives == 'clean' else 'all others'} (--positive --negative --negatives).\n"
@@ -101,6 +105,11 @@ def _within(name, path):
     "A path from its class folder on, whose own name tells no patient."
     parts = path.split("/")
     return "/".join(parts[[o.lower() for o in parts].index(name.lower()) + 1:])
+
+def _patient(path):
+    "Whose film it is: as its name or a folder's tells, or else the first folder with a number for a name."
+    own = _NUMBER.match(path)
+    return patient_of(path) or (own[1] if own else None)
 
 def _sides(folder, films):
     if all(side is None for _, side, _ in films):

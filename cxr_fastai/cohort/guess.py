@@ -30,9 +30,9 @@ _LABEL = set("""label labels class classes target diagnosis diagnoses diagnose d
 _ASIDE = re.compile("label|class|target|diagnos|finding|disease|patholog|outcome|report|impression|box|split|fold|"
                     "width|height|pixel|date|time|study|series|uid|path|file|image|url|follow|visit|index|accession|"
                     "id$")
-_ASIDE_WHOLE = {*(o.replace("_", "").lower() for o in NIH_FINDINGS), *"nofinding normal lungopacity opacity lunglesion "
-                "pleuraleffusion fracture supportdevices covid covid19 tb tuberculosis".split(), "x", "y", "w",
-                "h", "set", "no", "nr", "number", "row", "license", "doi", "notes", "comment"}
+_FINDINGS = {*(o.replace("_", "").lower() for o in NIH_FINDINGS), *"nofinding normal lungopacity opacity lunglesion "
+             "pleuraleffusion fracture supportdevices covid covid19 tb tuberculosis".split()}
+_ASIDE_WHOLE = _FINDINGS | set("x y w h set no nr number row license doi notes comment".split())
 OF_NAME = "patient in the image's name" # a column that is made
 FEW_WORDS, FEW_NUMBERS, SAMPLE = 12, 5, 200 # words of a category; numbers that are words; names looked for
 
@@ -64,9 +64,9 @@ class Guess:
         self.lines.append((role, str(name), why, flag))
         return name
 
-    def refuse(self, what, flag, fits=()):
-        "ValueError: two columns fit, or none."
-        there = few(map(repr, fits or self.text), 12)
+    def refuse(self, what, flag, fits=(), but=()):
+        "ValueError: two columns fit, or none but those that are something else."
+        there = few(map(repr, fits or [o for o in self.text if o not in (OF_NAME, *but)]), 12) or "none"
         why = f"{there} may each be {what}" if fits else f"no column is known to be {what}, of {there}"
         raise ValueError(f"{self.csv}: {why}; say which by {flag}.")
 
@@ -149,26 +149,38 @@ def _patient(guess, image):
 def _parts(values): return set().union(*(re.split(r"\s*[|;]\s*", o) for o in values))
 
 def _words(text, name):
-    words = fold_words(text[name].dropna(), "")
+    words = fold_words(text[name].dropna(), "").dropna()
     return [o for o in words.unique() if o != "-1"]
+
+def _numeric(words): return all(o.replace(".", "", 1).isdecimal() for o in words)
 
 def _is_split(guess, name):
     return plain(name) in ("split", "set", "subset", "partition", "fold", "phase", "datasettype", "usage") and all(
         side_of(o) for o in guess.text[name].dropna().unique())
 
 def _label(guess, taken):
-    "The column of labels: the finding's own, one of a usual name, or else the only one of two words."
+    """The column of labels: the finding's own, one of a usual name, one that is named for another finding, or else the
+    only one of two words, where no other has a word that says no."""
     text, finding = guess.text, guess.given.get("finding") or "Pneumonia"
     if name := guess.named("label"): return name
     free = [o for o in text if o not in taken and not _is_split(guess, o) and text[o].notna().any()]
     own = [o for o in free if plain(o) == plain(finding)]
     usual = [o for o in free if plain(o) in _LABEL]
-    usual = [o for o in usual if len(_words(text, o)) == 2] or usual
-    two = [o for o in free if len(_words(text, o)) == 2 and not _kind(o)]
-    for fits in own, usual, two:
+    telling = [o for o in usual if plain(finding) in map(plain, _parts(_words(text, o)))]
+    named = [o for o in free if plain(o) in _FINDINGS]
+    for fits in own, telling, usual, named, _by_words(text, free):
+        fits = [o for o in fits if not says_no(o, finding)] or fits
         if len(fits) > 1 and _differ(text, fits): guess.refuse("the label", "--label", fits)
         if fits: return guess.told("label", fits[0], _counts(text, fits[0]), "--label")
-    guess.refuse("the label", "--label")
+    guess.refuse("the label", "--label", but=[*taken])
+
+def _by_words(text, free):
+    "Columns of two words, and where there are any, of few words of which one says no: what may be a label."
+    words = {o: _words(text, o) for o in free if not _kind(o)}
+    two = [o for o in words if len(words[o]) == 2]
+    few_words = [o for o in words if 2 < len(words[o]) <= FEW_WORDS and not _numeric(words[o])]
+    more = [o for o in few_words if any(map(says_no, words[o]))]
+    return two and two + more
 
 def _differ(text, names):
     "Whether columns divide the rows in other ways."
@@ -186,22 +198,23 @@ def _classes(guess, label):
     every, parts = given.get("negatives") == "all", sorted(_parts(words))
     no = [o for o in words if any(says_no(o, other) for other in (finding, *words))]
     if positive is None:
+        if says_no(label, finding): _unsaid(guess, label, words, "--positive", ", as it is named for films without")
         same = [o for o in parts if plain(o) == plain(finding)]
         rest = [o for o in words if o not in (no if negative is None else listed(negative))]
         if same: positive = same[0]
-        elif given.get("finding"): positive = given["finding"] # which isn't there, as will be said
+        elif given.get("finding") and plain(label) != plain(finding): positive = finding # isn't there, as will be said
         elif len(rest) == 1: positive = rest[0]
         else: _unsaid(guess, label, words, "--positive")
-    if negative is None and not every and len([o for o in words if o != positive]) > 1:
+    if negative is None and not every and len({*words} - {*listed(positive), positive}) > 1:
         if len(no) != 1: _unsaid(guess, label, words, "--negative (or --negatives all)")
         negative = no[0]
     rest = "all others" if every else negative if negative is not None else few(o for o in words if o != positive)
     guess.told("classes", positive, f"against {rest}", "--positive --negative --negatives")
     return positive, negative
 
-def _unsaid(guess, label, words, flag):
+def _unsaid(guess, label, words, flag, why=""):
     raise ValueError(f"{guess.csv}: column '{label}' has {few(map(repr, words), 9)}, which don't say which is which "
-                     f"class; name it by {flag}.")
+                     f"class{why}; name it by {flag}.")
 
 # Metadata
 

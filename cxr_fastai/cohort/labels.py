@@ -24,7 +24,8 @@ def says_no(
     finding:str="", # that films may show
 ) -> bool:
     "Whether a label is known to say that there is nothing, or not the finding."
-    return _plain(word) in {*_NO, *(_plain(f"{o} {finding}") for o in ("no", "non", "not", "without", "0") if finding)}
+    no = {*_NO, *(_plain(f"{o} {finding}") for o in ("no", "non", "not", "without", "0") if finding)}
+    return _plain(word) in no or _plain(word).removeprefix("is") in no
 
 def check_negatives(
     word:str, # given
@@ -43,17 +44,22 @@ def _asked(given):
     given = listed(given) if isinstance(given, str) or isinstance(given, Iterable) else [given]
     return [fold_word(o) for o in given]
 
-def _two(text, csv, positive):
-    "[negative, positive] of a column of two words. Which is positive is guessed of 0 and 1 alone."
+def _two(text, csv, positive, blanks):
+    """Positive and negative words of a column of two, or of one whose blanks are the negative class. Which is positive
+    is guessed of 0 and 1 only."""
     counts, column = text.value_counts(), text.name
     shown = few((f"'{k}' ({n:,})" for k, n in counts.items()), 6)
+    if blanks and len(counts) == 1 and [*counts.index] == (positive or ["1"]): return [*counts.index], []
     if len(counts) != 2:
         todo = "--uncertain ones, zeros or drop says what -1 is" if "-1" in counts else (
             "of more, name --positive and --negative, or --positive with --negatives all")
         raise ValueError(f"{csv}: column '{column}' must hold two labels, not {len(counts)}: {shown}; {todo}.")
     if len({o.lower() for o in counts.index}) == 1:
         raise ValueError(f"{csv}: the two labels of column '{column}' are one word: {shown}; write it in one way.")
-    pos = ["1"] if not positive and {*counts.index} == {"0", "1"} else positive
+    if "-1" in counts and "0" not in counts:
+        raise ValueError(f"{csv}: column '{column}' holds {shown}, and -1 may be the other class or an uncertain one; "
+                         "say --negative -1, or --uncertain ones, zeros or drop.")
+    pos = ["1"] if not positive and {*counts.index} == {"0", "1"} and not says_no(column) else positive
     if len(pos) != 1 or pos[0] not in counts:
         raise ValueError(f"{csv}: positive={', '.join(map(str, positive)) or None!r} doesn't say which label of column "
                          f"'{column}' is the positive class: {shown}.")
@@ -64,6 +70,14 @@ def _neither(text, csv, asked, which):
     if lost := [o for o in asked if o not in {*there, *text.unique()}]:
         raise ValueError(f"{csv}: {few(map(repr, lost))}, asked for as {which}, is no label of column '{text.name}', "
                          f"which has {few(map(repr, there), 9)}.")
+
+def _one_writing(text, csv, *sides):
+    "ValueError where a word of a class stands in other capitals too, which would be of no class, or of the other."
+    there = {*text.unique()}.union(*map(_parts, text.unique()))
+    for side in sides:
+        if not (odd := sorted(o for o in there - {*side} if o.lower() in {w.lower() for w in side})): continue
+        raise ValueError(f"{csv}: column '{text.name}' has {few(map(repr, odd))} beside {few(map(repr, side))}, which "
+                         "differ in capitals alone: write the word in one way, or name all writings, with commas.")
 
 def _codes(text, positive, negative):
     "1 where a word of `positive` stands; 0 where all that stands is of `negative`, or for None is anything else; -1."
@@ -88,12 +102,14 @@ def two_classes(
     folded = fold_words(text, "")
     unsure = (folded.isna() | (folded == "-1")).to_numpy(bool) & (uncertain is not None)
     blank = folded.isna().to_numpy(bool) & ~unsure
-    refuse_values(blank, csv, text, "are no label", "; --uncertain drop leaves such rows out")
+    refuse_values(blank, csv, text, "are no label",
+                  "; --uncertain drop leaves such rows out, zeros takes them as negative")
     known = folded[~unsure]
-    if not (negative or every): positive, negative = _two(known, csv, positive)
+    if not (negative or every): positive, negative = _two(known, csv, positive, unsure.any() and uncertain == "zeros")
     elif not positive: positive, negative = _other(known, csv, negative)
     _neither(known, csv, positive, "positive")
     _neither(known, csv, negative, "negative")
+    _one_writing(known, csv, positive, negative)
     if both := {*positive} & {*negative}: raise ValueError(f"{few(map(repr, sorted(both)))} can't be both classes.")
     codes = np.full(len(text), dict(ones=1, zeros=0).get(uncertain, -1))
     codes[~unsure] = _codes(known, positive, None if every else negative)

@@ -46,10 +46,13 @@ def _keys(path):
 def _plain(name): return str(name).replace("\\", "/").removeprefix("./")
 
 def _called(names, there):
-    "{name: what is there under it}: the name itself, or for a path of another root, what it ends with."
+    """{name: what is there under it}: the name itself, or for a path of another root, what it ends with; or either with
+    another film's ending, as sets are converted."""
     for name in names:
-        tails = _tails(_plain(name))
-        found = next((there[o] for o in tails if o in there and (o == tails[0] or "/" in o)), None)
+        plain = _plain(name)
+        ways = [plain, os.path.splitext(plain)[0]] if is_film(plain) else [plain]
+        tails = [o for way in ways for o in _tails(way) if o == way or "/" in o]
+        found = next((there[o] for o in tails if o in there), None)
         if found: yield name, found
 
 def _same(root, paths): return len({os.path.getsize(os.path.join(root, o)) for o in paths}) == 1

@@ -107,7 +107,8 @@ def _with_files(rows, images, missing, find=_listing):
     lost = rows["file"].isna()
     if not lost.any(): return rows
     text = f"{lost.sum():,} of {len(rows):,} images are not in '{images}': {few(rows['image'][lost])}"
-    if missing == "error" or lost.all(): raise FileNotFoundError(f"{text}; missing='drop' would leave out their rows.")
+    if lost.all(): raise FileNotFoundError(f"{text}; name the folder that has them by --images (images=).")
+    if missing == "error": raise FileNotFoundError(f"{text}; missing='drop' would leave out their rows.")
     say(f"{text}; their rows are left out.")
     return rows[~lost].reset_index(drop=True)
 

@@ -73,9 +73,8 @@ def _table_of(folder, images):
                          f"in --data {found[0]}.")
     if found: return found[0], kinds[found[0]]
 
-def _found(data, images):
+def _found(path, images):
     "The csv and its kind; the folder and 'classes'."
-    path = Path(data)
     if path.is_file(): return path, _kind(path) or "own"
     if not path.is_dir(): raise FileNotFoundError(f"{path} holds no Data_Entry*.csv(.gz), for there is no such file or "
                                                   f"folder; {_TAKES}.")
@@ -158,11 +157,13 @@ def read_data(
 ) -> tuple:               # rows, one an image, with `file`; and what was read: 'nih saved own classes', or of `SETS`
     "Rows of whatever `data` is. ValueError or FileNotFoundError, one sentence, for what isn't understood."
     flags = _given(flags)
+    if not str(data).strip(): raise ValueError(f"--data is empty; {_TAKES}.")
+    data, images = (o and Path(o).expanduser() for o in (data, images))
     path, kind = _found(data, images)
     if kind == "classes": return _read_classes(path, flags | _given(dict(images=images))), kind
     if kind != "saved" and {*_ROLES} & {*flags}: kind = "own"
     read = dict(nih=_read_nih, saved=_read_saved, own=_read_own).get(kind) or partial(_read_set, kind)
     if images and not Path(images).is_dir():
         raise FileNotFoundError(f"There is no folder '{images}', which --images names.")
-    own = images if kind == "saved" else images or (data if Path(data).is_dir() else path.parent)
+    own = images if kind == "saved" else images or (data if data.is_dir() else path.parent)
     return read(path, own, flags), kind

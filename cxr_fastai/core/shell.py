@@ -90,11 +90,16 @@ def _parser(prog, door, told, places):
     return parser
 
 def _refuse(args, told, verb):
-    "WordError for a flag that isn't there: before argparse, which would give its value to another place."
+    "WordError for a flag that isn't there, before argparse gives its value to another place, and for one given twice."
     names = [_flag(o[0]) for o in told] + [f"--no-{_flag(o[0])[2:]}" for o in told if o[1] is bool]
     names += ["--config", "--debug", "--help", "-h"]
+    seen = set()
     for word in args[:args.index("--") if "--" in args else None]:
-        if not re.match("--?[A-Za-z]", word) or (name := word.split("=")[0]) in names: continue
+        if not re.match("--?[A-Za-z]", word): continue
+        if (name := word.split("=")[0]) in names:
+            if (one := name.replace("--no-", "--")) in seen: raise WordError(f"{one} is given twice; give it once.")
+            seen.add(one)
+            continue
         near = nearest_word(f"--{name.lstrip('-')}".replace("_", "-"), names)
         raise WordError(f"{name} is no flag of {verb}; {near or f'cxr-fastai {verb} --help lists them.'}")
 
@@ -113,6 +118,8 @@ def parse_flags(
     given = vars(_parser(f"cxr-fastai {verb}", door, told, places).parse_args(args))
     file, _ = given.pop("config"), given.pop("debug")
     if file is not None: given = read_config(file, dict(o[:2] for o in told) | (unlisted or {}), verb, of_study) | given
+    if empty := [o[0] for o in told if o[1] is str and o[2] != "" and not str(given.get(o[0], "x")).strip()]:
+        raise WordError(f"{' and '.join(empty)} is empty: say what it is, or leave it out.")
     if lost := [o[0] for o in told if o[2] is inspect.Parameter.empty and o[0] not in given]:
         raise WordError(f"{' and '.join(lost)} must be given: cxr-fastai {verb} {' '.join(places)}")
     return given

@@ -33,6 +33,18 @@ def test_a_file_whose_name_tells_nothing_is_a_patient_which_is_said(tmp_path, ca
     assert rows.patient_id.nunique() == 4 and "1 of 4 films tell the patient" in capsys.readouterr().out
     assert classes(rows) == ("healthy", "sick")
 
+def test_folders_with_numbers_are_patients_and_years_are_not(tmp_path):
+    rows = read_class_folders(films(tmp_path, *(f"{c}/{o}.png" for c in ("sick", "healthy") for o in (
+        f"10{c}", "0104/1", "0104/2", "2019/1", "2019/2", "7/1"))))
+    assert (rows.patient_id == "0104").sum() == 4 and rows.patient_id.nunique() == 9
+
+def test_masks_beside_films_are_left_out_aloud(tmp_path, capsys):
+    "As the COVID-19 Radiography Database unpacks."
+    rows = read_class_folders(films(tmp_path, *(f"{c}/{o}/{c}-{i}.png" for c in ("COVID", "Normal") for i in (1, 2)
+                                                for o in ("images", "masks", "Lung Masks"))))
+    assert len(rows) == 4 and not rows.image.str.contains("ask").any()
+    assert "8 images in folders of masks are no films" in capsys.readouterr().out
+
 @pytest.mark.parametrize("kwargs, n", [
     (dict(positive="COVID"), (2, 1)), (dict(positive="COVID", negatives="all"), (3, 1)),
     (dict(positive="COVID", negative="Opacity"), (1, 1))])

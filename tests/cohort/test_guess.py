@@ -42,6 +42,14 @@ def test_a_flag_overrules_each_guess():
     (dict(label=None), {}, "no column is known to be the label.*--label"),
     (dict(name=None), {}, "no column is known to be the images.*--image"),
     (dict(patient=None), {}, "no column is known to name the patients.*--patient 'name'"),
+    (dict(label=None, smoker=["yes", "no"]*(N//2), group=["x", "y", "normal", "x"]*(N//4)), {},
+     "'smoker', 'group' may each be the label.*--label"),
+    (dict(label=None, outcome=[0, 1]*(N//2), diagnosis=["x", "y", "z", "x"]*(N//4)), {},
+     "'outcome', 'diagnosis' may each be the label.*--label"),
+    (dict(label=None, normal=[0, 1]*(N//2)), {}, "column 'normal' has '0', '1', .* as it is named for .*--positive"),
+    (dict(label=None, no_pneumonia=["y", "z"]*(N//2)), {}, "named for films without; name it by --positive"),
+    ({}, dict(cat="label"), "no column is known to be the label, of 'sex', 'age';"),
+    (dict(patient=None, label=None, name=[f"person{i}_1.png" for i in range(N)]), {}, "the label, of 'sex', 'age';"),
     (dict(label=["a", "b"]*(N//2)), {}, "which don't say which is which class; name it by --positive"),
     (dict(label=["a", "b", "normal", "d"]*(N//4)), {}, "--positive"),
     (dict(label=["a", "b", "c", "d"]*(N//4)), dict(positive="a"), "--negative .or --negatives all"),
@@ -70,6 +78,22 @@ def test_one_of_many_findings_is_taken():
 def test_a_column_named_as_the_finding_is_the_label():
     names, _ = guessed(pneumonia=[0, 0, 1, 1]*(N//4))
     assert (names["label"], names["positive"]) == ("pneumonia", "1")
+
+def test_of_columns_of_findings_that_of_the_normal_films_is_not_the_label():
+    hit = [0, 0, 1, 1]*(N//4)
+    names, _ = guessed(label=None, Normal=[1 - o for o in hit], TB=hit)
+    assert (names["label"], names["positive"]) == ("TB", "1")
+    names, _ = guessed(label=None, Normal=[1 - o for o in hit], TB=hit, given=dict(finding="TB"))
+    assert (names["label"], names["positive"]) == ("TB", "1")
+
+def test_of_usual_names_that_whose_words_tell_the_finding_is_the_label():
+    words = ["COVID", "Normal", "Pneumonia", "Normal"]*(N//4)
+    names, _ = guessed(label=None, outcome=[0, 1, 1, 0]*(N//4), diagnosis=words)
+    assert (names["label"], names["positive"], names["negative"]) == ("diagnosis", "Pneumonia", "Normal")
+
+def test_a_label_of_which_one_word_means_missing_is_told():
+    names, _ = guessed(label=["sick", "none"]*(N//2))
+    assert names["positive"] == "sick"
 
 def test_what_gives_the_answer_away_is_no_metadata():
     text = table(treated=["yes" if i % 4 < 2 else "no" for i in range(N)])

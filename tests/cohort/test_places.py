@@ -20,7 +20,8 @@ def test_a_link_in_a_circle_is_followed_once(tmp_path):
     assert films_below(tmp_path/"root") == ["near/a.png"]
 
 @pytest.mark.parametrize("name", ["train/p1/view1.jpg", "Set-v1/train/p1/view1.jpg", "p1/view1.jpg", "./p1/view1.jpg",
-                                  r"Set-v1\train\p1\view1.jpg", "train/p1/view1", "p1/view1"])
+                                  r"Set-v1\train\p1\view1.jpg", "train/p1/view1", "p1/view1", "p1/view1.JPG",
+                                  "Set-v1/train/p1/view1.dcm"])
 def test_a_film_is_found_by_any_way_to_name_it(tmp_path, name):
     touch(tmp_path, "train/p1/view1.jpg", "train/p2/view1.jpg", text="1")
     touch(tmp_path, "train/p2/view1.jpg", text="another")
@@ -32,6 +33,13 @@ def test_two_films_of_one_name_are_refused_and_a_copy_is_the_one_that_lies_highe
     touch(tmp_path, "t/a.png", text="another")
     with pytest.raises(ValueError, match="1 images lie in more than one folder .*a.png.*--images"):
         find_films(tmp_path, ["a.png"])
+
+def test_two_films_with_other_endings_than_the_csv_says_are_refused(tmp_path):
+    touch(tmp_path, "a.jpg", text="1")
+    assert find_films(tmp_path, ["a.png"]) == {"a.png": str(tmp_path/"a.jpg")}
+    touch(tmp_path, "a.dcm", text="22")
+    with pytest.raises(ValueError, match="a.png"): find_films(tmp_path, ["a.png"])
+    assert find_films(tmp_path, ["a.jpg", "b.txt"]) == {"a.jpg": str(tmp_path/"a.jpg")}
 
 def test_tables_are_told_by_their_endings_and_no_half_one(tmp_path):
     touch(tmp_path, "a.csv", "b.TSV", "c.csv.gz", "d.csv.part", "e.csv~", "f.txt", ".g.csv", "h.gz", "i.zip",

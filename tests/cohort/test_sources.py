@@ -86,6 +86,7 @@ def folders(root, *names):
 HEAD = "file,patient,label\n"
 CASES = { # what is wrong: how it is made, flags, what is said
     "nothing there": (lambda r: r/"none", {}, "no such file or folder"),
+    "no words": (lambda r: "", {}, "--data is empty"),
     "an empty folder": (lambda r: r, {}, "holds no Data_Entry.*no class folders"),
     "films and no table": (lambda r: csv(r, "", "note.txt"), {}, "holds no Data_Entry"),
     "an empty csv": (lambda r: csv(r, "")/"t.csv", {}, "it is empty"),
@@ -113,7 +114,8 @@ CASES = { # what is wrong: how it is made, flags, what is said
                        "name an image more than once"),
     "an age that is none": (lambda r: csv(r, "file,patient,label,age\na.png,1,1,old\nb.png,2,0,young\n"),
                             dict(cont="age"), "are no ages"),
-    "no film there": (lambda r: csv(r, HEAD + "a.png,1,1\nb.png,2,0\n", films=()), {}, "2 of 2 images are not in"),
+    "no film there": (lambda r: csv(r, HEAD + "a.png,1,1\nb.png,2,0\n", films=()), {},
+                      "2 of 2 images are not in.*by --images"),
     "two films of a name": (lambda r: two_films(csv(r, HEAD + "z.png,1,1\nb.png,2,0\n")), {},
                             "in more than one folder"),
     "two tables": (lambda r: csv(csv(r, HEAD + "a.png,1,1\n"), HEAD + "b.png,2,0\n", "u.csv"), {},
@@ -136,6 +138,11 @@ def test_what_is_broken_is_one_sentence(case, tmp_path):
     data = str(make(tmp_path))
     with pytest.raises((ValueError, FileNotFoundError), match=f"(?s){why}") as e: load_cohort(data, **flags)
     assert "\n" not in str(e.value) and str(e.value).count(". ") <= 1
+
+def test_a_home_is_known_where_no_shell_reads_the_path(own, monkeypatch):
+    monkeypatch.setenv("HOME", str(own.parent))
+    home = f"~/{own.name}"
+    assert len(read_data(home)[0]) == len(read_data(f"{home}/films.csv", images=home)[0]) == 80
 
 def test_a_packed_csv_of_any_name_is_found(tmp_path):
     (tmp_path/"films.csv.xz").write_bytes(lzma.compress((PHANTOM/"Data_Entry_2017_v2020.csv").read_bytes()))
