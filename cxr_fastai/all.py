@@ -120,6 +120,7 @@ from .trained.tensors import *
 from .trained.validate import *
 from .study.cell import *
 from .study.estimate import *
+from .study.external import *
 from .study.grid import *
 from .study.jobs import *
 from .study.run import *

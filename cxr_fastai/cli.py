@@ -89,7 +89,7 @@ def rerun():
     "Run the command of a study again: what is missing of it, or nothing."
     from .settings import plan_of
     settled = [o for f in (plan_of, header_of("cohort.folder", "load_cohort")) for o in inspect.signature(f).parameters]
-    @_takes("study.run", "run_study", but=[*settled, "out", "prevalence", "groups", "relabel"])
+    @_takes("study.run", "run_study", but=[*settled, "out", "prevalence", "groups", "relabel", "external"])
     def door(
         study:str, # its folder, as runs/study-1a2b3c4d
         **flags,

@@ -17,7 +17,7 @@ from torch import nn
 
 from .arms import parse_arm
 from .cohort.cache import cache_root
-from .cohort.folder import DATA_FLAGS, load_cohort
+from .cohort.folder import DATA_FLAGS, load_cohort, named_tables
 from .cohort.groups import with_groups
 from .cohort.radiograph import read_radiograph
 from .cohort.rows import classes, columns_of, positive
@@ -269,6 +269,7 @@ def doctor(
     prevalence:float=None, # share of positives where a model would be used
     groups:Words="",       # columns of the table that make subgroups
     relabel:bool=False,    # films are listed whose label is to be read again
+    external:Words="",     # NAME=TABLE of rows from elsewhere
     **flags,
 ) -> Findings:
     """What a run of these flags would meet: packages and their bounds, device and precision, data and a sample of its
@@ -290,10 +291,10 @@ def doctor(
     if "rows" not in found: return res
     def room():
         with_groups(found["rows"], groups)
+        named_tables(external)
         precision = precision_on(plan.training.precision, default_device())
         need = needs(found["rows"], found["backbones"], plan, precision, workers)
-        yield from _memory(workers, need)
-        yield from _disk(out, need)
+        yield from [*_memory(workers, need), *_disk(out, need)]
     res += _looked("flags", room)
     if res.failed: return res
     return res + _looked("time", lambda: _time(Undecoded(found["rows"], plan, out), out, workers))

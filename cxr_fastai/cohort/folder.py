@@ -1,10 +1,11 @@
 """What a run works on, and what names its folder: the cohort of a data folder; digests of rows, pixels and settings."""
-import hashlib, inspect
+import hashlib, inspect, re
 from pathlib import Path
 
 import pandas as pd
 
 from ..core.files import few
+from ..settings import listed
 from .cache import cache_root, RadiographCache
 from .leaks import check_leaks
 from .phantom import make_phantom
@@ -12,8 +13,8 @@ from .rows import classes, positive as positive_rows
 from .sampling import paper_cohort, sides_of, split_given, split_patients
 from .sources import read_data
 
-__all__ = ["DATA_FLAGS", "data_digest", "flow_table", "flow_text", "load_cohort", "named_flags", "one_source",
-           "rows_of"]
+__all__ = ["DATA_FLAGS", "data_digest", "flow_table", "flow_text", "load_cohort", "named_flags", "named_tables",
+           "one_source", "rows_of"]
 
 def _phantom():
     "The drawn demo set: beside the package in a checkout, else drawn once into the user's cache."
@@ -94,6 +95,20 @@ def _as_saved(rows, normals, followups):
     return rows
 
 DATA_FLAGS = tuple(o for o in inspect.signature(load_cohort).parameters if o != "split_seed") # which is a plan's, too
+
+def named_tables(
+    external:str, # NAME=TABLE, with commas, or a list of them; a table is whatever `data` may be, without more flags
+) -> dict:        # name -> its rows, with labels or not
+    "Rows of several tables. ValueError for words that aren't so, and for a name that is given twice."
+    res = {}
+    for o in listed(external or ()):
+        name, _, table = o.partition("=")
+        if not (re.fullmatch(r"[\w-][\w.-]*", name) and table):
+            raise ValueError(f"--external {o}: write NAME=TABLE, as in --external rural=path/to/rural.csv; of several "
+                             "with commas between them.")
+        if name in res: raise ValueError(f"--external names {name} twice.")
+        res[name] = rows_of(table)[0]
+    return res
 
 def named_flags(
     flags:dict, # of `load_cohort`

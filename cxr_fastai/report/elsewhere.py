@@ -5,12 +5,18 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..core.files import atomic
+from ..arms import arm_title
+from ..core.csvs import read_csv
+from ..core.files import atomic, few
 from ..core.style import STYLE
+from ..stats.tables import span
 from .html import Page
 
-__all__ = ["outside_page", "plot_histogram"]
+__all__ = ["external_sections", "external_words", "outside_page", "plot_histogram"]
 
+SITES = ("Each site by itself [95% interval of its patients], and the random-effects mean of them (DerSimonian and "
+         "Laird); tau: spread between sites in log odds; p differ: Cochran's Q")
+WORDS = dict.fromkeys(("image", "patient_id", "backbone", "arm", "site"), str)
 ENDS = dict(low="value_low", high="value_high") # which stand with a value as one text
 
 @mpl.rc_context(STYLE)
@@ -33,6 +39,56 @@ def plot_histogram(
     axes[0].legend()
     return fig
 
+# In a study
+
+def _externals(folder): return sorted(o.parent for o in folder.glob("external/*/inside_outside.csv"))
+
+def _best(table, side):
+    "Which backbone and arm has the largest area on a side, in words."
+    own = table[table["metric"] == "rocauc"].dropna(subset=[side])
+    if own.empty: return "none"
+    o = own.loc[own[side].idxmax()]
+    return f"{o['backbone']}, {arm_title(o['arm'])} (AUC {o[side]:.3f} {span(o[f'{side}_low'], o[f'{side}_high'])})"
+
+def external_words(
+    folder:Path, # of a study
+) -> list:       # sentences; none without rows from elsewhere
+    "Each table from elsewhere: which model is best inside and there, and what is wrong, with the arms it is said of."
+    said = []
+    for place in _externals(folder):
+        table, found = (read_csv(place/f"{o}.csv", WORDS) for o in ("inside_outside", "findings"))
+        said.append(f"{place.name}, elsewhere: best inside {_best(table, 'inside')}, "
+                    f"best there {_best(table, 'outside')}.")
+        every = len(found[["backbone", "arm"]].drop_duplicates())
+        for sentence, own in found.groupby("finding", sort=False):
+            whose = [f"{b} {arm_title(a)}" for b, a in zip(own["backbone"], own["arm"])]
+            said.append(f"{place.name}: {sentence}" + ("" if len(own) == every else f" ({few(whose, 4)})"))
+    return said
+
+def external_sections(
+    study:object, # with `folder`
+    page:Page,    # of it
+):
+    "A section for each table from elsewhere."
+    for place in _externals(study.folder):
+        table = {o.stem: read_csv(o, WORDS) for o in place.glob("*.csv")}
+        page.section(f"Elsewhere: {place.name}", scores=True)
+        for o in external_words(study.folder):
+            if o.startswith((f"{place.name},", f"{place.name}:")): page.text(o, "verdict")
+        page.table(table["inside_outside"], "The study's test rows, and these, by the same models [95% interval of "
+                   "these models]; at 90: 90% specificity on the study's valid rows; refitted: 90% on these very rows, "
+                   "which flatters")
+        page.table(table["comparisons"],
+                   "Differences on these rows [95% interval of patients, and of seeds]; exploratory")
+        if "sites" in table: page.table(table["sites"].rename(columns=ENDS), SITES, by="arm")
+        page.figures((f"external-{place.name}-{b}-{a}", plot_histogram(own, .5, _classes(study)),
+                      f"Films over their probability, mean over models; {b}, {arm_title(a)}.")
+                     for (b, a), own in table["histogram"].groupby(["backbone", "arm"], sort=False))
+
+def _classes(study): return study.settings["negative"], study.settings["positive"]
+
+# Of one bundle
+
 def outside_page(
     found:object, # a `Validation`
     out:Path,     # its folder
@@ -49,9 +105,7 @@ def outside_page(
     shown = found.figures.dropna(axis=1, how="all").rename(columns=ENDS)
     page.table(shown, "[95% interval of these patients, for this model]", by=None)
     if found.sites is not None:
-        page.section("Sites").table(found.sites.rename(columns=ENDS),
-            "Each site by itself [95% interval of its patients], and the random-effects mean of them (DerSimonian and "
-            "Laird); tau: spread between sites in log odds; p differ: Cochran's Q", by="figure")
+        page.section("Sites").table(found.sites.rename(columns=ENDS), SITES, by="figure")
     page.section("Probabilities").figures([("histogram", plot_histogram(found.histogram, at, found.classes),
         "Films over their probability, by class; the line is the threshold.")])
     file = out/"validation.html"

@@ -20,6 +20,7 @@ from ..stats.prevalence import sampling_note
 from ..stats.shortcuts import shortcut_verdict
 from ..stats.subgroups import small_groups
 from .checklist import characteristics, checklist
+from .elsewhere import external_sections
 from .figures import (doses_of, plot_calibration, plot_confusion, plot_curves, plot_decision, plot_dose, plot_groups,
     plot_pr, plot_roc)
 from .films import plot_memorised, plot_synthetic
@@ -195,7 +196,7 @@ def _checklist(study, page):
     page.section("Checklist").table(table, "CLAIM 2024 and TRIPOD+AI, in our own words", by="checklist", kind="words")
 
 SECTIONS = (_run, _cohort, tuning, _at_prevalence, _table1, _comparisons, _folds, _metrics, _doses, _curves, _epochs,
-            _synthetic, _subgroups, _labels, _failed, _settings, _checklist)
+            _synthetic, _subgroups, external_sections, _labels, _failed, _settings, _checklist)
 
 # Figures for a section: a name, the figure, its caption
 

@@ -11,13 +11,14 @@ from scipy.stats import norm
 
 from .areas import auc_interval, mean_area
 from .calibration import threshold_at
-from .draws import at_specificity_draws, resample
+from .draws import at_specificity_draws, at_valid, resample
 from .intervals import percentiles
+from .predictions import each_backbone
 from .scoring import called, wilson
 from .subgroups import MIN_PATIENTS
 from .summary import figures_at
 
-__all__ = ["Inside", "findings", "histogram", "outside_table", "site_table"]
+__all__ = ["Inside", "findings", "histogram", "inside_outside", "outside_table", "refitted_recall", "site_table"]
 
 SURE = norm.ppf(.995)    # a shift is named where it is beyond chance at 1% ...
 ODDS, GRAY, UNLIKE = 1.5, .5, .05 # ... and matters: by odds, by sd of training films, by share of films
@@ -64,6 +65,40 @@ def _refitted(label, prob, who, wanted, n, seed):
     for name, value in ("recall", hit[label].mean()), ("specificity", (~hit)[~label].mean()):
         low, high = percentiles(drawn[name][0])
         yield dict(figure=f"{name}_refitted", value=value) | (dict(low=low, high=high) if high > low else {})
+
+def refitted_recall(
+    predictions:pd.DataFrame, # of test rows, as for `score_table`
+    specificity:float=.9,     # that is wanted on them
+    n:int=1000,               # resamples
+    seed:int=0,               # of them
+) -> pd.DataFrame:            # a line a backbone and arm, as of `score_table`
+    "Recall where each model's threshold is fitted anew on the very rows that are judged, which flatters."
+    lines = []
+    for backbone, test, _ in each_backbone(predictions):
+        for arm, o in test.items():
+            if o.label.all() or not o.label.any(): continue
+            draws = resample(o.patients, o.label, n, seed=seed)
+            (hit, drawn), = at_valid(o, o, draws, draws, (specificity,))
+            low, high = percentiles(drawn["recall"].mean(0))
+            about = dict(backbone=backbone, arm=arm, metric="recall_refitted", seeds=len(o.seeds)) | o.counts
+            lines.append(about | dict(mean=hit[:, o.label].mean(), low=low, high=high))
+    return pd.DataFrame(lines)
+
+TOGETHER = ("rocauc pr_auc recall specificity recall_at_90 recall_refitted specificity_at_90 brier calibration_slope "
+            "calibration_intercept").split() # of the metrics, in this order
+
+def inside_outside(
+    inside:pd.DataFrame,  # of `score_table`, on a study's test rows
+    outside:pd.DataFrame, # the same, on others, with `refitted_recall`
+) -> pd.DataFrame:        # a line a backbone, arm and metric: `inside outside`, each with `_low _high`
+    "What was found inside a study beside what was found elsewhere, by the same models and thresholds."
+    keys, ends = ["backbone", "arm", "metric"], ["mean", "low", "high"]
+    sides = {side: table[table["metric"].isin(TOGETHER)][keys + ends].rename(
+                columns=dict(mean=side, low=f"{side}_low", high=f"{side}_high"))
+             for side, table in (("inside", inside), ("outside", outside))}
+    table = sides["outside"].merge(sides["inside"], on=keys, how="left")
+    table = table.sort_values("metric", key=lambda o: o.map(TOGETHER.index), kind="stable")
+    return table[keys + [f"{side}{end}" for side in ("inside", "outside") for end in ("", "_low", "_high")]]
 
 def histogram(
     label:np.ndarray, # 0/1, `[n]`

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..arms import ARMS, comparisons_of, parse_arm
-from ..cohort.folder import DATA_FLAGS, flow_table, flow_text, load_cohort
+from ..cohort.folder import data_digest, DATA_FLAGS, flow_table, flow_text, load_cohort
 from ..cohort.groups import with_groups
 from ..cohort.rows import columns_of, read_rows, save_rows
 from ..cohort.sampling import test_rows
@@ -15,6 +15,7 @@ from ..core.files import atomic, few, read_json, say, write_json
 from ..core.progress import duration
 from ..core.words import Words
 from ..fit.distributed import agreed, is_first
+from ..report.elsewhere import external_words
 from ..report.notes import counted, drawn_note, leaky_note
 from ..settings import listed, Plan, PRIMARY, plan_of, settings_digest, takes
 from ..stats.compare import compare_arms, correct, verdict
@@ -29,6 +30,7 @@ from ..stats.subgroups import interactions, small_groups, subgroups
 from ..stats.tables import GAINS, metrics_table, score_tables, table1
 from .cell import CellError
 from .estimate import estimate_text
+from .external import read_external, recorded_external, save_external
 from .grid import Study
 from .tune import trials_of, tuned_plan
 
@@ -82,10 +84,12 @@ def save_study(
     prevalence:float=None, # share of positives where a model would be used; None: nothing is said about it
     groups=(),   # columns of its rows, or of their csv, that make subgroups beside the metadata
     relabel:bool=False, # write `relabel.csv`, the films to read again, too; needs the extra `labels`
+    external=(), # NAME=TABLE of rows from elsewhere, on which every cell is validated
 ) -> Path:       # the study's folder
     """Collect, make the tables, write them; gives the study's folder. Tables of the same cells are not made again.
     CellError where no cell is finished; ValueError for a column of `groups` that isn't there."""
     rows, groups = with_groups(study.split_rows, groups), list(dict.fromkeys(listed(groups or ())))
+    outside = read_external(external, study.rows, study.plan)
     predictions, cells = study.collect()
     if predictions is None:
         what = "No seed of an arm has all of its folds" if study.plan.folds else "No cell is finished"
@@ -95,10 +99,12 @@ def save_study(
     if prevalence is not None: about |= dict(prevalence=check_prevalence(prevalence))
     if groups: about |= dict(groups=groups)
     if relabel: about |= dict(relabel=True)
+    if outside: about |= dict(external=recorded_external(external))
     results, lines = (hashlib.sha256(o.to_csv().encode()).hexdigest()[:16] for o in (predictions, cells))
     stamp = settings_digest(dict(results=results, cells=lines, plan=declared["digest"], primary=plan.primary,
                                  alpha=plan.alpha, version=about["versions"]["cxr_fastai"], prevalence=prevalence,
-                                 groups=groups, relabel=relabel, tuned=plan.training.tuned))
+                                 groups=groups, relabel=relabel, tuned=plan.training.tuned,
+                                 external={k: data_digest(o) for k, o in outside.items()}))
     if (folder/"stamp").exists() and (folder/"stamp").read_text() == stamp: return folder
     others = "stamp relabel.csv tune.csv prevalence.* figures/decision-*".split()
     for o in [file for name in others for file in folder.glob(name)]: o.unlink(missing_ok=True) # of other results
@@ -109,6 +115,7 @@ def save_study(
     plain, printed = _tables(study, rows, predictions, cells, declared, prevalence, groups, relabel)
     for name, table in plain.items(): write_csv(_leaky(table, study), folder/f"{name}.csv")
     for name, table in printed.items(): save_table(_leaky(table, study), folder/name)
+    save_external(study, predictions, cells, plain["scores"], _pairs(study, declared), outside, groups, folder)
     with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
     return folder
 
@@ -146,6 +153,7 @@ def run_study(
     prevalence:float=None, # share of positives where a model would be used, for predictive values and net benefit
     groups:Words="",       # columns of the table that make subgroups beside the metadata, with commas: 'site,source'
     relabel:bool=False,    # write relabel.csv, the films whose label is to be read again (extra labels)
+    external:Words="",     # NAME=TABLE,...: labelled rows from elsewhere, on which every cell is validated, too
     dry_run:bool=False,    # say what there is to do, its minutes and GB by a few measured steps, and do none of it
     **flags,
 ) -> Path:                 # the study's folder, for `report`; None of a dry run
@@ -161,6 +169,7 @@ def run_study(
     rows = load_cohort(**cohort, split_seed=plan.split_seed)
     with_groups(rows, groups) # a wrong name is said now
     plan = without_metadata(plan, rows)
+    read_external(external, rows, plan) # so is what is wrong with another table
     if plan.tune and not dry_run: plan = tuned_plan(plan, rows, out)
     data = cohort.get("data", "phantom")
     study = Study(rows, plan, out, data="phantom (drawn)" if data == "phantom" else data, track=track,
@@ -172,7 +181,7 @@ def run_study(
     if dry_run: return say(f"\n{estimate_text(study, workers)}")
     one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
     study.run(workers=workers, ray=ray, gpus=gpus, loud=one and workers == 1 and not ray)
-    folder = agreed(lambda: save_study(study, prevalence, groups, relabel))
+    folder = agreed(lambda: save_study(study, prevalence, groups, relabel, external))
     if not is_first(): return folder
     print_study(folder)
     say(f"\n{duration(time.time() - start)}. Everything is in {folder}")
@@ -211,4 +220,5 @@ def print_study(
     out = Path(folder).parent
     say(f"Results on these test rows that {out} knows of: {looks(out, plan['test_rows'])}.")
     if (file := Path(folder)/"relabel.csv").exists(): say(f"{len(read_csv(file)):,} films to read again: {file}")
+    for o in external_words(Path(folder)): say(o)
     for o in table["cells"]["error"].dropna().unique(): say(f"MISSING {o}")

@@ -21,7 +21,7 @@ from .bundle import load_bundle
 from .lookalike import atypical, grays_of, RARE
 from .overall import labelled_as, training_share
 
-__all__ = ["Validation", "inside_of", "unseen_rows", "validate", "validate_bundle"]
+__all__ = ["Validation", "films_unlike", "inside_of", "unseen_rows", "validate", "validate_bundle"]
 
 FILMS = 500 # that are in memory at once
 SHOWN = "rocauc", "recall", "recall_refitted", "specificity", "calibration_slope", "calibration_intercept"
@@ -57,6 +57,14 @@ def unseen_rows(
     if hit.any(): say(f"{hit.sum():,} of {len(rows):,} films are left out: they or their patients were trained on.")
     if hit.all(): raise ValueError("No row with a label is left to validate on.")
     return rows[~hit].reset_index(drop=True)
+
+def films_unlike(
+    learn:RadiographLearner, # of `load_bundle`
+    rows:pd.DataFrame,       # with `file`
+) -> tuple:                  # mean gray of each film; bool, which are unlike the training ones; None where not known
+    "How films look beside those that a model was trained on."
+    grays, why = _films(learn, rows)
+    return grays, np.array([bool(o) for o in why]) if why and learn.card["typical"] else None
 
 def _films(learn, rows):
     "The mean gray of each film, and why it is unlike the training ones ('' for one that isn't); None without films."
