@@ -110,6 +110,10 @@ def test_tests_mirror_the_folders():
              for o in (ROOT/"tests").glob("*/test_*.py")}
     assert rooms - tests == set(BESIDE) and tests <= rooms and set(BESIDE.values()) <= tests
 
+def test_tests_of_one_name_are_told_apart():
+    "Each folder of tests is a package, so that two of them may hold a file of one name."
+    assert all((o.parent/"__init__.py").exists() for o in (ROOT/"tests").glob("*/test_*.py"))
+
 def test_imports_are_read_in_every_form():
     outside, own = imports("""
 import os.path, torch.nn as nn

@@ -9,7 +9,7 @@ from cxr_fastai.cohort.readers import read_nih
 from cxr_fastai.cohort.readers_xrv import read_xrv
 from cxr_fastai.cohort.rows import classes, columns_of, read_rows, save_rows
 from cxr_fastai.cohort.sampling import paper_cohort, split_patients
-from test_readers_sets import HEADERS
+from .test_readers_sets import HEADERS
 
 needs_xrv = pytest.mark.skipif(not find_spec("torchxrayvision"), reason="needs torchxrayvision")
 

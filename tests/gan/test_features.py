@@ -7,7 +7,7 @@ from cxr_fastai.models.backbone import create_backbone
 from cxr_fastai.models.fusion import ImageModel
 from cxr_fastai.gan.features import features_by, inception, radiograph_features
 from cxr_fastai.gan.quality import FEWEST, quality
-from test_quality import altered, figure, noise
+from .test_quality import altered, figure, noise
 
 def test_features_of_a_timm_name_are_those_of_its_pooled_backbone(rows):
     x, name = radiograph_features(rows[:5], "resnet10t", "none", 48, bs=2)

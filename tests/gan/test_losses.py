@@ -2,7 +2,7 @@ import copy, pickle
 import pytest, torch, torch.nn.functional as F
 from cxr_fastai.gan.losses import CycleGANLoss, DIFFAUG, ImagePool, diff_augment
 from cxr_fastai.gan.networks import CycleGAN, Discriminator, Generator, from_reference
-from test_networks import discriminator_state, generator_state, image, reference_discriminator, reference_generator
+from .test_networks import discriminator_state, generator_state, image, reference_discriminator, reference_generator
 
 def cyclegan(seed=0, **kwargs):
     torch.manual_seed(seed)

@@ -1,6 +1,6 @@
 import numpy as np, pandas as pd, pytest
 from cxr_fastai.report.notes import drawn_note, leaky_note, shortcut_note, split_note
-from test_checklist import SETTINGS, twelve
+from .test_checklist import SETTINGS, twelve
 
 @pytest.fixture
 def rows(): return twelve()

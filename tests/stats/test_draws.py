@@ -1,7 +1,7 @@
 import numpy as np, pytest
 from cxr_fastai.stats.calibration import threshold_at
 from cxr_fastai.stats.draws import at_specificity_draws, resample
-from test_intervals import two_images_each
+from .test_intervals import two_images_each
 
 @pytest.fixture
 def drawn(): return two_images_each()
