@@ -2,7 +2,8 @@ import re, shutil
 from pathlib import Path
 import pandas as pd, pytest
 import cxr_fastai
-from conftest import ROOT, run_python
+from cxr_fastai.cohort.rows import save_rows
+from conftest import make_rows, ROOT, run_python
 
 README = (ROOT/"README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
@@ -41,7 +42,9 @@ def small(command, places):
     program, verb, *rest = command.split()
     words = [CLI, verb] if program.endswith("cxr-fastai") else [ROOT/verb]
     if "resnet10t" in rest: rest[rest.index("resnet10t")] = "test_resnet"
-    return [*words, *rest, *([] if "--help" in rest else SMALL.get(Path(verb).stem, []))]
+    more = [] if "--help" in rest else SMALL.get(Path(verb).stem, [])
+    for o in [o for o in more if o.startswith("--") and o in rest]: del rest[(i := rest.index(o)):i + 2]
+    return [*words, *rest, *more]
 
 @pytest.mark.slow
 def test_every_command_runs_in_small(tmp_path):
@@ -50,13 +53,17 @@ def test_every_command_runs_in_small(tmp_path):
     places = {"path/to/nih": films}
     (tmp_path/"films").mkdir()
     for o in sorted(films.rglob("*.png"))[:3]: shutil.copy(o, tmp_path/"films")
+    (tmp_path/"theirs").mkdir()
+    theirs = make_rows(tmp_path/"theirs", 12).assign(hospital="A")
+    save_rows(theirs.assign(patient_id=theirs.patient_id + 90_000_000), tmp_path/"theirs.csv")
     assert len(COMMANDS) > 8
     needs_cells = [o for o in COMMANDS if "runs/" in o]
     for o in [o for o in COMMANDS if o not in needs_cells] + needs_cells:
         if o in needs_cells:
             places |= {
                 "runs/cells/resnet50-real-meta-0-1a2b3c4d": next(tmp_path.glob("runs/cells/test_resnet-real-meta-0-*")),
-                "runs/study-9c0d1e2f": next(tmp_path.glob("runs/study-*")), "path/to/films": tmp_path/"films"}
+                "runs/study-9c0d1e2f": next(tmp_path.glob("runs/study-*")), "path/to/films": tmp_path/"films",
+                "path/to/theirs": tmp_path/"theirs"}
         done = run_python(*small(o, places), cwd=tmp_path)
         assert done.returncode == 0, f"{o}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert len(pd.read_csv(tmp_path/"predictions.csv")) == 3
