@@ -1,4 +1,4 @@
-"""The arms of a study by name: what a model sees, and what is done for the minority class.
+"""The arms of a study by name: what a model sees, and what is done for the minority class; and what translates films.
 
 A name is one of `ARMS`, and after a plus whatever differs from the defaults: `real-meta+focal`, `real-synth-meta+1/8`,
 `real-synth-meta+donor`, `real-meta+film`, `real+duplicate+1/2`. Each word is one entry of a table below, which says
@@ -8,7 +8,8 @@ from fractions import Fraction
 from typing import NamedTuple
 
 __all__ = ["ARMS", "Arm", "FUSION_NAMES", "FUSIONS", "Fusion", "Inputs", "POLICIES", "Policy", "RIVALS", "Rival",
-           "arm_title", "comparisons_of", "expand_arms", "parse_arm", "primary_of", "searched_of"]
+           "TRANSLATORS", "Translator", "arm_title", "comparisons_of", "expand_arms", "parse_arm", "primary_of",
+           "searched_of"]
 
 class Inputs(NamedTuple):
     "What a model sees."
@@ -112,6 +113,50 @@ FUSIONS = {
     "attention": Fusion("metadata asks the feature map where to look", _head("AttentionFusion"))}
 
 FUSION_NAMES = FUSIONS # its name of before
+
+DIRECTIONS = "a2b", "b2a" # A: the majority, B: the minority
+
+class Translator(NamedTuple):
+    "What makes films of one class of the other's; presets of `GANS` say how it is trained."
+    title:str              # in tables and sentences
+    words:str              # what it is
+    learner:Callable       # () -> the function that makes its learner of `UnpairedDataLoaders`
+    passes:Callable        # settings -> how often a step runs a generator, and a discriminator, in all
+    told:Callable          # settings -> what its loss weighs, in words
+    ways:tuple=DIRECTIONS  # each has a generator and a discriminator of its own
+
+    def check(self, direction, negative="the majority", positive="the minority"):
+        "ValueError for a direction that isn't known, or isn't one of its ways."
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction={direction!r} is not known; 'a2b' makes {positive} of {negative}, "
+                             "'b2a' the reverse.")
+        if direction not in self.ways:
+            raise ValueError(f"direction={direction!r}: a {self.title} translates {' and '.join(self.ways)} alone, "
+                             f"to {positive}; gan='fast', a {TRANSLATORS['cyclegan'].title}, has both directions.")
+
+def _cyclegan():
+    from .gan.cyclegan import cyclegan_learner
+    return cyclegan_learner
+
+def _cut():
+    from .gan.cut import cut_learner
+    return cut_learner
+
+def _each_way(lam): return " and ".join(f"{o:g}" for o in lam) if isinstance(lam, (tuple, list)) else f"{lam:g}"
+
+TRANSLATORS = {
+    "cyclegan": Translator(
+        "CycleGAN", "two generators that undo each other (Zhu et al. 2017, arXiv:1703.10593)", _cyclegan,
+        passes=lambda own: (4 if own.get("identity") == 0 else 6, 6), # two translations, cycles, identities
+        told=lambda own: f"weight of the cycle loss {_each_way(own['lam'])}, of the identity loss {own['identity']:g} "
+                         "times that"),
+    "cut": Translator(
+        "CUT", "one generator whose patches stay those of its source (Park et al. 2020, arXiv:2007.15651)", _cut,
+        passes=lambda own: (4 if own.get("identity", True) else 2, 3), # translations, and what is looked at of them
+        told=lambda own: f"weight of the contrast of patches {own['lam']:g}"
+                         + (", half of it between the minority's films and their own translations" * own["identity"]),
+        ways=("a2b",))}
+
 KINDS = dict(rival=RIVALS, policy=POLICIES, fusion=FUSIONS) # of words; any other is a dose
 
 class Arm(NamedTuple):

@@ -66,7 +66,7 @@ def train():
     return door
 
 def gan():
-    "Train the CycleGAN or go on where it was; make synthetic films both ways, and judge them."
+    "Train the CycleGAN (or a CUT) or go on where it was; make synthetic films of both classes, and judge them."
     @_takes("gan.pipeline", "run_gan")
     def door(**flags):
         from .settings import Gan

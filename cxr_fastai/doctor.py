@@ -2,7 +2,7 @@
 
 Memory of training is weights, gradients and Adam's two moments (16 bytes a parameter), what autograd keeps of a forward
 pass (counted on two small batches, which gives bytes an image), and what Python and torch take already. What is kept of
-a step of the CycleGAN is counted likewise, from one generator and one discriminator."""
+a step of the translator is counted likewise, from one generator and one discriminator."""
 import contextlib, io, os, shutil, time
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,15 +85,14 @@ def _classifier(backbone, size, bs, precision):
     each, fixed = _line(model, size)
     return dict(weights=4 * _count(model), training=16 * _count(model) + bs*each + fixed)
 
-def _cyclegan(gan, precision):
+def _translator(gan, precision):
     "Bytes of a checkpoint, and of training: each generator and discriminator several times in one graph."
-    own = gan.training
+    own, (times, judged) = gan.training, gan.translator.passes(gan.training)
     g = Generator(9 if own["size"] >= 256 else 6, own.get("ngf", 64), precision=precision,
                   **{o: own[o] for o in ("residual", "upsample") if o in own})
     d = Discriminator(own.get("ndf", 64), precision=precision)
-    times = 4 if own.get("identity") == 0 else 6 # two translations, two cycles, with two identities or without
-    kept = times * _line(g, own["size"])[0] + 6 * _line(d, own["size"])[0] # of fakes, for the generators; of both kinds
-    trained, mean = 2 * _count(g, d), 2 * _count(g)
+    kept = times * _line(g, own["size"])[0] + judged * _line(d, own["size"])[0]
+    trained, mean = (len(gan.translator.ways) * o for o in (_count(g, d), _count(g)))
     return dict(checkpoint=12*trained + 4*mean, training=16*trained + 4*mean + own["bs"] * kept)
 
 def needs(
@@ -112,7 +111,7 @@ def needs(
     out = 2e5 * cells + seen * sum(o["weights"] for o in each.values())
     films, sets = len(rows), {o.dose or plan.gan.synthetic for o in arms if o.synth}
     if sets:
-        gan, majority = _cyclegan(plan.gan, precision), int((~positive(rows[rows["split"] == "train"])).sum())
+        gan, majority = _translator(plan.gan, precision), int((~positive(rows[rows["split"] == "train"])).sum())
         made = seeds * len(sets) * max(majority, plan.gan.synthetic or 0)
         out += seeds * 3*gan["checkpoint"] + made * plan.gan.size**2
         memory, films = max(memory, gan["training"]), films + made

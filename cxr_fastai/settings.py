@@ -11,7 +11,7 @@ from typing import Annotated
 from fastcore.docments import ann_parts, docments
 
 from . import __version__
-from .arms import ARMS, FUSIONS, POLICIES, RIVALS, expand_arms, parse_arm
+from .arms import ARMS, FUSIONS, POLICIES, RIVALS, TRANSLATORS, Translator, expand_arms, parse_arm
 from .core.files import check_keywords, few
 from .core.tuned import check_tune
 from .core.words import known_word, Words
@@ -30,7 +30,8 @@ PS = .5 # dropout before the output, where nobody says another
 PACKAGES = "torch", "fastai", "timm", "pandas", "scikit-learn", "pillow", "numpy"
 GANS = { # settings by name: what small compute was measured to do best with, and the reference's own (and the paper's)
     "fast": dict(epochs=30, bs=4, ngf=32, ndf=32, residual=True, upsample="resize", lam=2., identity=0.),
-    "reference": dict(epochs=200, bs=1)}
+    "reference": dict(epochs=200, bs=1),
+    "cut": dict(translator="cut", epochs=30, bs=4, ngf=32, ndf=32, residual=True, upsample="resize", idt_every=2)}
 
 # of a study, whose own `epochs` and `size` are its classifiers'
 GAN_FLAGS = dict(gan="gan", epochs="gan_epochs", size="gan_size", synthetic="synthetic", metadata="metadata")
@@ -110,9 +111,9 @@ class Training(Settings):
         self._settle(locals() | {k: None if o is None else listed(o) for k, o in names.items()})
 
 class Gan(Settings):
-    "How a CycleGAN is trained, and which synthetic films are made by it."
+    "How a translator (a CycleGAN, or a CUT) is trained, and which synthetic films are made by it."
     def __init__(self,
-        gan:str="fast",         # 'fast' (for small compute) or 'reference' (the paper's source: 9 blocks, 200 epochs)
+        gan:str="fast",         # 'fast' (small compute), 'reference' (paper's: 9 blocks, 200 epochs) or 'cut' (one way)
         size:int=None,          # side of its square images, pixels; the classifiers', and without any 256
         epochs:int=None,        # half of them at 2e-4, half falling to zero; as many as `gan` has where not given
         synthetic:int=None,     # synthetic minority rows; half the majority's training rows where not given
@@ -128,9 +129,20 @@ class Gan(Settings):
         self._settle(locals())
 
     @property
+    def kind(self) -> str:
+        "Of translator: a key of `TRANSLATORS`, with which its folder's name begins."
+        return GANS[self.gan].get("translator", "cyclegan")
+
+    @property
+    def translator(self) -> Translator:
+        "What is trained."
+        return TRANSLATORS[self.kind]
+
+    @property
     def training(self) -> dict:
-        "Keyword arguments of `cyclegan_learner`, with `epochs`, `bs` and `size`: what names its folder."
-        preset = GANS[self.gan] | dict(size=self.size or 256, precision=self.precision)
+        "Keyword arguments of its learner, with `epochs`, `bs` and `size`: what names its folder."
+        preset = {k: o for k, o in GANS[self.gan].items() if k != "translator"}
+        preset |= dict(size=self.size or 256, precision=self.precision)
         return preset | dict(epochs=preset["epochs"] if self.epochs is None else self.epochs)
 
 class Plan(Settings):
@@ -138,7 +150,7 @@ class Plan(Settings):
     def __init__(self,
         backbones:tuple=("resnet50", "densenet121", "vgg16"), # timm names; resnet50=FILE or =xrv:NAME: its weights
         arms:tuple=PAPER_ARMS,   # of `ARMS`, in order; +WORD adds a rival, policy, fusion or dose
-        seeds:tuple=(0,),        # of CycleGAN, initialisation, augmentation and shuffling; '0,1,2' repeats every arm
+        seeds:tuple=(0,),        # of translator, initialisation, augmentation and shuffling; '0,1,2' repeats every arm
         folds:int=None,          # of a cross-validation: each patient is in test once; one split where not given
         repeats:int=1,           # of the folds, each with parts of its own
         protocol:str="clean",    # 'clean' or 'paper': as its figures imply, leaks and all
@@ -150,7 +162,7 @@ class Plan(Settings):
         gan:Gan=None,            # of the synthetic films; their size is the classifiers' where it isn't given
     ):
         """ValueError for an arm, protocol or primary comparison that isn't known, and for a grid without cells. The
-        CycleGAN computes in the classifiers' precision, and is judged without weights where they have none."""
+        translator computes in the classifiers' precision, and is judged without weights where they have none."""
         backbones, arms, seeds = listed(backbones), listed(arms), _numbers(listed(seeds))
         training, gan, primary = training or Training(), gan or Gan(), listed(primary or ()) or None
         known_word("protocol", protocol, PROTOCOLS)

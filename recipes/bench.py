@@ -1,8 +1,9 @@
 """What the toolkit costs on this machine: medians of alternating runs as a table. Run by hand; nothing asserts a time.
 
 `python recipes/bench.py` draws its inputs; `--originals FOLDER` (png files of 1024 px) adds a comparison with stock
-fastai, `--part` measures only the classifiers, only the CycleGAN, only the study or only prediction; two are asked for
-by name alone: `--part probe`, a large grid of heads, and `--part shared`, a step beside a busy process."""
+fastai, `--part` measures only the classifiers, only the CycleGAN, only the study or only prediction; three are asked for
+by name alone: `--part probe`, a large grid of heads, `--part shared`, a step beside a busy process, and `--part
+generators`, the CycleGAN beside CUT: steps, and films of three seeds after equal steps."""
 import itertools, resource, subprocess
 from copy import deepcopy
 from tempfile import TemporaryDirectory
@@ -183,6 +184,40 @@ def gan_switches(rows, size, width, runs, steps=3):
     return [(f"(f) CycleGAN step with {', '.join(f'{k}={v}' for k, v in o.items())}, {size} px bs 1", f"{t:.3f} s",
              f"{t/times[0]:.2f} of the reference settings'") for o, t in zip(switches[1:], times[1:])]
 
+def preset_learner(word, rows, size, width, seed=0):
+    "As `--gan WORD` trains it, but for its width."
+    gan = Gan(word, size=size)
+    own = {k: o for k, o in gan.training.items() if k not in ("epochs", "size")}
+    dls = UnpairedDataLoaders.from_df(rows, size=size, bs=own.pop("bs"), seed=seed)
+    return gan.translator.learner()(dls, **own | dict(ngf=width, ndf=width))
+
+def generator_steps(rows, size, width, runs):
+    "(m) A step of CUT over the CycleGAN's, called in turn: by the learners' own settings, and by the presets'."
+    bare = lambda make: make(UnpairedDataLoaders.from_df(rows, size=size, bs=1), ngf=width, ndf=width)
+    made = {"cyclegan_learner": bare(cyclegan_learner), "cut_learner": bare(cut_learner),
+            **{f"--gan {o}": preset_learner(o, rows, size, width) for o in ("fast", "cut")}}
+    times = np.array([[gan_seconds(o, 4) for o in made.values()] for _ in range(runs + 1)])[1:] # of idt_every=2, too
+    ratio = np.median(times[:, 1::2]/times[:, ::2], 0).repeat(2)
+    names = list(made)
+    return [(f"(m) step of {o}, {size} px", f"{np.median(times[:, i]):.3f} s",
+             f"{ratio[i]:.2f} of {names[i - 1]}'s, median of {runs} pairs" if i % 2 else "")
+            for i, o in enumerate(names)]
+
+def generator_films(rows, size, width, steps, n, folder, seeds=(0, 1, 2)):
+    "(n) Kernel distance of films after equal steps to the minority's real valid films, over the real ones' own."
+    ill, table = rows[(rows["split"] == "valid") & positive(rows)], []
+    for word, seed in itertools.product(("fast", "cut"), seeds):
+        learn = preset_learner(word, rows, size, width, seed)
+        learn.dls.train.n = steps//2 * learn.dls.train.bs
+        with learn.no_logging(): learn.fit_flat_lin(1, 1)
+        made = synthesise(learn, rows, n, out=f"{folder}/films/{word}-{seed}", seed=seed)
+        found = quality(ill, made, features=features_by(weights="auto", size=size), size=size).set_index("figure")
+        o = found.loc["kernel distance"]
+        real = f"real {o.floor:.4f} [{o.floor_low:.4f}, {o.floor_high:.4f}], n {o.n}"
+        table.append((f"(n) --gan {word}, {2*(steps//2)} steps, seed {seed}, {size} px",
+                      f"kernel distance {o.value:.4f}", f"[{o.low:.4f}, {o.high:.4f}]; {real}"))
+    return table
+
 def synthesis(rows, size, width, runs, folder, n):
     "(g) Reading, moving, translating, probing and writing `n` images, over the generator alone."
     learn, pixels = gan_learner(rows, size, 1, width), np.zeros((n, size, size), np.uint8)
@@ -270,19 +305,25 @@ def probing(size, bs, folder, archs=("resnet50", "densenet121", "vgg16"), n=912)
 
 @call_parse
 def main(
-    part:str="all",       # 'classifiers', 'gan', 'study', 'predict', 'all' of these; 'probe'; 'shared', and its 'step'
+    part:str="all",       # 'classifiers gan study predict', 'all' of these; 'probe', 'generators', 'shared', its 'step'
     arch:str="resnet50",  # backbone
     size:int=128,         # side of the square images, pixels
     bs:int=32,            # images a batch of the classifiers
     runs:int=5,           # counted rounds of each comparison
     width:int=32,         # `ngf` and `ndf` of the CycleGAN
     films:int=350,        # that are synthesised; the paper's 350
+    steps:int=200,        # of each generator for (n)
+    data:str="phantom",   # films of (m) and (n), as the verbs' --data
     images:int=200,       # drawn images
     cells:int=100,        # of the grid that is resumed
     originals:str=None,   # folder of 1024 px png files, for (b) and (k)
     folder:str="runs/bench", # where the images are drawn
 ):
     "Measure training, construction, memory and synthesis; print a table."
+    if part == "generators":
+        rows = load_cohort(data)
+        table = generator_steps(rows, size, width, runs) + generator_films(rows, size, width, steps, films, folder)
+        return print(to_markdown(pd.DataFrame(table, columns=["what", "measured", "against"])))
     rows, table = drawn_rows(images, f"{folder}/{images}-{size}", size), []
     if part == "step": return print(gan_seconds(gan_learner(rows, size, bs, width), 3))
     if part == "probe": table += probing(size, bs, folder)

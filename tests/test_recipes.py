@@ -85,6 +85,16 @@ def test_bench_measures_the_gan(drawn, capsys):
     assert out.count("ngf 4,") == 8
     assert "x faster than fp32" in out and "upsample=resize" in out and "residual=True" in out
 
+def test_bench_sets_generators_side_by_side(drawn, capsys, small_gan, monkeypatch):
+    from cxr_fastai.settings import GANS
+    monkeypatch.setitem(GANS, "cut", GANS["cut"] | dict(n_blocks=1))
+    recipe("bench", "--part", "generators", "--size", 32, "--width", 2, "--films", 8, "--runs", 1, "--steps", 2,
+           "--folder", drawn)
+    out = capsys.readouterr().out
+    assert out.count("| (m) step of") == 4 and out.count("median of 1 pairs") == 2
+    assert out.count("| (n) --gan fast, 2 steps") == 3 == out.count("| (n) --gan cut, 2 steps")
+    assert out.count("kernel distance") == 6 and "nan" not in out
+
 def test_bench_measures_one_step_for_a_process_of_its_own(drawn, capsys):
     recipe("bench", "--part", "step", "--size", 48, "--width", 4, "--bs", 4, "--images", 60, "--folder", drawn)
     assert 0 < float(capsys.readouterr().out.split()[-1]) < 60

@@ -1,4 +1,4 @@
-"""What both kinds of learner, of classifiers and of the CycleGAN, add to fastai's: the model's own precision, and steps
+"""What both kinds of learner, of classifiers and of translators, add to fastai's: the model's own precision, and steps
 that don't wait for the device."""
 import torch
 from fastai.callback.core import Callback

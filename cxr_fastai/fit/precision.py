@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import default_device, set_seed
+from torch.amp import is_autocast_available
 
 from ..settings import PRECISIONS
 
 __all__ = ["TorchOptimizer", "as_device", "casting", "computing", "device_name", "fastest_precision",
-           "fused_adamw", "in_precision", "precision_on", "seeded"]
+           "fused_adamw", "in_precision", "precision_on", "seeded",
+           "uncast"]
 
 BACKENDS = dict(cuda=torch.cuda, mps=torch.mps)
 HALVES = dict(bf16=torch.bfloat16, fp16=torch.float16)
@@ -73,6 +75,12 @@ def casting(
 ):
     "Context that computes in bf16 or fp16; for fp32, as whoever opens it does. fastai's own is for CUDA alone."
     return torch.autocast(device.type, HALVES[precision]) if precision in HALVES else nullcontext()
+
+def uncast(
+    device:torch.device, # where what follows is computed
+):
+    "Context that computes in fp32 whatever `casting` is open around it."
+    return torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext()
 
 def in_precision(
     forward:Callable, # of a Module with an attribute `precision`

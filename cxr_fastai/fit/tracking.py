@@ -35,7 +35,7 @@ def _classified(learn, n):
     return fig
 
 class SampleFigures(Callback):
-    "After every `every` epochs, and the last, hand on a figure: a classifier's valid films, a CycleGAN's translations."
+    "After every `every` epochs, and the last, hand on a figure: a classifier's valid films, or translations."
     order = 70
     def __init__(self,
         send:Callable, # called with a matplotlib figure and the number of the epoch

@@ -5,15 +5,16 @@ One backward pass serves all four networks: the generators' part sees frozen dis
 sees detached fakes, both as they were before the step. That is the reference's update, which steps twice."""
 import random
 from contextlib import contextmanager
+from math import inf
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
-from fastcore.basics import store_attr
 from torch import nn
 
 from ..core.files import few
 
-__all__ = ["CycleGANLoss", "ImagePool", "DIFFAUG", "diff_augment"]
+__all__ = ["AdversarialLoss", "CycleGANLoss", "ImagePool", "DIFFAUG", "diff_augment", "each_way", "is_weight"]
 
 class ImagePool:
     "Up to `size` past fakes: once full, every other fake is kept and an old one given in its place (Shrivastava 2017)."
@@ -74,6 +75,7 @@ def diff_augment(
     for name in filter(None, policy.split(",")): x = DIFFAUG[name](x)
     return x
 
+IDENTITY = "idt_a", "idt_b", "nce_b" # parts that are not taken at each step
 GAN = dict(lsgan=F.mse_loss, bce=F.binary_cross_entropy_with_logits)
 
 @contextmanager
@@ -84,31 +86,22 @@ def _frozen(*nets):
     finally:
         for p in params: p.requires_grad_(True)
 
-class CycleGANLoss:
-    """The sum of eight named parts, weighted as they enter it. A discriminator's part is halved: at the least-squares
-    equilibrium each is .25, and both together the .5 that the paper calls ideal."""
+class AdversarialLoss:
+    "The game of any generators and discriminators; `parts` keeps the terms of the last step, `n` counts steps."
     def __init__(self,
-        model:nn.Module,   # a `CycleGAN`
-        gan:str="lsgan",   # 'lsgan' (least squares) or 'bce': the adversarial loss
-        lam:float=10.,     # weight of the cycle loss (eq. 2), both directions
-        identity:float=.5, # weight of the identity loss, times `lam`; 0 for none
+        model:nn.Module,   # `Players`
+        gan:str,           # 'lsgan' (least squares) or 'bce'
+        identity:float=0., # weight of what films of the target class are to keep; 0 or False for none
         idt_every:int=1,   # take it every so many steps, with as many times the weight
-        pool:int=50,       # past fakes kept for each discriminator
         diffaug:str="",    # names of `DIFFAUG`, with commas between, for the discriminators' inputs
-        seed:int=0,        # of the pools
     ):
         if gan not in GAN: raise ValueError(f"gan={gan!r} is not known; use {' or '.join(GAN)}.")
         if unknown := set(filter(None, diffaug.split(","))) - set(DIFFAUG):
             raise ValueError(f"diffaug: {few(sorted(unknown))} is not known; there are {', '.join(DIFFAUG)}.")
-        store_attr(but="gan,seed,pool")
-        self.gan, self.n, self.parts = GAN[gan], 0, {}
-        self.pool_a, self.pool_b = ImagePool(size=pool, seed=seed), ImagePool(size=pool, seed=seed + 1)
-
-    @property
-    def names(self):
-        "Of the parts, and of the shares of patches that the discriminators judge right."
-        identity = ["idt_a", "idt_b"] if self.identity > 0 else []
-        return [*"adv_ab adv_ba cyc_a cyc_b".split(), *identity, *"d_a d_b acc_d_a acc_d_b".split()]
+        if not isinstance(idt_every, int) or idt_every < 1:
+            raise ValueError(f"idt_every={idt_every!r} is no whole number from 1 up.")
+        self.model, self.gan, self.diffaug, self.n, self.parts = model, GAN[gan], diffaug, 0, {}
+        self.identity, self.idt_every = identity, idt_every
 
     @property
     def takes_identity(self): return self.identity > 0 and self.n % self.idt_every == 0
@@ -127,26 +120,73 @@ class CycleGANLoss:
         right = ((on_real > line).float().mean() + (on_fake <= line).float().mean()) / 2
         return (self._adv(on_real, 1.) + self._adv(on_fake, 0.)) / 2, right.detach()
 
+    def _total(self, parts, **shares):
+        "The sum of a step's parts, which are kept, beside what else its table shows."
+        self.parts = {name: part.detach() for name, part in parts.items()} | shares
+        self.n += 1
+        times = {name: self.idt_every if name in IDENTITY else 1 for name in parts}
+        return sum(part * times[name] for name, part in parts.items())
+
+    def state_dict(self): return dict(n=self.n)
+    def load_state_dict(self, state): self.n = state["n"]
+
+def is_weight(
+    o, # anything
+) -> bool:
+    "Whether it is a number from 0 up."
+    return isinstance(o, Real) and not isinstance(o, bool) and 0 <= o < inf
+
+def each_way(
+    lam:float|tuple, # a weight of both directions, or one of each
+) -> tuple:          # of A's way there and back, and of B's
+    "The weights of both cycles. ValueError for what isn't one or two numbers from 0 up."
+    pair = tuple(lam) if isinstance(lam, (tuple, list)) else (lam, lam)
+    if len(pair) != 2 or not all(map(is_weight, pair)):
+        raise ValueError(f"lam={lam!r} is neither a number from 0 up nor two of them, (a, b).")
+    return pair
+
+class CycleGANLoss(AdversarialLoss):
+    """The sum of eight named parts, weighted as they enter it. A discriminator's part is halved: at the least-squares
+    equilibrium each is .25, and both together the .5 that the paper calls ideal."""
+    def __init__(self,
+        model:nn.Module,   # a `CycleGAN`
+        gan:str="lsgan",   # 'lsgan' (least squares) or 'bce': the adversarial loss
+        lam:float|tuple=10., # weight of the cycle loss (eq. 2); (a, b): of the cycle from A, and of that from B
+        identity:float=.5, # weight of the identity loss, times `lam`; 0 for none
+        idt_every:int=1,   # take it every so many steps, with as many times the weight
+        pool:int=50,       # past fakes kept for each discriminator
+        diffaug:str="",    # names of `DIFFAUG`, with commas between, for the discriminators' inputs
+        seed:int=0,        # of the pools
+    ):
+        super().__init__(model, gan, identity, idt_every, diffaug)
+        one, other = each_way(lam)
+        self.lam = one if one == other else (one, other)
+        self.pool_a, self.pool_b = ImagePool(size=pool, seed=seed), ImagePool(size=pool, seed=seed + 1)
+
+    @property
+    def names(self):
+        "Of the parts, and of the shares of patches that the discriminators judge right."
+        identity = ["idt_a", "idt_b"] if self.identity > 0 else []
+        return [*"adv_ab adv_ba cyc_a cyc_b".split(), *identity, *"d_a d_b acc_d_a acc_d_b".split()]
+
     def __call__(self,
         pred, # (fake_b, fake_a, same_a, same_b) of the model, the last two None where they were not made
         a,    # images of the majority
         b,    # images of the minority
     ):        # the scalar to go down; `parts` keeps its terms, `acc_d_a` and `acc_d_b`
-        (fake_b, fake_a, same_a, same_b), model, lam = pred, self.model, self.lam
+        (fake_b, fake_a, same_a, same_b), model, (lam_a, lam_b) = pred, self.model, each_way(self.lam)
         parts = dict(adv_ab=self._fool(model.d_b, fake_b), adv_ba=self._fool(model.d_a, fake_a),
-                     cyc_a=lam * F.l1_loss(model.g_ba(fake_b), a), cyc_b=lam * F.l1_loss(model.g_ab(fake_a), b))
+                     cyc_a=lam_a * F.l1_loss(model.g_ba(fake_b), a), cyc_b=lam_b * F.l1_loss(model.g_ab(fake_a), b))
         if same_a is not None:
-            weight = lam * self.identity
-            parts |= dict(idt_a=weight * F.l1_loss(same_a, a), idt_b=weight * F.l1_loss(same_b, b))
+            parts |= dict(idt_a=lam_a * self.identity * F.l1_loss(same_a, a),
+                          idt_b=lam_b * self.identity * F.l1_loss(same_b, b))
         parts["d_a"], acc_a = self._tell(model.d_a, a, self.pool_a(fake_a.detach()))
         parts["d_b"], acc_b = self._tell(model.d_b, b, self.pool_b(fake_b.detach()))
-        self.parts = {name: part.detach() for name, part in parts.items()} | dict(acc_d_a=acc_a, acc_d_b=acc_b)
-        self.n += 1
-        times = {name: self.idt_every if name.startswith("idt") else 1 for name in parts}
-        return sum(part * times[name] for name, part in parts.items())
+        return self._total(parts, acc_d_a=acc_a, acc_d_b=acc_b)
 
-    def state_dict(self): return dict(n=self.n, pool_a=self.pool_a.state_dict(), pool_b=self.pool_b.state_dict())
+    def state_dict(self):
+        return super().state_dict() | dict(pool_a=self.pool_a.state_dict(), pool_b=self.pool_b.state_dict())
     def load_state_dict(self, state):
-        self.n = state["n"]
+        super().load_state_dict(state)
         self.pool_a.load_state_dict(state["pool_a"])
         self.pool_b.load_state_dict(state["pool_b"])

@@ -1,5 +1,5 @@
-"""The CycleGAN's two generators and two discriminators (paper eq. 1-2; Zhu et al. 2017, arXiv:1703.10593, section 4 and
-appendix 7.2; figures as in the authors' own implementation, junyanz/pytorch-CycleGAN-and-pix2pix).
+"""Generators and discriminators, and the CycleGAN's two of each (paper eq. 1-2; Zhu et al. 2017, arXiv:1703.10593,
+section 4 and appendix 7.2; figures as in the authors' own implementation, junyanz/pytorch-CycleGAN-and-pix2pix).
 
 Images are `[n, 1, h, w]`, -1..1. Everything stays contiguous, which costs no speed here."""
 from copy import deepcopy
@@ -9,9 +9,9 @@ import torch
 from fastai.torch_core import concat, Module
 from torch import nn
 
-from ..fit.precision import in_precision
+from ..fit.precision import casting, in_precision
 
-__all__ = ["Generator", "Discriminator", "CycleGAN", "from_reference"]
+__all__ = ["Generator", "Discriminator", "Players", "CycleGAN", "from_reference"]
 
 UPSAMPLE = ("transpose", "resize")
 
@@ -66,6 +66,23 @@ class Generator(Module):
     @in_precision
     def forward(self, x): return x + self.layers(x) if self.residual else self.layers(x)
 
+    def maps(self,
+        x:torch.Tensor, # images
+        at:list,        # numbers of layers, rising
+    ) -> list:          # `[n, c, h, w]` each, in the net's precision
+        "What these layers make of images; those after the last of them aren't run."
+        found = []
+        with casting(self.precision, x.device):
+            for i, layer in enumerate(self.layers[:at[-1] + 1]):
+                x = layer(x)
+                if i in at: found.append(x)
+        return found
+
+    def looked(self, x, at):
+        "Its translation, fp32, and `maps` on the way to it."
+        *found, y = self.maps(x, [*at, len(self.layers) - 1])
+        return x + y.float() if self.residual else y.float(), found
+
 class Discriminator(Module):
     "PatchGAN: a map of logits, each saying of one patch (70x70 with 3 layers) whether it is a real one of this domain."
     def __init__(self,
@@ -84,22 +101,30 @@ class Discriminator(Module):
     @in_precision
     def forward(self, x): return self.layers(x)
 
-class CycleGAN(Module):
-    """Generators `g_ab`, `g_ba`, discriminators `d_a`, `d_b`, and running means of the generators' weights, `ema`, with
-    which images are made after training. It remembers, in its state dict, whose radiographs it was trained on."""
-    def __init__(self,
-        generator:Callable,     # () -> Generator
-        discriminator:Callable, # () -> Discriminator
-        settings:dict=None,     # what both are built from; None: by hand
+class Players(Module):
+    """What translates films: `generators` by direction, and running means of their weights, `ema`, with which images
+    are made after training. It remembers, in its state dict, whose radiographs it was trained on."""
+    def remember(self,
+        settings:dict=None, # what its nets are built from; None: by hand
     ):
+        "To be called when the generators are made."
         self.settings = settings or {}
-        self.g_ab, self.g_ba, self.d_a, self.d_b = generator(), generator(), discriminator(), discriminator()
-        self.ema = nn.ModuleDict(dict(a2b=deepcopy(self.g_ab), b2a=deepcopy(self.g_ba))).requires_grad_(False)
+        self.ema = deepcopy(self.generators).requires_grad_(False)
         self.steps = 0 # that the running means have seen
         self.seen = [] # patients, sorted, as str
 
     def get_extra_state(self): return dict(seen=self.seen, steps=self.steps)
     def set_extra_state(self, state): self.seen, self.steps = state["seen"], state["steps"]
+
+class CycleGAN(Players):
+    "Generators `g_ab`, `g_ba` and discriminators `d_a`, `d_b`."
+    def __init__(self,
+        generator:Callable,     # () -> Generator
+        discriminator:Callable, # () -> Discriminator
+        settings:dict=None,     # what both are built from; None: by hand
+    ):
+        self.g_ab, self.g_ba, self.d_a, self.d_b = generator(), generator(), discriminator(), discriminator()
+        self.remember(settings)
 
     def forward(self, a, b, identity=True):
         "A to B, B to A; with `identity`, in the same batches, also A to A and B to B (None otherwise)."

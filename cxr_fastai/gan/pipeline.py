@@ -1,5 +1,5 @@
-"""The CycleGAN of a study and its synthetic minority rows (paper section 3.3): trained once per cohort, split, seed and
-settings, translated once per number and metadata policy, judged once; whoever asks again is given what is there."""
+"""The translator of a study and its synthetic minority rows (paper section 3.3): trained once per cohort, split, seed
+and settings, translated once per number and metadata policy, judged once; whoever asks again is given what is there."""
 import inspect
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..fit.precision import computing
 from ..fit.tracking import tracked
 from ..settings import Gan, settings_digest, takes, versions
 from ..stats.formats import to_markdown
-from .cyclegan import cyclegan_learner, DIRECTIONS, SaveGrids
+from .callbacks import SaveGrids
 from .features import features_by
 from .quality import FEWEST, memorisation, quality, told_apart
 from .synthesis import synthesise, write_note
@@ -27,12 +27,14 @@ from .unpaired import UnpairedDataLoaders
 
 __all__ = ["gan_folder", "gan_training", "made_name", "run_gan", "synthetic_folder", "synthetic_minority", "train_gan"]
 
+TOLD = "lr lam identity pool patches temperature ngf ndf residual upsample ema".split() # of a learner's settings
+
 def gan_training(
     gan:Gan, # its settings
 ) -> dict:   # name -> value
-    "How a CycleGAN is trained: its settings, and the learner's own where it has none."
-    own = inspect.signature(cyclegan_learner).parameters
-    res = {o: own[o].default for o in ("lr", "lam", "identity", "pool", "ngf", "ndf", "residual", "upsample", "ema")}
+    "How a translator is trained: its settings, and the learner's own where it has none."
+    own = inspect.signature(gan.translator.learner()).parameters
+    res = {o: own[o].default for o in TOLD if o in own}
     return res | {k: v for k, v in gan.training.items() if k not in ("size", "precision")}
 
 def gan_folder(
@@ -41,9 +43,9 @@ def gan_folder(
     gan:Gan,           # its settings
     seed:int=0,        # of everything
 ) -> Path:
-    "Where the CycleGAN of these rows and settings is, or will be."
+    "Where the translator of these rows and settings is, or will be."
     about = gan.training | computing(gan.precision) | dict(seed=seed, data=data_digest(rows, size=gan.training["size"]))
-    return Path(out)/f"cyclegan-{settings_digest(about)}"
+    return Path(out)/f"{gan.kind}-{settings_digest(about)}"
 
 def train_gan(
     rows:pd.DataFrame, # after `split_patients`
@@ -53,10 +55,11 @@ def train_gan(
     track:str="",      # trackers, as in `tracked`
     cbs=(),            # further callbacks
 ) -> tuple:            # the learner, and its folder with checkpoints, grids and history
-    "Train the CycleGAN of a cohort, split, seed and settings, or go on where it was; finished, it is only loaded."
+    "Train the translator of a cohort, split, seed and settings, or go on where it was; finished, it is only loaded."
     folder, own = gan_folder(rows, out, gan, seed), gan.training
     epochs, bs, size = map(own.pop, ("epochs", "bs", "size"))
-    learn = cyclegan_learner(UnpairedDataLoaders.from_df(rows, folder, size=size, bs=bs, seed=seed), seed=seed, **own)
+    dls = UnpairedDataLoaders.from_df(rows, folder, size=size, bs=bs, seed=seed)
+    learn = gan.translator.learner()(dls, seed=seed, **own)
     save_rows(rows, folder/"rows.csv")
     write_json(folder/"settings.json", learn.settings | dict(gan=gan.gan, epochs=epochs, bs=bs, versions=versions()))
     every = max(1, epochs // 10)
@@ -103,7 +106,7 @@ def made_name(
     policy:str,          # of their metadata
     direction:str="a2b", # or 'b2a'
 ) -> str:
-    "A folder of synthetic rows within its CycleGAN's, by all that tells them from others; usual columns go unsaid."
+    "A folder of synthetic rows within its translator's, by all that tells them from others; usual columns go unsaid."
     columns, usual = columns_of(rows), columns_of(pd.DataFrame())
     return f"{direction}-{n}-{policy}" + (f"-{settings_digest(columns)}" if columns != usual else "")
 
@@ -129,7 +132,8 @@ def synthetic_minority(
     wait:bool=True,      # for another process that makes them; else `filelock.Timeout`
     aloud:bool=True,     # print how good they are
 ) -> pd.DataFrame:       # for `add_synthetic`
-    "Synthetic rows of this cohort and split, made by one process at a time."
+    "Synthetic rows of this cohort and split, made by one process at a time. ValueError for a way it doesn't translate."
+    gan.translator.check(direction, *classes(rows))
     made = synthetic_folder(rows, out, gan, seed, direction)
     made.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(made.parent/".lock", timeout=-1 if wait else 0):
@@ -149,12 +153,13 @@ def run_gan(*,
     out:str="runs", # folder for the runs; each run makes one of its own inside
     **flags,
 ) -> Path:          # the run's folder
-    "Train the CycleGAN, or go on with it; translate training radiographs both ways; say how good they are."
-    check_keywords(flags, inspect.signature(run_gan).parameters, "The CycleGAN")
+    "Train the translator, or go on with it; translate training radiographs each way it has; say how good they are."
+    check_keywords(flags, inspect.signature(run_gan).parameters, "run_gan")
     gan = Gan(**{k: flags[k] for k in Gan.fields() if k in flags})
     rows = load_cohort(**{k: o for k, o in flags.items() if k not in Gan.fields()}, split_seed=seed)
     say(f"\n{rows.groupby(['split', 'label'], observed=True).size().unstack()}\n")
-    both = [synthetic_minority(rows, out, gan, seed, direction=o, track=track) for o in DIRECTIONS]
-    folder = Path(both[0]["file"].iloc[0]).parents[1]
+    made = [synthetic_minority(rows, out, gan, seed, direction=o, track=track) for o in gan.translator.ways]
+    if len(made) == 1: say(f"A {gan.translator.title} translates one way: no {classes(rows)[0]} film is synthesised.")
+    folder = Path(made[0]["file"].iloc[0]).parents[1]
     say(f"Everything is in {folder}")
     return folder

@@ -99,7 +99,7 @@ def _refuse(gan, rows, names, *, direction, metadata, folder):
     _check_unseen(rows, gan.seen, "this model")
 
 def synthesise(
-    gan:Learner,               # a trained CycleGAN: `size`, `seen`, `digest(direction)`, `translate(pixels, direction)`
+    gan:Learner,               # a trained one: `size`, `seen`, `digest(direction)`, `translate(pixels, direction)`
     rows:pd.DataFrame,         # after `split_patients`; only real training rows are translated
     n:int=350,                 # synthetic rows (the paper: 350 of each class)
     direction:str="a2b",       # 'a2b': majority to synthetic minority; 'b2a': minority to synthetic majority

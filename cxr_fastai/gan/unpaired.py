@@ -1,4 +1,4 @@
-"""Unpaired batches for the CycleGAN (paper section 4.3): A, the majority's radiographs, beside B, the minority's.
+"""Unpaired batches for translators (paper section 4.3): A, the majority's radiographs, beside B, the minority's.
 
 Only training rows are ever loaded, so that nothing synthetic can show a test patient to a classifier."""
 import hashlib, random
@@ -87,7 +87,7 @@ class UnpairedDataLoaders(DataLoaders):
         if size % 4 or size < 24: raise ValueError(f"size={size}: the networks take multiples of 4 from 24 up.")
         if "split" not in rows: raise ValueError("The table has no column 'split'; split_patients gives it.")
         if is_synthetic(rows).any():
-            raise ValueError("The table holds synthetic rows; a CycleGAN is trained on real ones.")
+            raise ValueError("The table holds synthetic rows; a translator is trained on real ones.")
         if "file" not in rows: rows = rows.assign(file=[str(Path(path)/str(o)) for o in rows["image"]])
         tfm = RadiographTransform(size)
         tfm.open(rows["file"].tolist(), None if cache is True else cache)
@@ -119,7 +119,7 @@ class UnpairedDataLoaders(DataLoaders):
             raise ValueError("An exported learner has no rows to train on; set its dls to new UnpairedDataLoaders.")
         loaded, others = self.train_rows, self.rows[self.rows["split"] != "train"]
         if bad := loaded["image"][loaded["split"] != "train"].tolist():
-            raise LeakError(f"A CycleGAN is given training rows only; {few(bad)} are of another split.")
+            raise LeakError(f"A translator is given training rows only; {few(bad)} are of another split.")
         rows = pd.concat([loaded, others])
         check_leaks(rows, hashes=self.train_ds.tfm.hashes(rows["file"].tolist()))
 

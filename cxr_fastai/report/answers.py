@@ -6,7 +6,8 @@ from ..arms import arm_title, parse_arm, POLICIES
 from ..cohort.rows import positive
 from ..cohort.sampling import sides_of
 from ..stats.scoring import METRICS
-from .notes import column_names, counted, has_synth, is_drawn_study, listed, on_several_sides, split_note, uses
+from .notes import (column_names, counted, has_synth, is_drawn_study, listed, on_several_sides, split_note,
+                    translator_of, uses)
 from .searched import tuned_words
 
 KNOWN = "auto", "imagenet", "none" # weights of which it is known what they were fitted on
@@ -63,10 +64,10 @@ def missing(settings, tables):
 
 def _fitted(settings):
     "What was fitted on which rows, as far as that is known."
-    synth = has_synth(settings)
+    gan = has_synth(settings) and translator_of(settings).title
     if settings["protocol"] == "paper":
-        return "; the CycleGAN saw every row, and synthetic films were split among all sides" if synth else ""
-    models = "no classifier here and no CycleGAN" if synth else "no classifier here"
+        return f"; the {gan} saw every row, and synthetic films were split among all sides" if gan else ""
+    models = f"no classifier here and no {gan}" if gan else "no classifier here"
     if not (names := _unknown_weights(settings)): return f"; {models} is fitted on a test row"
     return (f"; {models} is fitted on a test row (what the weights that {listed(names)} began with were fitted on "
             "isn't known)")
@@ -96,7 +97,9 @@ def model(settings, tables):
     if uses(settings, "metadata"): said.append("a perceptron on the metadata")
     merged = dict.fromkeys(arm.fusion or settings.get("fusion", "concat") for arm in both)
     if merged: said.append(f"both trained jointly and merged by {listed(map(repr, merged))}")
-    if has_synth(settings): said.append(f"synthetic films by a CycleGAN ('{settings['gan']}')")
+    if has_synth(settings):
+        kind = translator_of(settings)
+        said.append(f"synthetic films by a {kind.title} ('{settings['gan']}'): {kind.words}")
     return "; ".join(said) + "."
 
 def software(settings, tables): return ", ".join(f"{k} {v}" for k, v in settings["versions"].items()) + "."
@@ -119,13 +122,13 @@ def _frozen(settings, tables):
 
 def _gan(settings):
     if not has_synth(settings): return ""
+    kind = translator_of(settings)
     if not (own := settings.get("gan_training")):
-        return " How the CycleGAN was trained stands in its folder's settings.json."
+        return f" How the {kind.title} was trained stands in its folder's settings.json."
     side, residual = settings["gan_size"], ", which add to their input" if own["residual"] else ""
-    return (f" CycleGAN: {counted(own['epochs'], 'epoch')}, half at the rate {own['lr']:g} and half falling to 0, in "
-            f"batches of {own['bs']} at {side} x {side} pixels; weight of the cycle loss {own['lam']:g}, of the "
-            f"identity loss {own['identity']:g} times that; generators of {own['ngf']} first channels{residual}; one a "
-            "seed.")
+    return (f" {kind.title}: {counted(own['epochs'], 'epoch')}, half at the rate {own['lr']:g} and half falling to 0, "
+            f"in batches of {own['bs']} at {side} x {side} pixels; {kind.told(own)}; "
+            f"generators of {own['ngf']} first channels{residual}; one a seed.")
 
 def training(settings, tables):
     done = int(tables.cells["error"].isna().sum()) if "error" in tables.cells else len(tables.cells)

@@ -9,6 +9,7 @@ from scipy.stats import fisher_exact
 from ..arms import arm_title, parse_arm
 from ..cohort.rows import positive
 from ..cohort.sampling import folds_of, test_rows
+from ..settings import Gan
 from ..stats.ledger import looks
 
 __all__ = ["drawn_note", "leaky_note", "shortcut_note", "split_note"]
@@ -18,6 +19,7 @@ def uses(settings, what):
     return any(parse_arm(o).use in (what, "both") for o in settings["arms"])
 
 def has_synth(settings): return any(parse_arm(o).synth for o in settings["arms"])
+def translator_of(settings): return Gan(settings.get("gan", "fast")).translator
 def listed(words): return ", ".join(dict.fromkeys(map(str, words)))
 def counted(n, word): return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 def column_names(settings): return [*settings.get("cat_names", ()), *settings.get("cont_names", ())]
@@ -45,7 +47,8 @@ def leaky_note(
     if settings["protocol"] != "paper": return ""
     found, twice = [], on_several_sides(rows)
     if twice: found.append(f"{twice:,} of {rows['patient_id'].nunique():,} patients are on several sides of its split")
-    if has_synth(settings): found.append("its CycleGAN saw every row, and synthetic films are on every side")
+    if has_synth(settings): found.append(f"its {translator_of(settings).title} saw every row, and synthetic "
+                                          "films are on every side")
     if not found: return ("Protocol 'paper' splits by image and allows leaks: in these rows no patient is on two "
                           "sides, and no arm has synthetic films.")
     return (f"Protocol 'paper' is leaky on purpose: {'; '.join(found)}, as the paper's figures imply, so that its "
@@ -105,7 +108,7 @@ def run_note(
     films = f"Films of {side} x {side} pixels, " if uses(settings, "image") else ""
     sides = split_note(settings) or "How rows came to their sides wasn't stored"
     if settings["protocol"] == "clean":
-        if has_synth(settings): sides += ", the CycleGAN saw its training rows only"
+        if has_synth(settings): sides += f", the {translator_of(settings).title} saw its training rows only"
         sides += ", and every arm is scored on the same real test rows"
     return (f"{settings['positive']} against {settings['negative']} in {settings['data'] or 'a table'}. "
             f"Backbones: {listed(settings['backbones'])}; arms: {listed(map(arm_title, settings['arms']))}; seeds: "

@@ -26,7 +26,7 @@ from .figures import (doses_of, plot_calibration, plot_confusion, plot_curves, p
 from .films import plot_memorised, plot_synthetic
 from .forest import plot_folds
 from .html import Page
-from .notes import drawn_note, leaky_note, not_compared, plan_note, run_note, shortcut_note
+from .notes import drawn_note, leaky_note, not_compared, plan_note, run_note, shortcut_note, translator_of
 from .searched import tuning
 
 __all__ = ["report"]
@@ -138,14 +138,14 @@ def _curves(study, page):
 def _epochs(study, page): page.section("Epochs").figures(_histories(study))
 
 def _synthetic(study, page):
-    "The figures of each CycleGAN, and every quality.csv."
+    "The figures of each translator, and every quality.csv."
     page.section("Synthetic films")
     folders = [study.out/o for o in study.cells["gan"].dropna().unique()]
     if not folders: return page.text("No arm has synthetic films.")
     for made in {o.parent: o for o in reversed(folders)}.values(): page.figures(_gan_figures(study, made, page))
     unseen = study.settings["protocol"] == "clean"
     why = ("there were too few films to judge by, or it has gone." if unseen else
-           "its CycleGAN saw every row, and no real film is left to judge by.")
+           f"its {translator_of(study.settings).title} saw every row, and no real film is left to judge by.")
     judged = [o for o in folders if (o/"quality.csv").exists()]
     for o in sorted({*folders} - {*judged}): page.text(f"{o.parent.name}/{o.name} holds no quality.csv: {why}")
     if judged: page.table(*_quality(judged), "of")
@@ -234,7 +234,7 @@ def _histories(study):
         if tables: yield f"epochs-{backbone}-{arm}", plot_curves(pd.concat(tables), title=title), f"Epochs of {title}."
 
 def _gan_figures(study, made, page):
-    "The figures of the CycleGAN that made a folder of synthetic films; `page` is told where they can't be drawn."
+    "The figures of the translator that made a folder of synthetic films; `page` is told where they can't be drawn."
     gan, others = made.parent, {*plt.get_fignums()}
     try:
         fig = plot_synthetic(read_rows(gan/"rows.csv"), read_manifest(made), n=2)

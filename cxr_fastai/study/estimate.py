@@ -19,7 +19,6 @@ from ..stats.formats import to_markdown
 from ..stats.subgroups import interactions, subgroups
 from ..stats.tables import metrics_table, score_tables
 from .grid import Study
-from .jobs import Synthesis
 from .speed import (cell_seconds, cell_speed, clock, features_for, gan_bytes, gan_seconds, gan_speed, scored_rows,
     typical_rows)
 
@@ -86,18 +85,18 @@ def _cell_lines(study, folder):
             yield _line(kind, len(own), len(todo), float(np.mean(each)), speed.disk, speed.memory)
 
 def _gan_lines(study, folder):
-    "A line of the CycleGANs with their films, where an arm has any."
+    "A line of the translators with their films, where an arm has any."
     cells = [o for o in study.cells.values() if o.gan]
     if not cells: return
-    todo, number = {}, len({(c.seed, c.fold) for c in cells})
+    todo, number, kind = {}, len({(c.seed, c.fold) for c in cells}), f"{study.plan.gan.translator.title}s"
     for c in cells:
         if not c.done and not (study.out/study.place(c)).exists(): todo.setdefault((c.seed, c.fold), {})[c.gan] = None
     todo = {k: list(own) for k, own in todo.items()} # each number and policy once
-    if not todo: return (yield _line(Synthesis.kind, number, 0, 0.))
+    if not todo: return (yield _line(kind, number, 0, 0.))
     speed, looked = gan_speed(study, next(iter(todo.values()))[0], folder)
     each = [gan_seconds(study, own, speed, looked) for own in todo.values()]
     disk = max(gan_bytes(own, speed) for own in todo.values())
-    yield _line(Synthesis.kind, number, len(todo), float(np.mean(each)), disk, speed.memory)
+    yield _line(kind, number, len(todo), float(np.mean(each)), disk, speed.memory)
 
 def estimate(
     study:Study,   # its rows may be undecoded: those that are looked at are decoded

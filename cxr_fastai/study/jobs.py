@@ -1,4 +1,4 @@
-"""What a study runs: its cells, and before them the CycleGAN of a seed and its films."""
+"""What a study runs: its cells, and before them the translator of a seed and its films."""
 import sys, time
 from functools import partial
 from pathlib import Path
@@ -15,20 +15,22 @@ from .cell import Cell, logged, run_cell
 __all__ = ["Synthesis", "run_job"]
 
 class Synthesis:
-    "The job that comes before the cells of a seed: its CycleGAN, and each number and policy of synthetic rows."
+    "The job that comes before the cells of a seed: its translator, and each number and policy of synthetic rows."
     def __init__(self,
         rows:pd.DataFrame, # the study's
         out:str|Path,      # folder of everything
         gans:list,         # a `Gan` for each number and policy of synthetic rows; the training is of one
-        seed:int=0,        # of the CycleGAN and of what is made by it
+        seed:int=0,        # of the translator and of what is made by it
         track:str="",      # trackers, as in `tracked`
         log:Path=None,     # file for what it prints; None: the terminal
         fold:int=None,     # whose rows they are, where the study has folds
     ):
         self.rows, self.out, self.gans, self.seed, self.track, self.log = rows, out, gans, seed, track, log
         self.fold = fold
-    def __repr__(self): return f"CycleGAN of seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
-    kind = "CycleGANs"
+        self.what = gans[0].translator.title
+    def __repr__(self): return f"{self.what} of seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
+    @property
+    def kind(self): return f"{self.what}s"
 
     def __call__(self):
         "The status, as of `run_cell`: 'busy' while another process makes them."

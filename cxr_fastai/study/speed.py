@@ -86,7 +86,7 @@ class Speed(NamedTuple):
     once:float         # whatever its size
     step:float         # of training
     film:float         # that is predicted, or made and judged
-    tail:float=0.      # of a CycleGAN's epoch that is saved
+    tail:float=0.      # of a translator's epoch that is saved
     passes:int=0       # epochs with a frozen body, before the others
     disk:int=0         # bytes it leaves
     of_film:int=0      # and a film more
@@ -145,7 +145,7 @@ def gan_speed(
     gan:Gan,     # its settings
     folder:Path, # that goes
 ) -> tuple:      # the `Speed`, and seconds to look at a film
-    "Of a CycleGAN and its films, on a few rows."
+    "Of a translator and its films, on a few rows."
     rows, watch = _few(study, typical_rows(study), gan.training["bs"]), Watch()
     n = min(gan.synthetic, int((~positive(rows[rows["split"] == "train"])).sum()), FILMS)
     forget_peak()
@@ -173,7 +173,7 @@ def gan_seconds(
     speed:Speed,  # of `gan_speed`
     looked:float, # likewise
 ) -> float:
-    "Of one seed: its CycleGAN, and the films of each number and policy."
+    "Of one seed: its translator, and the films of each number and policy."
     own, train = gans[0].training, typical_rows(study).query("split == 'train'")
     longer = max(positive(train).sum(), (~positive(train)).sum())
     films = [speed.once + o.synthetic*speed.film + looked*_judged(typical_rows(study)) for o in gans]
@@ -185,7 +185,7 @@ def gan_bytes(
     gans:list,   # as for `gan_seconds`
     speed:Speed, # of `gan_speed`
 ) -> int:
-    "What is left of a seed's CycleGAN and films."
+    "What is left of a seed's translator and films."
     kept = min(2, _saves(gans[0].training["epochs"])) # checkpoints
     return speed.disk + kept*speed.of_save + speed.of_film*sum(o.synthetic for o in gans)
 

@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cxr_fastai.arms import POLICIES
 from cxr_fastai.data.loaders import RadiographDataLoaders
 from cxr_fastai.fit.learner import SharedCasts
+from cxr_fastai.gan.cut import cut_learner
 from cxr_fastai.gan.cyclegan import cyclegan_learner
 from cxr_fastai.gan.unpaired import UnpairedDataLoaders
 from cxr_fastai.models.learner import fusion_learner, image_learner, metadata_learner
@@ -112,10 +113,10 @@ def some_image_only(rows):
 @pytest.fixture
 def any_learner(rows, some_image_only, tmp_path):
     def make(kind, precision="fp32", device="cpu", **kwargs):
-        if kind == "gan":
+        if kind in ("gan", "cut"):
             dls = UnpairedDataLoaders.from_df(rows, size=32, bs=4, device=device)
             more = dict(diffaug="brightness,contrast,translation,cutout", n_blocks=1, ngf=4, ndf=4)
-            return cyclegan_learner(dls, **more, precision=precision)
+            return dict(gan=cyclegan_learner, cut=cut_learner)[kind](dls, **more, precision=precision)
         use = "both" if kind == "image-only" else kind
         dls = RadiographDataLoaders.from_df(some_image_only if kind == "image-only" else rows, tmp_path, size=SIDE,
                                             bs=4, use=use, device=device)
@@ -123,10 +124,11 @@ def any_learner(rows, some_image_only, tmp_path):
         return dict(image=image_learner, both=fusion_learner)[use](dls, **TINY, precision=precision, **kwargs)
     return make
 
-KINDS = "image", "both", "image-only", "metadata", "gan"
+KINDS = "image", "both", "image-only", "metadata", "gan", "cut"
 
 @pytest.mark.parametrize("kind, precision, cb", [*((o, "fp32", None) for o in KINDS), ("both", "fp16", GradientClip),
-                                                 ("both", "bf16", MixUp), ("gan", "fp16", None)])
+                                                 ("both", "bf16", MixUp), ("gan", "fp16", None),
+                                                 ("cut", "bf16", None)])
 def test_no_training_step_waits_for_its_device(any_learner, kind, precision, cb):
     any_learner(kind, precision).fit(1, 1e-3, cbs=[looked := Waits(), *([cb()] if cb else [])])
     assert len(looked.each) > 3 and looked.each == [[]]*len(looked.each)
@@ -151,8 +153,8 @@ def test_steps_are_made_where_no_value_can_be_asked_for(any_learner, monkeypatch
         order = 1000
         def after_batch(self):
             if self.iter == 2: raise Enough(self.loss.device.type)
-    monkeypatch.setattr("cxr_fastai.gan.cyclegan.adam", sgd)
-    learn = any_learner(kind, device="meta", **{} if kind == "gan" else dict(opt_func=sgd))
+    monkeypatch.setattr("cxr_fastai.gan.translator.adam", sgd)
+    learn = any_learner(kind, device="meta", **{} if kind in ("gan", "cut") else dict(opt_func=sgd))
     with pytest.raises(Enough, match="meta"): learn.fit(1, 1e-3, cbs=Stop())
 
 class Fastais(Callback):

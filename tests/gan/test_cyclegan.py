@@ -2,12 +2,13 @@ import copy, math, sys
 from types import SimpleNamespace
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 from PIL import Image
-from cxr_fastai.gan import cyclegan
+from cxr_fastai.gan import callbacks
 from fastai.vision.all import Callback, GradientClip, SaveModelCallback, load_learner
 from cxr_fastai.fit.callbacks import HistoryWriter
 from cxr_fastai.fit.checkpoint import Checkpoint
 from cxr_fastai.fit.precision import HALVES
-from cxr_fastai.gan.cyclegan import SaveGrids, cyclegan_learner
+from cxr_fastai.gan.callbacks import SaveGrids
+from cxr_fastai.gan.cyclegan import cyclegan_learner
 from cxr_fastai.gan.unpaired import UnpairedDataLoaders
 from conftest import SIDE
 
@@ -159,6 +160,18 @@ def test_every_switch_trains(rows, switch):
     name, value = next(iter(switch.items()))
     assert learn.settings[name] == value
 
+def test_two_weights_are_kept_as_two_and_like_ones_as_one(rows, tmp_path):
+    dls = loaders(rows, bs=10)
+    assert [learner(rows, dls, lam=o).settings["lam"] for o in ((3., 7.), [3., 7.], (5, 5), 5)] == [
+        (3., 7.), (3., 7.), 5, 5]
+    learn = learner(rows, dls, lam=(3., 7.))
+    learn.fit(1, cbs=Checkpoint(tmp_path))
+    again = learner(rows, loaders(rows, bs=10), lam=[3., 7.])
+    again.fit(1, cbs=Checkpoint(tmp_path)) # is known as the same run
+    assert torch.equal(weights(again), weights(learn))
+    with pytest.raises(ValueError, match=r"lam \(3.0, 7.0\), not 3.0"):
+        learner(rows, loaders(rows, bs=10), lam=3.).fit(1, cbs=Checkpoint(tmp_path))
+
 def test_depth_follows_the_size(rows):
     dls = loaders(rows)
     count = lambda learn: sum(type(o).__name__ == "ResBlock" for o in learn.model.g_ab.layers)
@@ -250,7 +263,7 @@ def test_grids_are_saved_every_so_many_epochs_and_at_the_end(rows, tmp_path):
 def test_grids_are_shown_in_a_notebook(rows, tmp_path, monkeypatch):
     shown, before = [], plt.get_fignums()
     monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=shown.append))
-    monkeypatch.setattr(cyclegan, "IN_NOTEBOOK", True)
+    monkeypatch.setattr(callbacks, "IN_NOTEBOOK", True)
     learner(rows, loaders(rows, bs=10)).fit(2, cbs=SaveGrids(tmp_path, every=1, n=1))
     assert [type(o).__name__ for o in shown] == ["Figure"]*2 and plt.get_fignums() == before
 

@@ -1,4 +1,4 @@
-import copy, pickle
+import copy, math, pickle
 import pytest, torch, torch.nn.functional as F
 from cxr_fastai.gan.losses import CycleGANLoss, DIFFAUG, ImagePool, diff_augment
 from cxr_fastai.gan.networks import CycleGAN, Discriminator, Generator, from_reference
@@ -43,6 +43,21 @@ def test_the_eight_losses_are_the_references(n):
     for theirs, ours in OURS.items():
         assert float(found[ours]) == pytest.approx(float(expected[theirs]), rel=1e-5, abs=1e-5), theirs
     assert float(total) == pytest.approx(sum(map(float, expected.values())), rel=1e-5)
+
+def test_each_direction_may_have_a_weight_of_its_own():
+    "The reference's lambda_A weighs the cycle from A and the identity of A, lambda_B those of B."
+    a, b = image(1), image(1, seed=1)
+    one, two, same = (parts(CycleGANLoss(cyclegan(), lam=o), a, b) for o in (1., (3., 7.), (1., 1.)))
+    for name, part in one[1].items():
+        times = dict(cyc_a=3, idt_a=3, cyc_b=7, idt_b=7).get(name, 1)
+        assert float(two[1][name]) == pytest.approx(times*float(part), rel=1e-5), name
+        assert torch.equal(same[1][name], part)
+    assert float(two[0]) == pytest.approx(sum(map(float, two[1].values())), rel=1e-5) and torch.equal(one[0], same[0])
+
+@pytest.mark.parametrize("lam", [(1,), (1, 2, 3), (), -1., (1, -1), "10", None, (1, None), float("nan"), (1, math.inf),
+                                 True, [1., "2"]])
+def test_a_weight_that_is_none_is_refused(lam):
+    with pytest.raises(ValueError, match="is neither a number from 0 up nor two of them"): CycleGANLoss(None, lam=lam)
 
 def adam(*nets): return torch.optim.Adam([p for o in nets for p in o.parameters()], 2e-4, betas=(.5, .999))
 
