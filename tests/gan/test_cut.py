@@ -11,7 +11,10 @@ from cxr_fastai.gan.networks import Generator
 from cxr_fastai.gan.pipeline import gan_folder, gan_training, run_gan, synthetic_minority
 from cxr_fastai.gan.synthesis import resynthesise, synthesise
 from cxr_fastai.gan.unpaired import UnpairedDataLoaders
-from cxr_fastai.settings import GANS, Gan
+from cxr_fastai.doctor import _translator
+from cxr_fastai.report.answers import model as model_told
+from cxr_fastai.settings import GANS, Gan, plan_of
+from cxr_fastai.study.jobs import Synthesis
 from conftest import ROOT
 
 TINY = dict(n_blocks=1, ngf=4, ndf=4, precision="fp32")
@@ -175,6 +178,20 @@ def test_run_gan_makes_one_class_and_says_so(small_cut, tmp_path, capsys):
     made, = folder.glob("*/manifest.csv")
     assert set(read_manifest(made.parent).label) == {"Pneumonia"} and folder.name.startswith("cut-")
     assert json.loads((folder/"settings.json").read_text())["gan"] == "cut"
+
+def test_a_study_names_it_in_its_jobs_and_its_report():
+    job = Synthesis(None, None, [Gan("cut")], seed=3)
+    assert (repr(job), job.kind, Synthesis(None, None, [Gan()]).kind) == ("CUT of seed 3", "CUTs", "CycleGANs")
+    plan = plan_of(gan="cut", seeds="0", size=32)
+    settings = plan.flags() | dict(gan_training=gan_training(plan.gan), training={})
+    assert "CycleGAN" not in (said := model_told(settings, None)) and "films by a CUT ('cut'): one generator" in said
+    assert "weight of the contrast of patches 1, half of it between the minority's films and their own" in (
+        TRANSLATORS["cut"].told(settings["gan_training"]))
+    assert settings["gan_training"]["patches"] == 256 and settings["gan_training"]["identity"] is True
+
+def test_doctor_counts_fewer_bytes_than_for_a_cyclegan():
+    cut, fast = (_translator(Gan(o, size=64), "fp32") for o in ("cut", "fast"))
+    assert cut["checkpoint"]*2 == fast["checkpoint"] and cut["training"] < fast["training"]
 
 def test_films_the_other_way_are_refused_before_anything_is_trained(rows, tmp_path):
     with pytest.raises(ValueError, match="a CUT translates a2b alone, to Pneumonia"):
