@@ -10,6 +10,7 @@ from .core.files import *
 from .core.installed import *
 from .core.memory import *
 from .core.progress import *
+from .core.settled import *
 from .core.shell import *
 from .core.templates import *
 from .core.threads import *

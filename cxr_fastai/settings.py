@@ -13,6 +13,7 @@ from fastcore.docments import ann_parts, docments
 from . import __version__
 from .arms import ARMS, FUSIONS, POLICIES, RIVALS, TRANSLATORS, Translator, expand_arms, parse_arm
 from .core.files import check_keywords, few
+from .core.settled import Settings
 from .core.tuned import check_tune
 from .core.words import known_word, Words
 
@@ -52,32 +53,6 @@ def _check_counts(**counts):
     "ValueError for one below 1, where it is given."
     for name, n in counts.items():
         if n is not None and n < 1: raise ValueError(f"{name}={n} must be 1 or more.")
-
-class Settings:
-    "Values that are settled when they are made: compared and printed by value; `replace` gives others."
-    def _settle(self, given):
-        for o in self.fields(): object.__setattr__(self, o, given[o])
-
-    @classmethod
-    def fields(cls) -> list:
-        "Names of the settings."
-        return list(inspect.signature(cls).parameters)
-
-    def asdict(self) -> dict:
-        "Name -> value."
-        return {o: getattr(self, o) for o in self.fields()}
-
-    def replace(self,
-        **changes, # fields
-    ):
-        "The same but for these."
-        return type(self)(**self.asdict() | changes)
-
-    def __setattr__(self, name, value):
-        raise AttributeError(f"{type(self).__name__}.{name} is settled; replace({name}=...) gives another.")
-    def __eq__(self, other): return type(other) is type(self) and other.asdict() == self.asdict()
-    def __hash__(self): return hash(repr(self))
-    def __repr__(self): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.asdict().items())})"
 
 class Training(Settings):
     "How every classifier of a study is trained."

@@ -1,8 +1,8 @@
 """What the toolkit costs on this machine: medians of alternating runs as a table. Run by hand; nothing asserts a time.
 
 `python recipes/bench.py` draws its inputs; `--originals FOLDER` (png files of 1024 px) adds a comparison with stock
-fastai, `--part` measures only the classifiers, only the CycleGAN, only the study or only prediction; three are asked for
-by name alone: `--part probe`, a large grid of heads, `--part shared`, a step beside a busy process, and `--part
+fastai, `--part` measures only the classifiers, only the CycleGAN, only the study or only prediction; three are asked
+for by name alone: `--part probe`, a large grid of heads, `--part shared`, a step beside a busy process, and `--part
 generators`, the CycleGAN beside CUT: steps, and films of three seeds after equal steps."""
 import itertools, resource, subprocess
 from copy import deepcopy
