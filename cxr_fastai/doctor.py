@@ -284,7 +284,8 @@ def doctor(
     if gpus and not ray: res += [Finding("flags", "warn", f"--gpus {gpus:g} is for Ray, and there is no --ray")]
     cohort |= dict(split_seed=plan.split_seed)
     for name, look in _looks(plan, cohort, found): res += _looked(name, look)
-    asked = {o: o for o in [*(["ray"] if ray else []), *listed(track)]} | ({"cleanlab": "labels"} if relabel else {})
+    extras = dict(ray=("ray", ray), cleanlab=("labels", relabel), optuna=("tune", plan.tune))
+    asked = {o: o for o in listed(track)} | {k: extra for k, (extra, flag) in extras.items() if flag}
     for o, extra in asked.items():
         if not find_spec(o): res += [Finding(o, "FAIL", f"{o} is asked for and isn't there", install_command(extra))]
     if "rows" not in found: return res

@@ -11,7 +11,7 @@ __all__ = ["Finding", "Findings", "installed"]
 USES = dict( # what each extra is for
     dicom="DICOM films", explain="heat maps", quality="FID and Inception Score proper", ray="--ray",
     distributed="several processes a cell", onnx="ONNX export", tensorboard="--track", wandb="--track",
-    mlflow="--track")
+    mlflow="--track", tune="--tune")
 SHOWN = "torch", "fastai", "timm", "pandas", "numpy"
 
 class Finding(NamedTuple):

@@ -12,6 +12,7 @@ from ..cohort.cache import RadiographCache
 from ..cohort.rows import positive
 from ..core.progress import duration
 from ..core.style import save_figure
+from ..core.tuned import choices
 from ..core.workers import threads_of
 from ..report.figures import plot_roc
 from ..stats.compare import compare_arms
@@ -21,6 +22,7 @@ from ..stats.tables import metrics_table, score_tables
 from .grid import Study
 from .speed import (cell_seconds, cell_speed, clock, features_for, gan_bytes, gan_seconds, gan_speed, scored_rows,
     typical_rows)
+from .tune import Search
 
 __all__ = ["cells_table", "estimate", "estimate_text", "gigabytes", "jobs_text", "whole"]
 
@@ -72,6 +74,21 @@ def _feature_lines(study):
         done = weights == asked and len(features.open([], cache)) >= len(rows)
         yield _line(f"features by {arch}", 1, int(not done), each*len(rows))
 
+def _search_lines(study, folder):
+    "Of settings that are searched first, a line a backbone: a trial is of some seeds, and of a quarter more epochs."
+    plan, known = study.plan, choices(study.plan.training.tuned)
+    for o in plan.backbones if plan.tune else ():
+        search = Search(study.rows, plan, o, study.out, make=type(study))
+        cells, here = list(search.study.cells.values()), folder/search.name
+        done = plan.tune if search.backbone in known else search.done
+        job, left = f"trials of {search.backbone}", max(0, plan.tune - done)
+        if not left:
+            yield _line(job, plan.tune, 0, 0.)
+            continue
+        here.mkdir()
+        speed = cell_speed(study, cells[0], here)
+        yield _line(job, plan.tune, left, 1.25*len(cells)*cell_seconds(study, cells[0], speed), memory=speed.memory)
+
 def _cell_lines(study, folder):
     "A line a kind of cell; nothing is measured of a kind that is done."
     cells = list({o.folder: o for o in study.cells.values()}.values())
@@ -108,7 +125,8 @@ def estimate(
     with tempfile.TemporaryDirectory() as tmp:
         torch.set_num_threads(min(before, threads))
         try:
-            lines = [*_gan_lines(study, Path(tmp)), *_feature_lines(study), *_cell_lines(study, Path(tmp))]
+            lines = [*_search_lines(study, Path(tmp)), *_gan_lines(study, Path(tmp)), *_feature_lines(study),
+                     *_cell_lines(study, Path(tmp))]
             lines.append(_line("tables and report", 1, 1, _tables_seconds(study, Path(tmp))))
         finally: torch.set_num_threads(before)
     return pd.DataFrame(lines)
@@ -118,11 +136,11 @@ def whole(
     workers:int=1,      # cells at a time
 ) -> dict:              # `seconds memory_gb disk_gb` of all that is to do
     "What a run takes: its longest row of jobs, as many processes as it has, and what they leave."
-    alone = table["job"] == "tables and report"
+    alone = table["job"].str.match("tables and report|trials of ") # one after another, in one process
     jobs, last = table[~alone], table[alone]
     at_once = np.ceil(jobs["to_do"]/workers) if workers > 1 else jobs["to_do"]
     total = lambda what: float(what.sum())
-    return dict(seconds=total(at_once*jobs["seconds"]) + total(last["seconds"]),
+    return dict(seconds=total(at_once*jobs["seconds"]) + total(last["to_do"]*last["seconds"]),
                 memory_gb=float(workers*table["memory_gb"].max()), disk_gb=total(table["to_do"]*table["disk_gb"]))
 
 def _moment(seconds): return duration(seconds) if seconds >= 10 else f"{seconds:.1f} s" if seconds else "-"

@@ -170,7 +170,7 @@ def run_study(
     with_groups(rows, groups) # a wrong name is said now
     plan = without_metadata(plan, rows)
     read_external(external, rows, plan) # so is what is wrong with another table
-    if plan.tune and not dry_run: plan = tuned_plan(plan, rows, out)
+    if plan.tune: plan = tuned_plan(plan, rows, out, search=not dry_run)
     data = cohort.get("data", "phantom")
     study = Study(rows, plan, out, data="phantom (drawn)" if data == "phantom" else data, track=track,
                   cohort=_recorded(cohort))

@@ -46,7 +46,7 @@ class Search:
                      weights=named_by_content(own.weights_of[name]))
         self.name = f"{name.replace('/', '-')}-{arm}-{settings_digest(asked)}"
 
-    def file(self, ending): return self.folder/f"{self.name}{ending}"
+    def _file(self, ending): return self.folder/f"{self.name}{ending}"
 
     @property
     def space(self):
@@ -61,15 +61,22 @@ class Search:
     def _fusions(self): return [o for o in FUSIONS if o != "attention" or self.training.mode != "probe"]
 
     def _journal(self):
-        optuna = _optuna()
+        "Optuna's study, which is begun where it isn't there."
+        optuna, file = _optuna(), self._file(".log")
         from optuna.storages.journal import JournalFileBackend, JournalStorage
-        backend = JournalFileBackend(str(self.file(".log")), lock_obj=FileLock(self.file(".log.lock")))
         try:
-            return optuna.create_study(storage=JournalStorage(backend), study_name=self.name, direction="maximize",
-                                       load_if_exists=True)
+            there = file.exists() and file.stat().st_size
+            storage = JournalStorage(JournalFileBackend(str(file), lock_obj=FileLock(f"{file}.lock")))
+            if there: return optuna.load_study(study_name=self.name, storage=storage)
+            return optuna.create_study(study_name=self.name, storage=storage, direction="maximize")
         except (ValueError, KeyError, TypeError) as e:
-            raise CellError(f"{self.file('.log')} is damaged ({one_line(e)}): delete it, and the same command searches "
-                            "again.") from None
+            raise CellError(f"{file} is damaged ({one_line(e)}): delete it, and the same command searches again."
+                            ) from None
+
+    @property
+    def done(self) -> int:
+        "Trials that are there."
+        return len(self._journal().trials) if self._file(".log").exists() else 0
 
     def _next(self, done):
         "What is tried after these trials: by a sampler of its own, so that it is the same after a kill."
@@ -91,7 +98,7 @@ class Search:
 
     def _trial(self, chosen):
         optuna = _optuna()
-        with TemporaryDirectory() as tmp, logged(self.file(".txt")):
+        with TemporaryDirectory() as tmp, logged(self._file(".txt")):
             value = float(np.mean([self._auc(o, chosen, Path(tmp)) for o in self.study.cells.values()]))
         found = dict(state=optuna.trial.TrialState.FAIL) if np.isnan(value) else dict(value=value)
         return optuna.trial.create_trial(params=chosen, distributions=self.space, **found)
@@ -101,7 +108,7 @@ class Search:
     ) -> dict: # of `core.tuned.CHOICE`: the best one's settings
         "Search, or go on; one process at a time. CellError where no trial gives numbers."
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _alone(self.file(".lock")):
+        with _alone(self._file(".lock")):
             kept = self._journal()
             while (done := len(kept.trials)) < n:
                 trial = self._trial(self._next(kept.trials))
@@ -113,7 +120,7 @@ class Search:
         if table["rocauc"].isna().all():
             raise CellError(f"No trial of {self.backbone} gave a number: its settings are beyond what it can learn by.")
         best = table["rocauc"].idxmax() # the first of equals
-        write_csv(table.assign(chosen=np.where(table.index == best, "yes", "no")), self.file(f"-{n}.csv"))
+        write_csv(table.assign(chosen=np.where(table.index == best, "yes", "no")), self._file(f"-{n}.csv"))
         return trials[best].params | dict(trials=n, search=self.name)
 
     def _line(self, i, trial):
@@ -140,17 +147,20 @@ def tuned_plan(
     plan:Plan,         # with `tune`, trials a backbone
     rows:pd.DataFrame, # after `split_patients`
     out:str|Path,      # folder of everything
+    search:bool=True,  # no: what isn't searched yet stays as it is
 ) -> Plan:             # with `tuned`: what was chosen, by which its study trains
     """Search what a plan's backbones train by, as far as `tuned` doesn't say it: then it is of the same films and
     settings, and as many trials. Test rows are left out before anything else."""
     if num_distrib() > 1: raise ValueError("A search (tune=) is of one process: run it first, without torchrun.")
     known, found = choices(plan.training.tuned), []
     for o in plan.backbones:
-        search = Search(rows, plan, o, out)
-        chosen = known.get(search.backbone, {})
-        if (chosen.get("trials"), chosen.get("search")) != (plan.tune, search.name): chosen = search.run(plan.tune)
-        found.append(choice_text(search.backbone, **chosen))
-    return plan.replace(training=plan.training.replace(tuned=found))
+        one = Search(rows, plan, o, out)
+        chosen = known.get(one.backbone, {})
+        if (chosen.get("trials"), chosen.get("search")) != (plan.tune, one.name):
+            if not search and one.done < plan.tune: continue
+            chosen = one.run(plan.tune)
+        found.append(choice_text(one.backbone, **chosen))
+    return plan.replace(training=plan.training.replace(tuned=found or None))
 
 def trials_of(
     plan:Plan,    # with `tuned`

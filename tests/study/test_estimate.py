@@ -4,6 +4,7 @@ from cxr_fastai.study.estimate import cells_table, estimate, gigabytes, jobs_tex
 from cxr_fastai.study.grid import Study
 from cxr_fastai.study.run import run_study
 from cxr_fastai.study.speed import Undecoded
+from cxr_fastai.study.tune import tuned_plan
 
 pytestmark = pytest.mark.usefixtures("small_gan")
 TINY = dict(backbones="test_resnet", size=32, epochs=1, bs=16, weights="none", gan_epochs=1)
@@ -79,3 +80,14 @@ def test_a_probes_features_have_a_line_of_their_own(rows, tmp_path):
     assert table.to_do["features by test_resnet"] == 1 and table.seconds["features by test_resnet"] > 0
     Study(rows, plan, tmp_path).run()
     assert by_job(estimate(Study(rows, plan, tmp_path))).to_do.tolist() == [0, 0, 0, 1]
+
+def test_a_search_has_a_line_a_backbone_until_it_is_done(rows, tmp_path):
+    pytest.importorskip("optuna")
+    plan = plan_of(**TINY, arms="real", mode="probe", tune=2)
+    table = estimate(Study(rows, plan, tmp_path))
+    assert by_job(table).to_do["trials of test_resnet"] == 2 and not (tmp_path/"tune").exists()
+    assert whole(table, workers=2)["seconds"] > 2*by_job(table).seconds["trials of test_resnet"] > 0
+    found = tuned_plan(plan, rows, tmp_path)
+    assert tuned_plan(plan.replace(tune=3), rows, tmp_path, search=False).training.tuned is None
+    for o in found, tuned_plan(plan, rows, tmp_path, search=False):
+        assert by_job(estimate(Study(rows, o, tmp_path))).to_do["trials of test_resnet"] == 0

@@ -113,7 +113,7 @@ def test_metadata_alone_is_searched_for_what_it_has(rows, tmp_path):
 def test_a_damaged_journal_is_named(rows, tmp_path):
     search = Search(rows, plan(), "test_resnet", tmp_path)
     search.folder.mkdir()
-    search.file(".log").write_text("half a {\n\n{}\n")
+    search._file(".log").write_text("half a {\n\n{}\n")
     with pytest.raises(CellError, match=r"\.log is damaged .*delete it"): search.run(1)
 
 @pytest.mark.slow
