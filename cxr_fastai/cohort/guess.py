@@ -205,7 +205,7 @@ def _classes(guess, label):
         elif given.get("finding") and plain(label) != plain(finding): positive = finding # isn't there, as will be said
         elif len(rest) == 1: positive = rest[0]
         else: _unsaid(guess, label, words, "--positive")
-    if negative is None and not every and len({*words} - {*listed(positive), positive}) > 1:
+    if negative is None and not every and len([o for o in words if o != positive]) > 1:
         if len(no) != 1: _unsaid(guess, label, words, "--negative (or --negatives all)")
         negative = no[0]
     rest = "all others" if every else negative if negative is not None else few(o for o in words if o != positive)

@@ -91,6 +91,10 @@ def test_of_usual_names_that_whose_words_tell_the_finding_is_the_label():
     names, _ = guessed(label=None, outcome=[0, 1, 1, 0]*(N//4), diagnosis=words)
     assert (names["label"], names["positive"], names["negative"]) == ("diagnosis", "Pneumonia", "Normal")
 
+def test_of_two_writings_of_a_word_both_may_be_named():
+    names, _ = guessed(label=["sick", "SICK", "normal", "normal"]*(N//4), given=dict(positive="sick,SICK"))
+    assert names["negative"] == "normal"
+
 def test_a_label_of_which_one_word_means_missing_is_told():
     names, _ = guessed(label=["sick", "none"]*(N//2))
     assert names["positive"] == "sick"
