@@ -39,6 +39,7 @@ from .cohort.sampling import *
 from .cohort.seen import *
 from .cohort.signs import *
 from .cohort.sources import *
+from .cohort.generated import *
 from .cohort.synthetic import *
 from .cohort.words import *
 from .stats.areas import *

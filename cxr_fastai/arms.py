@@ -1,15 +1,17 @@
 """The arms of a study by name: what a model sees, and what is done for the minority class; and what translates films.
 
 A name is one of `ARMS`, and after a plus whatever differs from the defaults: `real-meta+focal`, `real-synth-meta+1/8`,
-`real-synth-meta+donor`, `real-meta+film`, `real+duplicate+1/2`. Each word is one entry of a table below, which says
-what it is and what it does; whoever adds an entry is done. What loads torch is imported within a function."""
+`real-synth-meta+donor`, `real-meta+film`, `real+duplicate+1/2`, `real-meta+pretrain`. Synthetic films are of the
+study's own generator, or after an @ of another, by its name in the study: `real-synth@NAME`, `real-meta+pretrain@NAME`.
+Each word is one entry of a table below, which says what it is and what it does; whoever adds an entry is done. What
+loads torch is imported within a function."""
 from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
-__all__ = ["ARMS", "Arm", "FUSION_NAMES", "FUSIONS", "Fusion", "Inputs", "POLICIES", "Policy", "RIVALS", "Rival",
-           "TRANSLATORS", "Translator", "arm_title", "comparisons_of", "expand_arms", "parse_arm", "primary_of",
-           "searched_of"]
+__all__ = ["ARMS", "Arm", "FUSION_NAMES", "FUSIONS", "Fusion", "Inputs", "POLICIES", "PRETRAININGS", "Policy",
+           "Pretraining", "RIVALS", "Rival", "TRANSLATORS", "Translator", "arm_title", "comparisons_of", "expand_arms",
+           "is_plain", "parse_arm", "primary_of", "searched_of"]
 
 class Inputs(NamedTuple):
     "What a model sees."
@@ -114,6 +116,17 @@ FUSIONS = {
 
 FUSION_NAMES = FUSIONS # its name of before
 
+class Pretraining(NamedTuple):
+    "What a model is fitted on before the real rows, by the same schedule: films of both classes, as many of each."
+    words:str        # what it is
+    again:bool=False # they are real training rows, the control for mere steps
+
+PRETRAININGS = {
+    "pretrain": Pretraining("fitted on synthetic films of both classes, then on the real ones as ever "
+                            "(arXiv:2508.16783)"),
+    "pretrain-duplicate": Pretraining("the same with real training films in their place: the control for as many steps",
+                                      again=True)}
+
 DIRECTIONS = "a2b", "b2a" # A: the majority, B: the minority
 
 class Translator(NamedTuple):
@@ -157,7 +170,7 @@ TRANSLATORS = {
                          + (", half of it between the minority's films and their own translations" * own["identity"]),
         ways=("a2b",))}
 
-KINDS = dict(rival=RIVALS, policy=POLICIES, fusion=FUSIONS) # of words; any other is a dose
+KINDS = dict(rival=RIVALS, policy=POLICIES, fusion=FUSIONS, pretraining=PRETRAININGS) # of words; any other is a dose
 
 class Arm(NamedTuple):
     "What an arm's name says; None where it says nothing, and the study's own setting holds."
@@ -166,17 +179,25 @@ class Arm(NamedTuple):
     policy:str=None        # a key of `POLICIES`
     fusion:str=None        # a key of `FUSIONS`
     dose:Fraction=None     # synthetic or duplicated rows, as a share of what would balance the classes
+    pretraining:str=None   # a key of `PRETRAININGS`
+    films:str=None         # the generator of its synthetic films, as its study names it; None: the study's own
 
     @property
     def use(self): return ARMS[self.base].use
     @property
-    def synth(self): return ARMS[self.base].real is not None
+    def synth(self): return ARMS[self.base].real is not None # rows join the real ones
+    @property
+    def reads_synth(self):
+        "Whether synthetic films are trained on: among the real ones, or before."
+        return self.synth or self.pretraining is not None and not PRETRAININGS[self.pretraining].again
+    @property
+    def own(self): return self.reads_synth and self.films is None # by the study's generator
     @property
     def again(self):
         "`Rival.rows` of its rival; None where real rows are as they are."
         return RIVALS[self.rival].rows if self.rival else None
     @property
-    def more(self): return self.synth or self.again is not None # rows are added to train
+    def more(self): return self.synth or self.again is not None or self.pretraining is not None # than the real rows
 
 def _dose(word):
     "A share of full balance: '1/8' or '1'; None for another word."
@@ -193,42 +214,38 @@ def parse_arm(
     name:str, # as in this module's docstring
 ) -> Arm:
     "What an arm's name says. ValueError for one that says nothing, or twice the same kind of thing."
-    base, *words = name.split("+")
+    from .core.generators import whose_films
+    from .core.sense import sensible
+    (base, *words), films = whose_films(name, name.split("+"))
     if base not in ARMS:
         raise ValueError(f"The arm {name!r} is not known; there are {', '.join(ARMS)}{_near(base, ARMS)}.")
-    arm = Arm(base)
+    arm = Arm(base, films=films)
     for word in words:
         kind = next((k for k, entries in KINDS.items() if word in entries), "dose")
         value = _dose(word) if kind == "dose" else word
         if value is None:
             raise ValueError(f"The arm {name!r}: {word!r} is no rival ({', '.join(RIVALS)}), metadata policy "
-                             f"({', '.join(POLICIES)}), fusion ({', '.join(FUSIONS)}) or dose (1/8; above 0, up to 1)"
+                             f"({', '.join(POLICIES)}), fusion ({', '.join(FUSIONS)}), pretraining "
+                             f"({', '.join(PRETRAININGS)}) or dose (1/8; above 0, up to 1)"
                              f"{_near(word, [o for entries in KINDS.values() for o in entries])}.")
         if getattr(arm, kind) is not None: raise ValueError(f"The arm {name!r} names two kinds of {kind}.")
         arm = arm._replace(**{kind: value})
-    return _sensible(name, arm)
-
-def _sensible(name, arm):
-    "The arm, or one sentence on why nobody could train it as its name says."
-    mixes = arm.rival and RIVALS[arm.rival].mixes
-    image_only = arm.policy and POLICIES[arm.policy].image_only
-    for wrong, why in (
-        (arm.rival and arm.use == "metadata", "rivals of synthesis are for arms with images"),
-        (arm.policy and not arm.synth, "a metadata policy is for synthetic rows, and it has none"),
-        (arm.policy and arm.use == "image", "a metadata policy changes nothing where no metadata is read"),
-        (arm.fusion and arm.use != "both", "a fusion needs image and metadata"),
-        (mixes and image_only, "rows mixed with image-only ones lose their partner's metadata"),
-        (arm.again and arm.synth, f"{arm.rival!r} is the control for synthetic rows; take one of both"),
-        (arm.dose is not None and not arm.more, "a dose is of synthetic or duplicated rows, and it has none")):
-        if wrong: raise ValueError(f"The arm {name!r} makes no sense: {why}.")
-    return arm
+    return sensible(name, arm)
 
 def arm_title(
     name:str, # an arm
 ) -> str:     # for a table's head: 'Real-Meta + focal'
     "The paper's name of an arm, and what it adds."
     base, *words = name.split("+")
-    return " + ".join([ARMS[base].title, *(f"dose {o}" if _dose(o) else o for o in words)])
+    base, at, films = base.partition("@")
+    title = f"{ARMS[base].title} @{films}" if at else ARMS[base].title
+    return " + ".join([title, *(f"dose {o}" if _dose(o) else o for o in words)])
+
+def is_plain(
+    name:str, # an arm
+) -> bool:    # one of Table 1
+    "Whether it is one of `ARMS` as it stands, with films of whatever generator."
+    return "+" not in name
 
 def expand_arms(
     arms:list,   # names to begin with
@@ -236,11 +253,15 @@ def expand_arms(
     doses=(),    # shares of full balance: each joins as an Ensemble of that many synthetic rows; 0 is Real-Meta
     policies=(), # of `POLICIES`: each joins as an Ensemble
     fusions=(),  # of `FUSIONS`: each joins as a Real-Meta
+    synthetic_from=(), # NAME=FOLDER of others' films: each that no arm names joins as two, without and with metadata
 ) -> list:       # names, each once, in this order
     "The arms of a study from the lists of its flags. ValueError for a name that isn't known."
     names = [*arms, *(f"{base}+{o}" for o in rivals for base in ("real", "real-meta")),
              *("real-meta" if str(o) == "0" else f"real-synth-meta+{o}" for o in doses),
              *(f"real-synth-meta+{o}" for o in policies), *(f"real-meta+{o}" for o in fusions)]
+    named = {parse_arm(o).films for o in names}
+    films = [o.partition("=")[0] for o in synthetic_from]
+    names += [f"{base}@{o}" for o in films if o not in named for base in ("real-synth", "real-synth-meta")]
     for o in names: parse_arm(o)
     return list(dict.fromkeys(names))
 
@@ -265,12 +286,7 @@ def searched_of(
 def comparisons_of(
     arms:list, # names of a study
 ) -> list: # (before, after), both in `arms`; the paper's own, Real-Meta to Ensemble, first where it is there
-    "What a study compares: one source more; an arm with its plain one; synthesis with each rival of the same inputs."
-    arms, synthesis = list(arms), {inputs.real: base for base, inputs in ARMS.items() if inputs.real}
-    pairs = [o for o in reversed(STEPS) if set(o) <= set(arms)]
-    for name in arms:
-        arm = parse_arm(name)
-        plain = ARMS[arm.base].real if arm.synth and arm.dose is not None else arm.base # a dose is compared with none
-        if name != plain and plain in arms and "+" in name: pairs.append((plain, name))
-        if arm.rival and synthesis.get(arm.base) in arms: pairs.append((name, synthesis[arm.base]))
-    return pairs
+    """What a study compares: one source more; an arm with its plain one; synthesis with each rival of the same inputs;
+    pretraining with its control, and with the same films mixed in; an arm with the same one of another generator."""
+    from .core.pairs import pairs_of
+    return pairs_of(arms, [o for o in reversed(STEPS) if set(o) <= set(arms)])

@@ -138,3 +138,43 @@ def test_a_new_fusion_trains_by_its_entry_alone(rows, monkeypatch):
     assert expand_arms([], fusions=["sum"]) == ["real-meta+sum"]
     assert comparisons_of(["real-meta", "real-meta+sum"]) == [("real-meta", "real-meta+sum")]
     assert isinstance(fitted(rows, fusion="sum").model.head, Summed)
+
+# films of other generators, and pretraining
+
+@pytest.mark.parametrize("name, arm, title", [
+    ("real-synth@gan-2", Arm("real-synth", films="gan-2"), "Real-Synth @gan-2"),
+    ("real-synth-meta@a+1/8+donor", Arm("real-synth-meta", None, "donor", None, Fraction(1, 8), films="a"),
+     "Ensemble @a + dose 1/8 + donor"),
+    ("real-meta+pretrain@a", Arm("real-meta", pretraining="pretrain", films="a"), "Real-Meta + pretrain@a"),
+    ("real+pretrain-duplicate+focal", Arm("real", "focal", pretraining="pretrain-duplicate"),
+     "Real + pretrain-duplicate + focal")])
+def test_a_name_says_whose_films_they_are_and_what_comes_first(name, arm, title):
+    assert parse_arm(name) == arm and arm_title(name) == title and arm.more
+
+def test_whether_synthetic_films_are_read_and_are_the_studys_own():
+    told = {o: (parse_arm(o).reads_synth, parse_arm(o).own) for o in (
+        "real", "real-synth", "real-synth@a", "real+pretrain", "real+pretrain@a", "real+pretrain-duplicate")}
+    assert list(told.values()) == [(False, False), (True, True), (True, False), (True, True), (True, False),
+                                   (False, False)]
+
+@pytest.mark.parametrize("name, why", [
+    ("real@a", "stands after one of real-synth"), ("real-meta+focal@a", "stands after"),
+    ("real-synth@a+pretrain@b", "once"), ("real+pretrain-duplicate@a", "stands after"), ("real-synth@", "can't name"),
+    ("real-synth@a/b", "can't name"), ("real-synth+pretrain", "take one"), ("meta+pretrain", "it reads none"),
+    ("real+duplicate+pretrain", "take one of both"), ("real-synth-meta@a+matched", "take donor"),
+    ("real+pretrain+pretrain-duplicate", "two kinds of pretraining"), ("real+pretrian", "did you mean pretrain")])
+def test_films_and_pretraining_that_make_no_sense(name, why):
+    with pytest.raises(ValueError, match=why): parse_arm(name)
+
+def test_generators_are_compared_with_each_other_and_pretraining_with_its_control():
+    arms = ["real-meta", "real-synth-meta", "real-synth-meta@a", "real-synth-meta@b", "real-meta+duplicate",
+            "real-meta+pretrain", "real-meta+pretrain@a", "real-meta+pretrain-duplicate"]
+    pairs = comparisons_of(arms)
+    ours, a, b, again, first, first_a, control = arms[1:]
+    assert {*pairs} == {("real-meta", o) for o in arms[1:]} | {
+        (ours, a), (ours, b), (a, b), (again, ours), (again, a), (again, b), (control, first), (control, first_a),
+        (first, first_a), (ours, first), (a, first_a)} and len(pairs) == len({*pairs})
+
+def test_a_generator_joins_as_two_arms_unless_one_names_it():
+    assert expand_arms(["real"], synthetic_from=["a=x"]) == ["real", "real-synth@a", "real-synth-meta@a"]
+    assert expand_arms(["real+pretrain@a"], synthetic_from=["a=x"]) == ["real+pretrain@a"]

@@ -11,8 +11,8 @@ from .leaks import check_ids, check_leaks
 from .rows import classes, is_synthetic, positive, sign_split
 from .words import is_missing
 
-__all__ = ["SIDES", "each_fold", "folds_of", "paper_cohort", "side_of", "sides_of", "split_given", "split_paper",
-           "split_patients", "test_rows", "with_folds"]
+__all__ = ["SIDES", "draw_evenly", "each_fold", "folds_of", "paper_cohort", "side_of", "sides_of", "split_given",
+           "split_paper", "split_patients", "test_rows", "with_folds"]
 
 SIDES = "train", "valid", "test"
 _WORDS = {o: side for side, words in dict(
@@ -40,6 +40,15 @@ def paper_cohort(
     say(f"found {hit.sum():,} {pos}, {(~hit).sum():,} {neg} {when}; "
         f"taken {len(taken[1]):,} + {len(taken[0]):,} (the paper: 212 + 700)")
     return keep.iloc[np.sort(np.concatenate(taken))].reset_index(drop=True)
+
+def draw_evenly(
+    n:int,                   # how many
+    *,
+    below:int,               # of the numbers
+    rng:np.random.Generator,
+) -> np.ndarray:
+    "`n` numbers below `below`, each as often as any other; the remainder is drawn."
+    return np.concatenate([rng.permutation(below) for _ in range(-(-n // below))])[:n]
 
 def _assign(images, share, names, rng):
     """A side for each patient. Patients of both classes come first, then the biggest; each goes to a side drawn in

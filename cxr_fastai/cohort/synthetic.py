@@ -6,6 +6,7 @@ import pandas as pd
 
 from ..arms import POLICIES
 from ..core.files import few, read_json, say
+from .generated import check_copies, is_external
 from .leaks import LeakError
 from .rows import classes, columns_of, is_image_only, is_synthetic, read_rows, with_columns
 from .seen import check_unseen
@@ -35,6 +36,9 @@ def read_manifest(
     files = [str(folder/o) for o in rows["image"]]
     return rows.assign(file=files, source_patient_id=rows["patient_id"], synthetic=True)
 
+NEEDED = ["image", "file", "label", "patient_id", "split", "generator", "source_image", "donor_image",
+          "metadata_policy"] # columns of synthetic rows
+
 def _about(folder): return read_json(folder/GENERATOR)
 
 def _check_added(rows, synth, folders):
@@ -48,14 +52,22 @@ def _check_added(rows, synth, folders):
                      (made, "were made from patients of valid or test"),
                      (synth["donor_image"].isin(held["image"]), "have the metadata of valid or test rows")):
         if bad.any(): raise LeakError(f"{bad.sum():,} synthetic rows {why}: {few(synth['image'][bad])}.")
+    if (outside := is_external(synth)).any(): check_copies(rows, synth[outside])
     for folder in folders.unique():
         if not (folder/GENERATOR).exists():
             raise ValueError(f"{folder} holds no {GENERATOR}, so that nobody knows which patients its generator saw.")
-        about, own = _about(folder), synth[folders == folder]
+        about, own = _about(folder), synth[folders.reindex(synth.index).eq(folder)]
         if (other := own["generator"] != about["digest"]).any():
             raise ValueError(f"{folder/GENERATOR} is of another generator than the rows {few(own['image'][other])}; "
                              "read them again with read_manifest.")
         _check_unseen(rows, about["seen"], folder)
+
+def _abouts(rows, synth, folders):
+    "Of each folder of ours, and each other generator: which rows are its, bool `[n]`, and `cat_names cont_names seed`."
+    for folder in folders.unique(): yield folders.reindex(synth.index).eq(folder), _about(folder)
+    for name in synth.loc[is_external(synth), "generator"].unique():
+        own = synth["generator"].eq(name)
+        yield own, columns_of(rows) | dict(seed=int(synth.loc[own, "seed"].iloc[0]))
 
 def _mask_others(rows, label, names, seed):
     "Mask real training rows of the other label, until rows without any metadata are as frequent there as in `label`."
@@ -76,21 +88,25 @@ def _as_in(real, values):
 
 def add_synthetic(
     rows:pd.DataFrame,  # after `split_patients`
-    synth:pd.DataFrame, # from `synthesise` or `read_manifest`, of one folder or more
+    synth:pd.DataFrame, # from `synthesise` or `read_manifest`, of folders; of other generators `external_films`
 ) -> pd.DataFrame:      # `rows`, then `synth`, which the column `synthetic` tells apart
     """Add synthetic rows to train. LeakError where one is not in train, was made from a patient of valid or test, or by
-    a generator that saw one, or where `rows` are all for evaluation; ValueError where that can't be checked."""
+    a generator that saw one, or where `rows` are all for evaluation; ValueError where that can't be checked. Of another
+    generator's films it is checked that none is a copy of a real film of valid or test."""
+    if lost := [o for o in NEEDED if o not in synth]:
+        raise ValueError(f"The synthetic rows have no column {few(map(repr, lost), 9)}: external_films(rows, "
+                         "FOLDER_OR_CSV, NAME) makes such rows of the films of any generator, synthesise of our own.")
     if classes(rows) != classes(synth):
         raise ValueError(f"The rows' classes are {classes(rows)}, the synthetic ones' {classes(synth)}.")
     if "file" not in rows: raise ValueError("The rows have no column 'file', and the synthetic ones are elsewhere.")
-    folders = synth["file"].map(lambda o: Path(o).parent)
+    folders = synth.loc[~is_external(synth), "file"].map(lambda o: Path(o).parent)
     _check_added(rows, synth, folders)
-    words = {o for folder in folders.unique() for o in _about(folder)["cat_names"]}
+    words = {o for _, about in _abouts(rows, synth, folders) for o in about["cat_names"]}
     own = {o: _as_in(rows[o], synth[o]) for o in ["patient_id", *words] if o in rows}
     both = pd.concat([rows.assign(synthetic=is_synthetic(rows)), synth.assign(**own)], ignore_index=True)
     if "columns" in rows.attrs: both = with_columns(both, **columns_of(rows)) # concat keeps what all have alone
     missing = synth["metadata_policy"].isin([name for name, policy in POLICIES.items() if policy.masks])
-    for label, folder in dict(zip(synth["label"][missing], folders[missing])).items():
-        about = _about(folder)
+    for label, about in {label: about for at, about in _abouts(rows, synth, folders)
+                         for label in synth["label"][at & missing].unique()}.items():
         both = _mask_others(both, label, about["cat_names"] + about["cont_names"], about["seed"])
     return both

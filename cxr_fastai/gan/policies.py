@@ -30,10 +30,6 @@ class Columns(NamedTuple):
 
 TOLD = .55 # the probe's AUC above which metadata tells synthetic rows from real ones
 
-def draw_evenly(n, *, below, rng):
-    "`n` numbers below `below`, each as often as any other; the remainder is drawn."
-    return np.concatenate([rng.permutation(below) for _ in range(-(-n // below))])[:n]
-
 def _costs(donor, source, columns):
     """Cost `[n,m]` of each pair, and whether it is a match. Fewest different words come first, then fewest numbers
     further apart than `columns.within`, then the least sum of differences. Missing is like missing only."""

@@ -18,10 +18,11 @@ from ..arms import POLICIES
 from ..cohort.cache import RadiographCache
 from ..cohort.phantom import is_drawn
 from ..cohort.rows import classes, columns_of, is_synthetic, save_rows
+from ..cohort.sampling import draw_evenly
 from ..cohort.synthetic import _check_unseen, _WORDS, ANEW, GENERATOR, MANIFEST, MARK, NOTE, read_manifest
 from ..core.files import atomic, atomic_folder, few, named_errors, say, write_json
 from ..core.progress import progress
-from .policies import Columns, draw_evenly, match_sources, metadata_probe, verdict
+from .policies import Columns, match_sources, metadata_probe, verdict
 
 __all__ = ["resynthesise", "synthesise", "write_note"]
 
