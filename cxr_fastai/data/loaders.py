@@ -107,6 +107,18 @@ class RadiographDataLoaders(DataLoaders):
         dls.train.rng, dls.seed, dls.train.wgts = random.Random(self.seed), self.seed, self.train.wgts
         return dls
 
+    def of_rows(self,
+        rows:pd.DataFrame, # to train on in place of the own ones
+    ):
+        "Other training rows, encoded by the same transforms as they are fitted; leaks are looked for among all rows."
+        own, start = self.train_ds, len(self.train_ds.rows)
+        table = pd.concat([own.rows, rows.assign(split="train")], ignore_index=True)
+        tls = [tl._new(table.iloc[start:], split_idx=0) for tl in own.tls]
+        train = RadiographDatasets(tls=tls, n_inp=self.n_inp, rows=table, protocol=own.protocol)
+        dls = type(self)(self.train.new(train), self.valid, path=self.path, device=self.device)
+        dls.seed, dls.seen = self.seed, self.seen
+        return dls
+
     def transform(self,
         kind:type, # RadiographTransform, MetadataTransform or LabelTransform
     ):             # the DataLoaders' own one, None where there is no such input
@@ -183,7 +195,9 @@ class RadiographDataLoaders(DataLoaders):
     def check_leaks(self):
         "Put what is loaded now, and the table's test rows, through `leaks.check_leaks`; LeakError names the rows."
         if self.train_ds.protocol == "paper": return
-        sides = [self.train_ds.items.assign(split="train"), self.valid_ds.items.assign(split="valid"), self.test_rows]
+        table, loaded = self.train_ds.rows, self.train_ds.items
+        fitted = table[(table["split"] == "train") & ~table.index.isin(loaded.index)] # metadata was, of `of_rows`
+        sides = [loaded.assign(split="train"), fitted, self.valid_ds.items.assign(split="valid"), self.test_rows]
         _check_leaks(pd.concat(sides, ignore_index=True), self.metadata, self.radiograph)
 
     @property

@@ -23,6 +23,9 @@ def check_probe(
     views:int=1, # of each training film
 ):
     "ValueError for an arm that a probe would train as another one."
+    if arm.pretraining:
+        raise ValueError(f"A probe trains a head on features that stay as they are, so that {arm.pretraining!r} has "
+                         "nothing to prepare: leave these arms out, or --mode probe.")
     if arm.use == "both" and (arm.fusion or fusion) == "attention":
         raise ValueError("A probe keeps the mean of each film's feature map, where attention has nowhere to look; take "
                          "another fusion.")
