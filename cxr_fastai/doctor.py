@@ -109,7 +109,7 @@ def needs(
     memory = max((o["training"] for o in each.values()), default=0)
     seen = seeds * sum(o.use != "metadata" for o in arms)
     out = 2e5 * cells + seen * sum(o["weights"] for o in each.values())
-    films, sets = len(rows), {o.dose or plan.gan.synthetic for o in arms if o.synth}
+    films, sets = len(rows), {o.dose or plan.gan.synthetic for o in arms if o.own}
     if sets:
         gan, majority = _translator(plan.gan, precision), int((~positive(rows[rows["split"] == "train"])).sum())
         made = seeds * len(sets) * max(majority, plan.gan.synthetic or 0)

@@ -13,6 +13,7 @@ from fastcore.docments import ann_parts, docments
 from . import __version__
 from .arms import ARMS, FUSIONS, POLICIES, RIVALS, TRANSLATORS, Translator, expand_arms, parse_arm
 from .core.files import check_keywords, few
+from .core.generators import check_generators
 from .core.settled import Settings
 from .core.tuned import check_tune
 from .core.words import known_word, Words
@@ -38,10 +39,10 @@ GANS = { # settings by name: what small compute was measured to do best with, an
 GAN_FLAGS = dict(gan="gan", epochs="gan_epochs", size="gan_size", synthetic="synthetic", metadata="metadata")
 LISTS = {"`ARMS`": ARMS, "`RIVALS`": RIVALS, "`POLICIES`": POLICIES, "`FUSIONS`": FUSIONS} # in comments
 HEADINGS = dict( # in a help: of a flag, else of whoever takes it
-    backbones="model", tune="model", split_seed="data", folds="data", repeats="data", load_cohort="data",
-    Training="model", Plan="arms", expand_arms="arms", Gan="synthesis")
+    backbones="model", tune="model", synthetic_from="synthesis", split_seed="data", folds="data",
+    repeats="data", load_cohort="data", Training="model", Plan="arms", expand_arms="arms", Gan="synthesis")
 RECORDED = ("weights_of split drawn training gan_training data_digest data negative positive versions "
-            "cohort tuning").split() # in settings.json beside the flags
+            "cohort tuning generators").split() # in settings.json beside the flags
 
 def listed(
     given:str|Iterable, # text with commas, or any list of words
@@ -124,7 +125,7 @@ class Plan(Settings):
     "What a study is of: backbones x arms x seeds, and what all their cells have in common."
     def __init__(self,
         backbones:tuple=("resnet50", "densenet121", "vgg16"), # timm names; resnet50=FILE or =xrv:NAME: its weights
-        arms:tuple=PAPER_ARMS,   # of `ARMS`, in order; +WORD adds a rival, policy, fusion or dose
+        arms:tuple=PAPER_ARMS,   # of `ARMS`, in order; +WORD adds a rival, policy, fusion, dose or pretraining
         seeds:tuple=(0,),        # of translator, initialisation, augmentation and shuffling; '0,1,2' repeats every arm
         folds:int=None,          # of a cross-validation: each patient is in test once; one split where not given
         repeats:int=1,           # of the folds, each with parts of its own
@@ -135,15 +136,19 @@ class Plan(Settings):
         alpha:float=None,        # its two-sided error rate over the backbones; the plan's, or .05
         training:Training=None,  # of the classifiers; as it is by default where not given
         gan:Gan=None,            # of the synthetic films; their size is the classifiers' where it isn't given
+        synthetic_from:tuple=(), # other generators' films, NAME=FOLDER_OR_CSV each: for the arms real-synth@NAME
     ):
-        """ValueError for an arm, protocol or primary comparison that isn't known, and for a grid without cells. The
-        translator computes in the classifiers' precision, and is judged without weights where they have none."""
+        """ValueError for words that aren't known or don't fit one another, and for a grid without cells. The translator
+        computes in the classifiers' precision, and is judged without weights where they have none."""
         backbones, arms, seeds = listed(backbones), listed(arms), _numbers(listed(seeds))
         training, gan, primary = training or Training(), gan or Gan(), listed(primary or ()) or None
         known_word("protocol", protocol, PROTOCOLS)
         check_folds(folds, repeats, protocol)
-        for o in arms: parse_arm(o)
+        synthetic_from = check_generators(listed(synthetic_from or ()), arms, protocol)
         check_primary(primary, alpha, arms)
+        if any(o.pretraining and o.own for o in map(parse_arm, arms)) and len(gan.translator.ways) < 2:
+            raise ValueError(f"Pretraining is on films of both classes, and a {gan.translator.title} makes the "
+                             "minority's alone: take --gan fast, or another generator's films, +pretrain@NAME.")
         if not (backbones and arms and seeds): raise ValueError("A study needs at least a backbone, an arm and a seed.")
         judge = "none" if training.weights == "none" else "auto"
         gan = gan.replace(size=gan.size or training.size, precision=training.precision, weights=judge)
@@ -153,8 +158,7 @@ class Plan(Settings):
     @property
     def weights_of(self) -> dict:
         "Backbone -> weights: its own, or those of `training`."
-        named = (o.partition("=") for o in self.backbones)
-        return {arch: file or self.training.weights for arch, _, file in named}
+        return {arch: file or self.training.weights for arch, _, file in (o.partition("=") for o in self.backbones)}
 
     def flags(self) -> dict:
         "Every setting by its flag's name: what `settings.json` says, and `plan_from` reads back."
@@ -174,8 +178,7 @@ def check_folds(
 ):
     "ValueError for numbers that make no cross-validation, and for the protocol that has a split of its own."
     if folds is not None and folds < 3:
-        raise ValueError(f"folds={folds}: one part is for test, one for valid and the rest to train, so that there are "
-                         "3 or more.")
+        raise ValueError(f"folds={folds}: one part is for test, one for valid, the rest to train: 3 or more.")
     if repeats < 1: raise ValueError(f"repeats={repeats} must be 1 or more.")
     if folds is None and repeats > 1: raise ValueError(f"repeats={repeats} is of folds, and there are none; name both.")
     if folds and protocol == "paper": raise ValueError("The protocol 'paper' has one split of its own, and no folds.")
@@ -231,7 +234,7 @@ PLAN_FLAGS = {o: o for o in Plan.fields() if o not in ("training", "gan")}
 def plan_of(**flags) -> Plan:
     "A plan from its settings' flags, as text or as they are: `plan_of(backbones='resnet50', epochs=4, gan_epochs=2)`."
     check_keywords(flags, [*inspect.signature(plan_of).parameters, *Training.fields()], "A plan")
-    more = {o: listed(flags.get(o) or ()) for o in ("rivals", "doses", "policies", "fusions")}
+    more = {o: listed(flags.get(o) or ()) for o in ("rivals", "doses", "policies", "fusions", "synthetic_from")}
     arms = expand_arms(listed(flags.get("arms", PAPER_ARMS)), **more)
     training = Training(**{o: flags[o] for o in Training.fields() if o in flags})
     gan = Gan(**{o: flags[flag] for o, flag in GAN_FLAGS.items() if flag in flags})

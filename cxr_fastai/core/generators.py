@@ -5,7 +5,7 @@ from pathlib import Path
 from ..arms import ARMS, parse_arm, PRETRAININGS
 from .files import few
 
-__all__ = ["check_generator", "check_generators", "whose_films"]
+__all__ = ["check_generator", "check_generators", "places_of", "whose_films"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}") # it stands in arms and in names of files
 
@@ -48,3 +48,9 @@ def check_generators(
     if protocol == "paper" and any(o.pretraining for o in known):
         raise ValueError("The protocol 'paper' is of the paper's own arms, without pretraining; take 'clean'.")
     return tuple(f"{name}={Path(place).absolute()}" for name, _, place in parts)
+
+def places_of(
+    given:tuple, # NAME=FOLDER_OR_CSV each
+) -> dict:
+    "Name of a generator -> where its films are."
+    return dict(o.split("=", 1) for o in given)

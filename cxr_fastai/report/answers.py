@@ -2,12 +2,12 @@
 
 An answer says what was done, as far as settings and tables tell; where they don't, there is none (None), and the item
 is its author's. No torch."""
-from ..arms import arm_title, parse_arm, POLICIES
+from ..arms import arm_title, parse_arm, POLICIES, PRETRAININGS
 from ..cohort.rows import positive
 from ..cohort.sampling import sides_of
 from ..stats.scoring import METRICS
-from .notes import (column_names, counted, has_synth, is_drawn_study, listed, on_several_sides, split_note,
-                    translator_of, uses)
+from .notes import (column_names, counted, generator_notes, has_synth, is_drawn_study, listed, on_several_sides,
+                    split_note, translator_of, unknown_sources, uses)
 from .searched import tuned_words
 
 KNOWN = "auto", "imagenet", "none" # weights of which it is known what they were fitted on
@@ -68,9 +68,10 @@ def _fitted(settings):
     if settings["protocol"] == "paper":
         return f"; the {gan} saw every row, and synthetic films were split among all sides" if gan else ""
     models = f"no classifier here and no {gan}" if gan else "no classifier here"
-    if not (names := _unknown_weights(settings)): return f"; {models} is fitted on a test row"
-    return (f"; {models} is fitted on a test row (what the weights that {listed(names)} began with were fitted on "
-            "isn't known)")
+    unknown = [f"the generators {listed(o)} were" for o in [unknown_sources(settings)] if o]
+    unknown += [f"the weights that {listed(o)} began with were" for o in [_unknown_weights(settings)] if o]
+    said = f"; {models} is fitted on a test row"
+    return f"{said} (what {' and '.join(unknown)} fitted on isn't known)" if unknown else said
 
 def assigned(settings, tables):
     how = split_note(settings)
@@ -100,7 +101,7 @@ def model(settings, tables):
     if has_synth(settings):
         kind = translator_of(settings)
         said.append(f"synthetic films by a {kind.title} ('{settings['gan']}'): {kind.words}")
-    return "; ".join(said) + "."
+    return " ".join(["; ".join(said) + ".", *generator_notes(settings)])
 
 def software(settings, tables): return ", ".join(f"{k} {v}" for k, v in settings["versions"].items()) + "."
 
@@ -130,6 +131,11 @@ def _gan(settings):
             f"in batches of {own['bs']} at {side} x {side} pixels; {kind.told(own)}; "
             f"generators of {own['ngf']} first channels{residual}; one a seed.")
 
+def _first(settings):
+    "What is fitted before the real rows."
+    words = dict.fromkeys(o.pretraining for o in map(parse_arm, settings["arms"]) if o.pretraining)
+    return "".join(f" Arms '+{o}': {PRETRAININGS[o].words}; as many epochs, as many films of a class." for o in words)
+
 def training(settings, tables):
     done = int(tables.cells["error"].isna().sum()) if "error" in tables.cells else len(tables.cells)
     drop = settings.get("training", {}).get("ps")
@@ -139,7 +145,7 @@ def training(settings, tables):
     if settings.get("tuned"): text += "; in place of these, " + tuned_words(settings["tuned"])
     masked = _masked(settings) if uses(settings, "metadata") else ""
     return (f"{text[0].upper()}{text[1:]}. {counted(done, 'model')}, alike but for what an arm's name says.{masked}"
-            f"{_gan(settings)} What was tried before is for the author.")
+            f"{_first(settings)}{_gan(settings)} What was tried before is for the author.")
 
 def selected(settings, tables):
     return "The last epoch." if settings["epoch_rule"] == "last" else "The best epoch by the valid rows' AUC."
@@ -174,7 +180,7 @@ def robust(settings, tables):
 
 def imbalance(settings, tables):
     kinds = sorted({word for o in _variants(settings) for word in o.split("+")[1:] if not word[0].isdigit()})
-    synth = ", ".join(o for o in settings["arms"] if parse_arm(o).synth)
+    synth = ", ".join(o for o in settings["arms"] if parse_arm(o).reads_synth)
     return (f"{positive(tables.rows).mean():.0%} positive. Synthetic minority films: {synth or 'no arm'}; variants: "
             f"{', '.join(kinds) or 'none'}. Also shown with logits corrected for the shift of the prior.")
 

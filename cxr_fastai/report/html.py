@@ -21,7 +21,7 @@ def _word(value, name=""):
     if name.startswith(("p_", "holm_")) and value < .001: return "<.001"
     return number(value, 3, ",")
 
-def _title(word): return arm_title(word) if word.split("+")[0] in ARMS else word
+def _title(word): return arm_title(word) if word.split("+")[0].partition("@")[0] in ARMS else word
 
 def _together(table):
     "A copy with `x x_low x_high` as one column of text, and arms by their titles."

@@ -1,5 +1,6 @@
 """What a study's settings and rows say of its scores, in sentences that stand beside them: what was run and planned,
 films that are drawn, leaks by protocol, how rows came to their sides, groups that stand for the illness. No torch."""
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -9,16 +10,17 @@ from scipy.stats import fisher_exact
 from ..arms import arm_title, parse_arm
 from ..cohort.rows import positive
 from ..cohort.sampling import folds_of, test_rows
+from ..core.generators import places_of
 from ..settings import Gan
 from ..stats.ledger import looks
 
-__all__ = ["drawn_note", "leaky_note", "shortcut_note", "split_note"]
+__all__ = ["drawn_note", "generator_notes", "leaky_note", "shortcut_note", "sources_mark", "sources_note", "split_note"]
 
 def uses(settings, what):
     "Whether an arm reads 'image' or 'metadata'."
     return any(parse_arm(o).use in (what, "both") for o in settings["arms"])
 
-def has_synth(settings): return any(parse_arm(o).synth for o in settings["arms"])
+def has_synth(settings): return any(parse_arm(o).own for o in settings["arms"])
 def translator_of(settings): return Gan(settings.get("gan", "fast")).translator
 def listed(words): return ", ".join(dict.fromkeys(map(str, words)))
 def counted(n, word): return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
@@ -53,6 +55,40 @@ def leaky_note(
                           "sides, and no arm has synthetic films.")
     return (f"Protocol 'paper' is leaky on purpose: {'; '.join(found)}, as the paper's figures imply, so that its "
             "scores flatter.")
+
+def unknown_sources(settings):
+    "Generators of whose films it isn't known for all what they were made from."
+    return [f"@{name}" for name, o in settings.get("generators", {}).items() if o["sources"] < sum(o["films"].values())]
+
+def sources_note(
+    settings:dict, # of a study
+) -> str:          # '' where no arm has films of unknown sources
+    "What stands by every score of an arm with films whose sources aren't known."
+    if not (names := unknown_sources(settings)): return ""
+    return (f"What the films of {listed(names)} were made from, and whom their generator saw, isn't known: none is a "
+            "copy of a valid or test film by perceptual hash, which knows films and no patients.")
+
+def sources_mark(
+    settings:dict,      # of a study
+    table:pd.DataFrame, # of its results
+) -> pd.Series:         # a word a line, '' where there is nothing to say; None where there is nowhere
+    "In lines of an arm with films of unknown sources, or in each of a table of no arm, that hashes stand in for them."
+    if not (names := unknown_sources(settings)): return None
+    own = [o for o in ("arm", "before", "after") if o in table]
+    said = lambda found: f"{listed(found)} unknown: no copies by hash" if found else ""
+    if not own: return pd.Series(said(names), table.index)
+    words = table[own].astype(str).agg(" ".join, axis=1)
+    return words.map(lambda o: said([name for name in names if re.search(rf"{re.escape(name)}(?![\w.-])", o)]))
+
+def generator_notes(
+    settings:dict, # of a study
+) -> list:
+    "A sentence on the films of each other generator."
+    places = places_of(settings.get("synthetic_from", ()))
+    return [f"@{name}: films of {listed(f'{k} {n:,}' for k, n in o['films'].items())} in "
+            f"{places.get(name, 'a folder')}; of {o['sources']:,} it is known which film they were made from. Arms "
+            "have as many of each generator's."
+            for name, o in settings.get("generators", {}).items()]
 
 def _again(repeats): return "" if repeats == 1 else f" a repeat, of which there are {repeats}"
 

@@ -26,7 +26,8 @@ from .figures import (doses_of, plot_calibration, plot_confusion, plot_curves, p
 from .films import plot_memorised, plot_synthetic
 from .forest import plot_folds
 from .html import Page
-from .notes import drawn_note, leaky_note, not_compared, plan_note, run_note, shortcut_note, translator_of
+from .notes import (drawn_note, generator_notes, leaky_note, not_compared, plan_note, run_note, shortcut_note,
+                    sources_note, translator_of)
 from .searched import tuning
 
 __all__ = ["report"]
@@ -49,7 +50,7 @@ def _warnings(study):
     "What stands again in every section with absolute scores."
     settings, rows = study.settings, study.rows
     drawn = drawn_note(settings) or drawn_note(settings | dict(drawn=is_drawn(rows)))
-    return [o for o in (drawn, leaky_note(settings, rows)) if o]
+    return [o for o in (drawn, leaky_note(settings, rows), sources_note(settings)) if o]
 
 def _names(settings):
     own = [*settings.get("cat_names", CAT_NAMES), *settings.get("cont_names", CONT_NAMES)]
@@ -141,7 +142,8 @@ def _synthetic(study, page):
     "The figures of each translator, and every quality.csv."
     page.section("Synthetic films")
     folders = [study.out/o for o in study.cells["gan"].dropna().unique()]
-    if not folders: return page.text("No arm has synthetic films.")
+    for o in (others := generator_notes(study.settings)): page.text(o)
+    if not folders: return None if others else page.text("No arm has synthetic films.")
     for made in {o.parent: o for o in reversed(folders)}.values(): page.figures(_gan_figures(study, made, page))
     unseen = study.settings["protocol"] == "clean"
     why = ("there were too few films to judge by, or it has gone." if unseen else
@@ -200,7 +202,8 @@ SECTIONS = (_run, _cohort, tuning, _at_prevalence, _table1, _comparisons, _folds
 
 # Figures for a section: a name, the figure, its caption
 
-VARIANTS = dict(rival="rivals of synthesis", dose="by synthetic films", policy="by their metadata", fusion="fusions")
+VARIANTS = dict(rival="rivals of synthesis", pretraining="pretraining", dose="by synthetic films",
+                policy="by their metadata", fusion="fusions")
 
 def _family(arm):
     "What is told apart in an arm's figure."

@@ -163,6 +163,7 @@ def check_predictions(
 def _order(arm):
     "Where an arm stands among others, however its lines are ordered: plain ones first, as `ARMS` has them."
     base, *words = str(arm).split("+")
+    base = base.partition("@")[0]
     return bool(words), list(ARMS).index(base) if base in ARMS else len(ARMS), str(arm)
 
 def _same_images(cells, name):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from fastcore.meta import delegates
 
-from ..arms import arm_title, ARMS
+from ..arms import arm_title, is_plain, parse_arm
 from .calibration import shifted
 from .draws import at_valid, resample
 from .formats import digits_for, number
@@ -14,10 +14,18 @@ from .intervals import calibrated, CALIBRATION, measured, summary
 from .predictions import each_backbone
 from .scoring import compared_metrics
 
-__all__ = ["GAINS", "in_words", "metrics_table", "score_table", "score_tables", "span", "table1"]
+__all__ = ["GAINS", "gains_of", "in_words", "metrics_table", "score_table", "score_tables", "span", "table1"]
 
 GAINS = ("real", "real-meta"), ("real-meta", "real-synth-meta") # of the paper's Table 1: one source more at a time
 RESTS_ON = ["n", "positives", "seeds", "epoch", "weights", "protocol", "exploratory"] # what stands beside a result
+
+def gains_of(
+    arms:list, # names
+) -> list:     # (before, after)
+    "`GAINS`, and those by films of other generators."
+    before, after = GAINS[-1]
+    others = [o for o in dict.fromkeys(arms) if is_plain(o) and parse_arm(o).films and parse_arm(o).base == after]
+    return [*GAINS, *((before, o) for o in others)]
 
 def _rests_on(table): return [o for o in RESTS_ON if o in table]
 
@@ -164,14 +172,14 @@ def table1(
     """The paper's Table 1: recall at .5 by its arms, mean over seeds with the interval of these models (patients), and
     beside it that of the procedure (patients and seeds; '[-]' for one seed); the relative gains, with what they rest
     on. A gain from a recall of 0 is undefined, and says so."""
-    recall, lines = table[(table["metric"] == "recall") & table["arm"].isin(ARMS)], []
+    recall, lines = table[(table["metric"] == "recall") & table["arm"].map(is_plain)], []
     for backbone, own in recall.groupby("backbone", sort=False):
         line = {"Model": backbone}
         for o in own.to_dict("records"):
             line[arm_title(o["arm"])] = _recall(o)
             line[f"{arm_title(o['arm'])} procedure"] = span(o["proc_low"], o["proc_high"], 2)
         for o in comparisons[comparisons["backbone"] == backbone].itertuples():
-            if (o.before, o.after) not in GAINS: continue
+            if (o.before, o.after) not in gains_of(own["arm"]): continue
             line[f"Gain {arm_title(o.before)} to {arm_title(o.after)}"] = _gain_of(o, own.set_index("arm"))
         several = {k: ", ".join(map(str, dict.fromkeys(own[k]))) for k in _rests_on(own)}
         used = [o for o in dict.fromkeys(own["weights"][own["arm"] != "meta"])]

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from ..arms import arm_title, parse_arm
 from ..cohort.folder import data_digest
 from ..cohort.sampling import split_paper
+from ..cohort.generated import external_films, OWN
+from ..cohort.rows import classes
 from ..cohort.synthetic import add_synthetic
 from ..core.csvs import read_csv, write_csv
 from ..core.files import atomic, one_line, read_json, say, write_json
@@ -26,6 +28,7 @@ from ..fit.tracking import tracked
 from ..gan.pipeline import synthetic_minority
 from ..models.learner import fusion_learner, image_learner, metadata_learner, RadiographLearner
 from ..models.predictions import predict_rows
+from ..models.pretrain import pretrain, pretraining_rows
 from ..models.probe import probe_learner, whole_learner
 from ..models.rivals import rival_dls, rival_learner, train_prior
 from ..settings import Plan
@@ -53,9 +56,10 @@ class Cell:
         name:str="",       # its arm in full, as its study has it; what determines it stands in `settings`
         track:str="",      # trackers, as in `tracked`
         fold:int=None,     # whose rows they are, where its study has folds
+        films:pd.DataFrame=None, # of another generator, as of `read_films`, where its arm has them
     ):
         self.folder, self.rows, self.plan, self.settings = Path(folder), rows, plan, settings
-        self.name, self.track, self.fold = name or settings["arm"], track, fold
+        self.name, self.track, self.fold, self.films = name or settings["arm"], track, fold, films
     def __repr__(self): return self.folder.name
     @property
     def arm(self): return parse_arm(self.name)
@@ -74,8 +78,19 @@ class Cell:
     def done(self): return (self.folder/"scores.json").exists()
     @property
     def gan(self):
-        "The plan's, with this arm's number of synthetic rows and the policy of their metadata; None without such rows."
-        if self.arm.synth: return self.plan.gan.replace(synthetic=self.settings["n"], metadata=self.settings["policy"])
+        "The plan's, with this arm's number of synthetic rows and the policy of their metadata; None without our own."
+        if self.arm.own: return self.plan.gan.replace(synthetic=self.settings["n"], metadata=self.settings["policy"])
+    @property
+    def syntheses(self):
+        "`gan` and direction of each class that is made for it: the minority, before pretraining the majority, too."
+        if not self.gan: return []
+        more = [(self.gan.replace(synthetic=self.settings["n_negative"]), "b2a")] if self.arm.pretraining else []
+        return [(self.gan, "a2b"), *more]
+    @property
+    def numbers(self):
+        "Label -> how many films its arm has beside the real ones."
+        neg, pos = classes(self.rows)
+        return {o: self.settings[k] for o, k in ((pos, "n"), (neg, "n_negative")) if k in self.settings}
     @property
     def probe(self):
         "Whether its head alone is trained."
@@ -105,14 +120,25 @@ class Cell:
                      protocol=s["protocol"])
         return about if self.fold is None else about | dict(fold=self.fold)
 
+def _synthetic(cell):
+    "Synthetic rows of a cell's arm: another generator's; or our own, made and told by the job before."
+    if cell.arm.films:
+        metadata = cell.settings["policy"] if cell.settings["policy"] != OWN else None
+        return external_films(cell.rows, cell.films, cell.arm.films, cell.numbers, metadata, cell.seed)
+    out, kwargs = cell.folder.parents[1], dict(seed=cell.seed, aloud=False)
+    return pd.concat([synthetic_minority(cell.rows, out, o, direction=way, **kwargs) for o, way in cell.syntheses])
+
+def _before(cell):
+    "Films on which a cell's model is fitted before its rows: synthetic ones, or real ones again."
+    synth = _synthetic(cell) if cell.arm.reads_synth else None
+    return pretraining_rows(cell.rows, cell.numbers, synth, cell.seed)
+
 def arm_rows(
     cell:Cell,     # whose arm
 ) -> pd.DataFrame: # real rows, and what the arm adds to them
     "The table an arm is trained on. By the 'paper' protocol, what is synthetic is then split among all sides."
     s, rows = cell.settings, cell.rows
-    if cell.gan: # made and told by the job before
-        out = cell.folder.parents[1]
-        rows = add_synthetic(rows, synthetic_minority(rows, out, cell.gan, seed=cell.seed, aloud=False))
+    if cell.arm.synth: rows = add_synthetic(rows, _synthetic(cell))
     if s["protocol"] == "paper": rows = split_paper(rows, s["split_seed"])
     if cell.arm.again: rows = cell.arm.again(rows, s["n"], s["seed"])
     return rows
@@ -146,15 +172,17 @@ def fit_cell(
     cell:Cell,         # whose folder is there
     rows:pd.DataFrame, # of `arm_rows`
     cbs=(),            # further callbacks of its training
-) -> tuple:            # its learner, and the seconds of its training
+) -> tuple:            # its learner; the seconds of its training, and what came before its rows
     "Train a cell's learner; nothing is predicted but its valid rows, epoch by epoch."
     learn, folder = _learner(cell, _dls(cell, rows)), cell.folder
     fit = learn.fit_one_cycle if cell.probe else learn.fine_tune # nothing below a probe could be unfrozen
-    begin = time.time()
+    begin, own, before = time.time(), (cell.plan.training.epochs, cell.plan.training.lr), {}
     if is_first(): say(f"\n{cell.title}", flush=True)
     with together(learn), tracked(cell.track if is_first() else "", folder, folder.name, cell.settings) as trackers:
-        with learn.added_cbs([*trackers, *cbs]): fit(cell.plan.training.epochs, cell.plan.training.lr)
-    return learn, time.time() - begin
+        with learn.added_cbs([*trackers, *cbs]):
+            if cell.arm.pretraining: before = pretrain(learn, agreed(lambda: _before(cell)), *own)
+            fit(*own)
+    return learn, before | dict(training=round(time.time() - begin, 2))
 
 def train_cell(
     cell:Cell, # whose folder is there
@@ -164,7 +192,7 @@ def train_cell(
     start, s, folder = time.time(), cell.settings, cell.folder
     rows = agreed(lambda: arm_rows(cell))
     before = data_digest(rows, s.get("size"))
-    learn, training = fit_cell(cell, rows, cbs)
+    learn, told = fit_cell(cell, rows, cbs)
     if not is_first(): return
     with alone(): table = predict_rows(learn, rows)
     write_csv(table, folder/"predictions.csv", float_format="%.9g")
@@ -175,9 +203,9 @@ def train_cell(
     if cell.probe: _save_head(learn, folder/HEAD) # a bundle of each would be its backbone again and again
     else: save_bundle(learn, folder/"bundle", summary=_summary(cell, found))
     train = cell.rows if s["protocol"] == "clean" else split_paper(cell.rows, s["split_seed"])
-    return found | dict(
+    return found | told | dict(
         weights=learn.weights, prior=train_prior(train), train_prior=train_prior(rows, cell.arm.rival),
-        seconds=round(time.time() - start, 2), training=round(training, 2), threads=torch.get_num_threads(),
+        seconds=round(time.time() - start, 2), threads=torch.get_num_threads(),
         device=device_name(learn.dls.device), processes=max(1, num_distrib()),
         files={o: _sha(folder/o) for o in RESULTS})
 

@@ -22,6 +22,7 @@ from ..stats.tables import metrics_table, score_tables
 from ..trained.bundle import load_bundle
 from ..trained.overall import labelled_as
 from ..trained.validate import films_unlike, inside_of
+from .films import marked
 from .grid import Study
 
 __all__ = ["read_external", "recorded_external", "save_external"]
@@ -119,5 +120,5 @@ def save_external(
         plain = dict(predictions=lines, scores=found) | _of_arms(lines, known, rows, there)
         shown = dict(inside_outside=inside_outside(scored, found), comparisons=compare_arms(both, pairs),
                      metrics=metrics_table(found[found["metric"] != "recall_refitted"]))
-        for k, table in plain.items(): write_csv(table, folder/"external"/name/f"{k}.csv")
-        for k, table in shown.items(): save_table(table, folder/"external"/name/k)
+        for k, table in plain.items(): write_csv(marked(table, study), folder/"external"/name/f"{k}.csv")
+        for k, table in shown.items(): save_table(marked(table, study), folder/"external"/name/k)

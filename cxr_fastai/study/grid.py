@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 from fastai.torch_core import num_distrib
-from fastcore.basics import ifnone
 
 from ..arms import parse_arm
 from ..cohort.folder import data_digest
@@ -35,12 +34,14 @@ from ..report.searched import tuning_note
 from ..settings import Plan, PS, named_by_content, settings_digest, versions
 from ..stats.ledger import declare_plan
 from .cell import Cell, CellError, read_cell
+from .films import Generators
 from .jobs import Synthesis, run_job
 
 __all__ = ["Study"]
 
 VERSIONS = "torch", "fastai", "timm" # another version is another cell
 FIGURES = ["weights", "train_prior", "prior", "seconds", "training", "device"] # of a cell, beside its scores
+BEFORE = ["pretraining_films", "pretraining_steps"] # of one that was pretrained
 
 class Study:
     "A grid of cells over one table of rows."
@@ -71,6 +72,7 @@ class Study:
         if plan.folds: self.splits = each_fold(rows, plan.folds, plan.repeats, seed=plan.split_seed)
         self.rows = with_folds(rows, self.splits, plan.folds) if plan.folds else rows
         self._check(columns)
+        self.generators = Generators(rows, plan)
         self.weights = {arch: pinned_weights(o) for arch, o in plan.weights_of.items()} if self._sees else {}
         self.digests, self.errors = {}, {}
         self.cells = {(b, a, s) if f is None else (b, a, s, f): self._cell(b, a, s, f)
@@ -90,14 +92,6 @@ class Study:
             for rows in self.splits.values(): MetadataTransform(**columns).fit(rows[rows["split"] == "train"])
         if self._sees: check_names(self.plan.weights_of)
 
-    def _added(self, arm, rows):
-        "How many rows an arm adds to train. ValueError for a dose where the positives aren't fewer."
-        neg, pos = (int(((rows["split"] == "train") & (rows["label"] == o)).sum()) for o in classes(rows))
-        if arm.dose is None: return ifnone(self.plan.gan.synthetic, neg // 2)
-        n = round(arm.dose * (neg - pos))
-        if n > 0: return n
-        raise ValueError(f"The dose {arm.dose} of the {neg - pos} rows that would balance the classes is no row.")
-
     def _digest(self, size, fold=None):
         "Of the rows of a fold, or of all, at a size; read once."
         if (size, fold) not in self.digests:
@@ -105,6 +99,7 @@ class Study:
         return self.digests[size, fold]
 
     def _gan(self, rows, seed): return gan_folder(rows, self.out, self.plan.gan, seed).name
+    def _films(self, name, size): return self.generators.digest(name, size)
 
     def _settings(self, backbone, arm, seed, fold):
         "All that determines what a cell finds."
@@ -112,9 +107,9 @@ class Study:
         where = computing(t.precision)
         columns = dict(cat_names=list(t.cat_names), cont_names=list(t.cont_names))
         made_by = {k: v for k, v in versions(VERSIONS).items() if k != "python"}
-        s = dict(arm="+".join(filter(None, [arm.base, arm.rival])), seed=seed, epochs=t.epochs, lr=t.lr, bs=t.bs,
-                 epoch_rule=t.epoch_rule, protocol=plan.protocol, columns=columns, device=where["device"],
-                 versions=made_by)
+        s = dict(arm="+".join(filter(None, [arm.base, arm.rival, arm.pretraining])), seed=seed, epochs=t.epochs,
+                 lr=t.lr, bs=t.bs, epoch_rule=t.epoch_rule, protocol=plan.protocol, columns=columns,
+                 device=where["device"], versions=made_by)
         if num_distrib() > 1: s |= dict(processes=num_distrib()) # a step then sees that many batches
         if plan.protocol == "paper": s |= dict(split_seed=plan.split_seed)
         if arm.use != "metadata":
@@ -123,9 +118,9 @@ class Study:
         if arm.use != "metadata" and t.ps != PS: s |= dict(ps=t.ps)
         if arm.use != "metadata" and t.mode == "probe": s |= dict(mode=t.mode, views=t.views)
         rows = self.splits[fold]
-        if arm.more: s |= dict(n=self._added(arm, rows))
-        if arm.synth:
-            s |= dict(policy=arm.policy or plan.gan.metadata, gan=self._gan(rows, seed))
+        if arm.more: s |= dict(zip(("n", "n_negative"), self.generators.numbers(arm, rows).values()))
+        if arm.own: s |= dict(policy=arm.policy or plan.gan.metadata, gan=self._gan(rows, seed))
+        elif arm.films: s |= dict(policy=self.generators.policy(arm), films=self._films(arm.films, s["size"]))
         return s | dict(data=self._digest(s.get("size"), fold))
 
     def _cell(self, backbone, name, seed, fold):
@@ -134,7 +129,8 @@ class Study:
         model = backbone if "arch" in s else "metadata"
         folder = self.out/"cells"/f"{model}-{s['arm']}-{seed}-{named}"
         plan = self.plan.replace(training=tuned_training(self.plan.training, backbone))
-        return Cell(folder, self.splits[fold], plan, s, name=name, track=self.track, fold=fold)
+        films = self.generators.tables.get(parse_arm(name).films)
+        return Cell(folder, self.splits[fold], plan, s, name=name, track=self.track, fold=fold, films=films)
 
     def run(self,
         workers:int=1,   # processes on this machine, the cores' threads divided among them
@@ -148,6 +144,7 @@ class Study:
         todo = list({c.folder: c for c in self.cells.values() if not c.done}.values())
         for arch in {c.settings["arch"]: None for c in todo if "arch" in c.settings}:
             check_backbone(arch, self.weights[arch], self.plan.training.size)
+        if any(c.arm.films for c in todo): agreed(lambda: self.generators.check(self.splits.values()))
         self.declare()
         self._say_untrained(todo)
         synth, plain = [c for c in todo if c.gan], [c for c in todo if not c.gan]
@@ -167,8 +164,8 @@ class Study:
     def _syntheses(self, cells, loud):
         "What comes before cells with synthetic rows: a job a seed and fold."
         gans = {}
-        for c in cells: gans.setdefault((c.seed, c.fold), {})[c.gan] = None # each once, in order
-        order = lambda gan: (gan.synthetic, gan.metadata)
+        for c in cells: gans.setdefault((c.seed, c.fold), {}).update(dict.fromkeys(c.syntheses)) # each once, in order
+        order = lambda made: (made[1], made[0].synthetic, made[0].metadata)
         name = lambda seed, fold: f"synthesis-{seed}.txt" if fold is None else f"synthesis-{seed}-{fold}.txt"
         return [Synthesis(self.splits[fold], self.out, sorted(o, key=order), seed=seed, track=self.track, fold=fold,
                           log=None if loud else self.out/name(seed, fold)) for (seed, fold), o in gans.items()]
@@ -236,14 +233,15 @@ class Study:
                 if c.folder in said: raise CellError(said[c.folder])
                 if not c.folder.exists(): raise CellError(f"{c} was not run.")
                 result, table = read_cell(c)
-                line |= {o: result[o] for o in FIGURES}
+                line |= {o: result[o] for o in (*FIGURES, *BEFORE) if o in result or o in FIGURES}
                 read[key] = table
             except CellError as e: line |= dict(error=str(e))
             lines.append(line)
         many = Counter(key[:3] for key in read) # a seed of an arm counts with all of its folds
         read = {key: o for key, o in read.items() if many[key[:3]] == len(self.splits)}
         predictions = pd.concat(read, names=self.keys).reset_index(self.keys).reset_index(drop=True) if read else None
-        return predictions, pd.DataFrame(lines).reindex(columns=[*self.keys, "folder", "gan", *FIGURES, "error"])
+        told = [o for o in BEFORE if any(o in line for line in lines)]
+        return predictions, pd.DataFrame(lines).reindex(columns=[*self.keys, "folder", "gan", *FIGURES, *told, "error"])
 
     def _how(self):
         "How rows came to their sides."
@@ -266,5 +264,6 @@ class Study:
         known = dict(split=self._how(), drawn=is_drawn(self.rows), training=training,
                      gan_training=gan_training(self.plan.gan), data_digest=self._digest(None))
         if note := tuning_note(self.plan.flags()): known |= dict(tuning=note)
+        if self.generators.tables: known |= dict(generators=self.generators.about)
         return self.plan.flags() | known | self.cohort | dict(data=self.data, negative=neg, positive=pos,
                                                               versions=versions())

@@ -19,7 +19,7 @@ class Synthesis:
     def __init__(self,
         rows:pd.DataFrame, # the study's
         out:str|Path,      # folder of everything
-        gans:list,         # a `Gan` for each number and policy of synthetic rows; the training is of one
+        gans:list,         # `Gan` and direction of each number and policy of synthetic rows; the training is of one
         seed:int=0,        # of the translator and of what is made by it
         track:str="",      # trackers, as in `tracked`
         log:Path=None,     # file for what it prints; None: the terminal
@@ -27,7 +27,7 @@ class Synthesis:
     ):
         self.rows, self.out, self.gans, self.seed, self.track, self.log = rows, out, gans, seed, track, log
         self.fold = fold
-        self.what = gans[0].translator.title
+        self.what = gans[0][0].translator.title
     def __repr__(self): return f"{self.what} of seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
     @property
     def kind(self): return f"{self.what}s"
@@ -39,7 +39,7 @@ class Synthesis:
         try:
             with logged(self.log):
                 say(f"\n{self}", flush=True) # the head of its epoch table
-                for o in self.gans: synthetic_minority(self.rows, self.out, o, wait=False, **kwargs)
+                for o, way in self.gans: synthetic_minority(self.rows, self.out, o, direction=way, wait=False, **kwargs)
             return dict(status="done")
         except Timeout: return dict(status="busy")
         except Exception as e: return dict(status="failed", error=f"{self}: {one_line(e)}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..arms import ARMS, comparisons_of, parse_arm
+from ..arms import comparisons_of, is_plain, parse_arm
 from ..cohort.folder import data_digest, DATA_FLAGS, flow_table, flow_text, load_cohort
 from ..cohort.groups import with_groups
 from ..cohort.rows import columns_of, read_rows, save_rows
@@ -16,7 +16,7 @@ from ..core.progress import duration
 from ..core.words import Words
 from ..fit.distributed import agreed, is_first
 from ..report.elsewhere import external_words
-from ..report.notes import counted, drawn_note, leaky_note
+from ..report.notes import counted, drawn_note, leaky_note, sources_note
 from ..settings import listed, Plan, PRIMARY, plan_of, settings_digest, takes
 from ..stats.compare import compare_arms, correct, verdict
 from ..stats.folds import fold_table
@@ -27,10 +27,11 @@ from ..stats.predictions import seeds_of_all_arms
 from ..stats.prevalence import check_prevalence, prevalence_table, sampling_note
 from ..stats.shortcuts import shortcut_tables, shortcut_verdict
 from ..stats.subgroups import interactions, small_groups, subgroups
-from ..stats.tables import GAINS, metrics_table, score_tables, table1
+from ..stats.tables import gains_of, metrics_table, score_tables, table1
 from .cell import CellError
 from .estimate import estimate_text
 from .external import read_external, recorded_external, save_external
+from .films import marked
 from .grid import Study
 from .tune import trials_of, tuned_plan
 
@@ -44,15 +45,10 @@ def _pairs(study, declared):
 
 def _table1(predictions, scored, compared, score):
     "Table 1 over the seeds that all its arms have, so that a gain is over the seeds of its recalls."
-    plain = predictions[predictions["arm"].isin(ARMS)]
+    plain = predictions[predictions["arm"].map(is_plain)]
     kept = seeds_of_all_arms(plain)
     if len(kept) == len(plain): return table1(scored, compared)
-    return table1(score(kept), compare_arms(kept, GAINS))
-
-def _leaky(table, study):
-    "By the protocol 'paper', the table with a column that says so, where it has none."
-    if study.plan.protocol == "clean" or table.empty or "protocol" in table: return table
-    return table.assign(protocol=study.plan.protocol)
+    return table1(score(kept), compare_arms(kept, gains_of(kept["arm"])))
 
 def _tables(study, rows, predictions, cells, declared, prevalence, groups, relabel):
     "All that a study prints, and what lies behind it, by name."
@@ -113,8 +109,8 @@ def save_study(
     for name, o in dict(settings=about, plan=declared).items(): write_json(folder/f"{name}.json", o)
     save_rows(rows, folder/"rows.csv")
     plain, printed = _tables(study, rows, predictions, cells, declared, prevalence, groups, relabel)
-    for name, table in plain.items(): write_csv(_leaky(table, study), folder/f"{name}.csv")
-    for name, table in printed.items(): save_table(_leaky(table, study), folder/name)
+    for name, table in plain.items(): write_csv(marked(table, study), folder/f"{name}.csv")
+    for name, table in printed.items(): save_table(marked(table, study), folder/name)
     save_external(study, predictions, cells, plain["scores"], _pairs(study, declared), outside, groups, folder)
     with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
     return folder
@@ -206,7 +202,8 @@ def print_study(
     say(to_markdown(table["metrics"][["backbone", "arm", *shown, "weights"]]) + "\n")
     about = read_json(Path(folder)/"settings.json")
     rows = read_rows(Path(folder)/"rows.csv")
-    for o in drawn_note(about), leaky_note(about, rows), *small_groups(rows, about.get("groups", [])):
+    noted = drawn_note(about), leaky_note(about, rows), sources_note(about)
+    for o in (*noted, *small_groups(rows, about.get("groups", []))):
         if o: say(o)
     if "positives_synthetic" in shown:
         say("Recall is over the real positives alone, recall_with_synthetic over the synthetic ones, too.")

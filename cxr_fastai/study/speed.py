@@ -80,6 +80,7 @@ class Undecoded(Study):
     "A study whose films aren't read to name its cells: nothing of it is done."
     def _digest(self, size, fold=None): return str(fold)
     def _gan(self, rows, seed): return ""
+    def _films(self, name, size): return name
 
 class Speed(NamedTuple):
     "What a kind of job takes: seconds, and bytes."
@@ -102,7 +103,7 @@ def cell_speed(
     use, plan = cell.arm.use, study.plan
     rows, watch, t = _few(study, scored_rows(study), plan.training.bs), Watch(), plan.training
     bs = min(t.bs, GLANCE[1]) if isinstance(study, Undecoded) else t.bs
-    own = {k: v for k, v in cell.settings.items() if k not in ("gan", "n", "policy")}
+    own = {k: v for k, v in cell.settings.items() if k not in ("gan", "n", "n_negative", "policy", "films")}
     asked = own.get("weights")
     if asked in ("auto", "imagenet"): own["weights"] = "none" # nothing is downloaded to be measured
     probe = Cell(folder/"cells"/f"{use}-{own.get('arch', '')}", rows,
@@ -132,9 +133,10 @@ def cell_seconds(
 ) -> float:
     "Of a whole cell."
     t, sides = cell.plan.training, scored_rows(study)["split"].value_counts()
-    train, valid = sides["train"] + cell.settings.get("n", 0), sides["valid"]
-    epoch = max(1, train//t.bs)*speed.step + valid*speed.film
-    return speed.once + (t.epochs + speed.passes)*epoch + (valid + sides["test"])*speed.film
+    more, valid = sum(cell.settings.get(o, 0) for o in ("n", "n_negative")), sides["valid"]
+    fits = [sides["train"], more] if cell.arm.pretraining else [sides["train"] + more] # one after the other, or mixed
+    epochs = sum(max(1, train//t.bs)*speed.step + valid*speed.film for train in fits)
+    return speed.once + (t.epochs + speed.passes)*epochs + (valid + sides["test"])*speed.film
 
 def _judged(rows):
     "Films beside the synthetic ones that are looked at to judge these."

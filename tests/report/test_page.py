@@ -12,7 +12,7 @@ from cxr_fastai.stats.shortcuts import shortcut_tables
 from cxr_fastai.core.files import write_json
 from cxr_fastai.stats.formats import save_table
 from cxr_fastai.report.films import plot_gan
-from cxr_fastai.report.page import report
+from cxr_fastai.report.page import _families, report
 from cxr_fastai.stats.subgroups import interactions, subgroups
 from cxr_fastai.stats.tables import metrics_table, score_table, table1
 
@@ -313,3 +313,7 @@ def test_figures_of_a_gan_are_written_beside_it(study):
     folder = study.parent/"cyclegan-0a1b2c3d"
     plot_gan(folder)
     assert all(o.stat().st_size > 5000 for o in (folder/"fig2.png", folder/"a2b-8-matched"/"memorised.png"))
+
+def test_pretrained_arms_and_other_generators_have_their_figures():
+    arms = ["real-meta", "real-synth-meta@a", "real-meta+pretrain@a", "real-meta+pretrain-duplicate", "real+pretrain"]
+    assert _families(arms) == {"plain arms": arms[:2], "pretraining": ["real-meta", *arms[2:]]}
