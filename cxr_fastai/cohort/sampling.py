@@ -174,7 +174,7 @@ def split_given(
     valid:float=.2,    # share of train that becomes valid, by patient, where the table has no such side
     seed:int=0,        # of that
 ) -> pd.DataFrame:     # with `split`: train, valid or test; unsigned, for how it was made isn't known
-    """A table's own split, its words folded. ValueError for a word that is no side, and without train or test;
+    """A table's own split, its words folded. ValueError for a word that is no side, and without train, test or a class;
     LeakError where a patient or an image is on two sides."""
     words = rows["split"].map(side_of, na_action="ignore")
     if (bad := words.isna()).any():
@@ -187,6 +187,10 @@ def split_given(
                          "without --split-column one is made by patient.")
     rows.attrs.pop("split", None)
     check_leaks(rows)
+    for side, own in rows.groupby("split"):
+        if lost := [str(o) for o in classes(rows) if not (own["label"] == o).any()]:
+            raise ValueError(f"The table's own split has no {few(lost)} among its {len(own):,} {side} rows, and each "
+                             "side needs both classes; without --split-column one is made by patient.")
     if "valid" in {*words}: return rows
     train = rows["split"] == "train"
     own = split_patients(rows[train], test=0, valid=valid, seed=seed)["split"]

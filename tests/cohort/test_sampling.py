@@ -218,15 +218,21 @@ def test_a_tables_own_split_is_taken_in_whatever_words(rows):
     assert {o: side_of(o) for o in sides} == sides
 
 def test_without_a_valid_side_one_is_made_of_train_by_patient(rows, capsys):
-    split = split_given(own_split(rows, {0: "train", 1: "train", 2: "test"}), seed=1)
+    split = split_given(own_split(rows, {0: "train", 1: "train", 2: "test", 3: "train"}), seed=1)
     assert split.groupby("patient_id").split.nunique().eq(1).all() and (split.split == "valid").sum() > 4
-    assert split.split.eq("test").equals(rows.patient_id.mod(3).eq(2)) and "by patient" in capsys.readouterr().out
+    assert split.split.eq("test").equals(rows.patient_id.mod(4).eq(2)) and "by patient" in capsys.readouterr().out
 
 @pytest.mark.parametrize("words, why", [
     ({0: "train", 1: "later"}, "no side that is known .'later'."), ({0: "train", 1: None}, "no side that is known"),
     ({0: "train", 1: "val"}, "has no test rows"), ({0: "test", 1: "val"}, "has no train rows")])
 def test_a_split_that_is_none_is_one_sentence(rows, words, why):
     with pytest.raises(ValueError, match=why): split_given(own_split(rows, words))
+
+@pytest.mark.parametrize("side", ["train", "valid", "test"])
+def test_a_side_of_one_class_is_refused_before_anything_is_trained(rows, side):
+    given = own_split(rows, {0: "train", 1: "test", 2: "valid", 3: "train"})
+    given = given[(given.split != side) | (given.label == "Normal")]
+    with pytest.raises(ValueError, match=f"no Pneumonia among its [0-9]+ {side} rows.*both classes"): split_given(given)
 
 def test_a_tables_own_split_with_a_patient_on_two_sides_is_a_leak(rows):
     leaky = own_split(rows, {0: "train", 1: "test", 2: "valid"})
