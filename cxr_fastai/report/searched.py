@@ -34,4 +34,5 @@ def tuning(study, page):
     page.section("Search of settings").text(note)
     if not (file := study.folder/"tune.csv").exists(): return
     table = read_csv(file, dict.fromkeys(("backbone", "arm", "fusion", "chosen"), str))
+    table["lr"] = table["lr"].map("{:.3g}".format)
     page.table(table.drop(columns="search"), "Trials: AUC of the valid rows, which flatters the chosen one")

@@ -19,7 +19,7 @@ from ..cohort.rows import classes, columns_of, fold_metadata, split_method, with
 from ..cohort.sampling import each_fold, split_paper, test_rows, with_folds
 from ..core.files import few, say
 from ..core.progress import TimeLeft, progress
-from ..core.tuned import tuned_training
+from ..core.tuned import choices, tuned_training
 from ..core.workers import in_workers, on_ray
 from ..data.metadata import MetadataTransform
 from ..fit.distributed import agreed, begin_distributed, is_first
@@ -140,6 +140,9 @@ class Study:
         loud:bool=False, # print the epoch tables here, not into each cell's log.txt; for one worker
     ):
         "Run what isn't done. A cell that fails is said and the others go on; the same call tries it again."
+        if self.plan.tune and (lost := {*self.backbones} - {*choices(self.plan.training.tuned)}):
+            raise ValueError(f"tune={self.plan.tune}, and nothing was searched for {few(sorted(lost))} yet: give Study "
+                             "the plan of tuned_plan(plan, rows, out).")
         begin_distributed()
         todo = list({c.folder: c for c in self.cells.values() if not c.done}.values())
         for arch in {c.settings["arch"]: None for c in todo if "arch" in c.settings}:

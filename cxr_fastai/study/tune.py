@@ -2,6 +2,7 @@
 
 One arm is searched with each backbone, and what is found holds for all arms, which are compared at equal settings. A
 search has no test rows: its table of films ends at valid, so that nothing of test could be looked at."""
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,8 +44,8 @@ class Search:
         self.backbone, self.arm, self.training = name, arm, self.study.plan.training
         self.folder = Path(out).absolute()/"tune"
         asked = dict(t=self.training, arm=arm, seeds=own.seeds, data=self.study._digest(self.training.size),
-                     weights=named_by_content(own.weights_of[name]))
-        self.name = f"{name.replace('/', '-')}-{arm}-{settings_digest(asked)}"
+                     backbone=name, weights=named_by_content(own.weights_of[name]))
+        self.name = "-".join([re.sub(r"[^.\w-]+", "-", name), arm, settings_digest(asked)])
 
     def _file(self, ending): return self.folder/f"{self.name}{ending}"
 

@@ -25,8 +25,9 @@ def test_the_section_is_there_with_a_search_alone(tmp_path):
     study.settings = SETTINGS
     tuning(study, page)
     assert [o["shape"] for o in page.sections[0]["parts"]] == ["text"] # elsewhere searched
-    pd.DataFrame(dict(search=["a", "a"], backbone="resnet50", trial=[1, 2], lr=[1e-3, 2e-3], rocauc=[.7, None],
+    pd.DataFrame(dict(search=["a", "a"], backbone="resnet50", trial=[1, 2], lr=[1.23456e-4, 2e-3], rocauc=[.7, None],
                       chosen=["yes", "no"])).to_csv(tmp_path/"tune.csv", index=False)
     tuning(study, page)
     table = page.sections[1]["parts"][1]
     assert table["shape"] == "table" and table["bodies"][0]["rows"][1][-2:] == ["–", "no"]
+    assert table["bodies"][0]["rows"][0][-3:] == ["0.000123", "0.700", "yes"]

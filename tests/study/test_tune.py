@@ -92,6 +92,11 @@ def test_what_was_chosen_elsewhere_is_searched_again_for_other_settings_alone(tu
     assert "again" in tuned_plan(tuned, older, tmp_path).training.tuned[0]
     assert tuned_plan(tuned.replace(seeds=[0]), rows, tmp_path) == tuned
 
+def test_a_study_of_a_search_that_was_not_run_does_not_begin(rows, tmp_path):
+    with pytest.raises(ValueError, match="nothing was searched for test_resnet yet: give Study the plan of tuned_plan"):
+        Study(rows, plan(), tmp_path).run()
+    assert not (tmp_path/"plan.json").exists()
+
 def test_seeds_after_the_second_change_nothing(rows, tmp_path):
     names = {Search(rows, plan(seeds=o), "test_resnet", tmp_path).name for o in ("0,1", "0,1,2", "0,1,5,6")}
     assert len(names) == 1 and Search(rows, plan(), "test_resnet", tmp_path).name not in names
