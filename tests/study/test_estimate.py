@@ -83,7 +83,7 @@ def test_a_probes_features_have_a_line_of_their_own(rows, tmp_path):
 
 def test_a_search_has_a_line_a_backbone_until_it_is_done(rows, tmp_path):
     pytest.importorskip("optuna")
-    plan = plan_of(**TINY, arms="real", mode="probe", tune=2)
+    plan = plan_of(**TINY | dict(size=40), arms="real", mode="probe", tune=2) # not the films of the test above
     table = estimate(Study(rows, plan, tmp_path))
     assert by_job(table).to_do["trials of test_resnet"] == 2 and not (tmp_path/"tune").exists()
     assert whole(table, workers=2)["seconds"] > 2*by_job(table).seconds["trials of test_resnet"] > 0

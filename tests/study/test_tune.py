@@ -14,7 +14,7 @@ from cxr_fastai.study.grid import Study
 from cxr_fastai.study.tune import Search, trials_of, tuned_plan
 
 pytest.importorskip("optuna")
-TINY = dict(backbones="test_resnet", arms="real,real-meta", size=32, epochs=1, bs=16, weights="none", mode="probe")
+TINY = dict(backbones="test_resnet", arms="real,real-meta", size=40, epochs=1, bs=16, weights="none", mode="probe")
 CHOSEN = ["lr", "epochs", "ps", "fusion"]
 
 def plan(n=3, **kwargs): return plan_of(**TINY | dict(tune=n, primary="real-meta,real") | kwargs)
