@@ -28,6 +28,7 @@ def _values(text, name):
 def with_groups(
     rows:pd.DataFrame, # a cohort
     groups:str,        # columns, with commas, or a list of them
+    flag:str="--groups", # that named them, for the error
 ) -> pd.DataFrame:     # `rows` with these columns
     """Rows that have the columns by which subgroups are made. ValueError for one that neither they nor their csv have,
     and for those that tell films, patients, classes or sides; FileNotFoundError where the csv has gone."""
@@ -36,6 +37,6 @@ def with_groups(
     if not (more := [o for o in names if o not in own]): return rows
     beside = _beside(rows)
     if lost := [o for o in more if o not in beside]:
-        raise ValueError(f"--groups: {few(map(repr, lost))} is no column that makes groups; there are "
+        raise ValueError(f"{flag}: {few(map(repr, lost))} is no column that makes groups; there are "
                          f"{few([*own, *beside], 30) or 'none'}.")
     return rows.assign(**{o: _values(beside[o].reindex(rows["image"]), o).to_numpy() for o in more})

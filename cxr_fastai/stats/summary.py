@@ -35,6 +35,7 @@ def summary_table(
     threshold:float,  # above it is called positive
     share:float,      # of positives among the real training rows; nan: not known
     flags:dict,       # kind -> films that have it
+    expected:float=np.nan, # share that is called positive among films like those; nan: `share` stands for it
     label=None,       # 0/1, `[n]`, nan where it isn't known; None: there are none
     patients=None,    # whose rows they are; None: each row is another's
 ) -> pd.DataFrame:    # a line a figure: `kind figure value low high`
@@ -47,6 +48,8 @@ def summary_table(
         hit, n = called(prob[there], threshold).mean(), len(np.unique(who[there]))
         lines.append(_line("called positive", f"above {threshold:.9g}", hit, *wilson(hit*n, n)))
         lines.append(_line("called positive", "training rows that are", share))
+        like = share if np.isnan(expected) else expected
+        lines.append(_line("called positive", "expected of films like those", like))
         lines += [_line("probability", k, np.quantile(prob[there], q)) for k, q in QUARTILES.items()]
     lines += [_line("flag", k, n) for k, n in flags.items()]
     known = there & ~np.isnan(np.asarray(label, float)) if label is not None else there & False
@@ -61,7 +64,7 @@ def _share(line):
     return f"{line.value:.0%}{ends}"
 
 def _unlike(line, share):
-    "Whether a share of calls is far from training's, and not by chance."
+    "Whether a share of calls is far from the one that is expected, and not by chance."
     return not line.low <= share <= line.high and not share/FAR < line.value < FAR*share
 
 def summary_words(
@@ -72,13 +75,14 @@ def summary_words(
     of = lambda kind: list(table[table["kind"] == kind].itertuples())
     (films, lost), said = of("films"), []
     if calls := of("called positive"):
-        hit, before = calls
+        hit, before, like = calls
         known = "" if np.isnan(before.value) else f"; of its training rows {before.value:.0%} were"
         n = films.value - lost.value
         said.append(f"{_share(hit)} of {n:,.0f} films are called {positive}, {hit.figure}{known}.")
-        if not np.isnan(before.value) and _unlike(hit, before.value):
-            said.append("That is far from training's share: these films, their patients or the threshold are others, "
-                        "and no decision is to be believed before labels have been seen.")
+        if not np.isnan(like.value) and _unlike(hit, like.value):
+            said.append(f"That is far from the {like.value:.0%} to be expected of films like those: these films, their "
+                        "patients or the threshold are others, and no decision is to be believed before labels have "
+                        "been seen.")
         low, *mid, high = (number(o.value, 3) for o in of("probability"))
         said.append(f"Probabilities lie from {low} to {high}, half of them from {mid[0]} to {mid[2]}, median {mid[1]}.")
     if lost.value: said.append(f"{lost.value:,.0f} of {films.value:,.0f} films have no probability: see their errors.")

@@ -21,7 +21,7 @@ from ..stats.outside import findings, histogram, inside_outside, outside_table, 
 from ..stats.tables import metrics_table, score_tables
 from ..trained.bundle import load_bundle
 from ..trained.overall import labelled_as
-from ..trained.validate import films_unlike, inside_of
+from ..trained.validate import films_unlike, inside_of, missing_note
 from .films import marked
 from .grid import Study
 
@@ -69,7 +69,8 @@ def _asked(study, rows):
         if cell.folder not in said: # arms that are trained alike share a cell
             learn = load_bundle(cell.bundle())
             with learn.no_bar(): prob, label = learn.get_preds(dl=learn.dls.test_dl(rows, with_labels=True))
-            said[cell.folder] = prob[:, 1].numpy(), label.numpy(), inside_of(learn), *films_unlike(learn, rows)
+            about = missing_note(learn, rows), inside_of(learn), *films_unlike(learn, rows)
+            said[cell.folder] = prob[:, 1].numpy(), label.numpy(), *about
         prob, label, *about = said[cell.folder]
         known.setdefault(key[:2], about)
         table = rows[["image", "patient_id"]].assign(side="test", label=label, probability=prob, synthetic=False)
@@ -80,11 +81,11 @@ def _of_arms(lines, known, rows, groups):
     "Findings, histogram and sites of each backbone and arm, by the mean of its models' probabilities."
     parts = dict(findings=[], histogram=[], sites=[])
     for (backbone, arm), own in lines.groupby(["backbone", "arm"], sort=False):
-        inside, grays, unlike = known[backbone, arm]
+        lost, inside, grays, unlike = known[backbone, arm]
         mean = own.groupby("image", sort=False).agg(prob=("probability", "mean"), label=("label", "first"),
                                                     patient=("patient_id", "first"))
         label, prob, who = mean["label"].to_numpy(), mean["prob"].to_numpy(), pd.factorize(mean["patient"])[0]
-        said = findings(label, prob, who, inside, grays, unlike, outside_table(label, prob, who, inside, n=400))
+        said = lost + findings(label, prob, who, inside, grays, unlike, outside_table(label, prob, who, inside, n=400))
         about = dict(backbone=backbone, arm=arm)
         parts["findings"].append(pd.DataFrame(dict(finding=said)).assign(**about))
         parts["histogram"].append(histogram(label, prob).assign(**about))

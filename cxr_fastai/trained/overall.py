@@ -33,6 +33,12 @@ def training_share(
     real = training.get("rows", 0) - made
     return max(training.get("positives", 0) - made, 0)/real if real > 0 else np.nan
 
+def _expected(predictor):
+    "The share that is called positive among films like the training ones, by what its threshold promised; or nan."
+    chosen, share = predictor.card.get("chosen"), training_share(predictor.card["training"])
+    if not chosen or predictor.threshold != predictor.card["threshold"]: return np.nan
+    return share*chosen["recall"] + (1 - share)*(1 - chosen["specificity"])
+
 def _labels(table, learn):
     "0/1, nan where there is none; None and a sentence where these rows can't be scored."
     if "label" not in table or table["label"].isna().all(): return None, ""
@@ -56,7 +62,7 @@ def summarised(
     kinds = Counter(flag_kind(o, predictor.names) for line in table["flag"].dropna() for o in line.split("; "))
     who = table["patient_id"].fillna(table["image"]) if "patient_id" in table else None
     found = summary_table(table["probability"], predictor.threshold, training_share(predictor.card["training"]),
-                          dict(kinds.most_common()), label, who)
+                          dict(kinds.most_common()), _expected(predictor), label, who)
     write_csv(found, out.with_name(f"{out.stem}.summary.csv"), float_format="%.9g")
     for o in [*summary_words(found, learn.dls.vocab[1]), *filter(None, [why])]: say(o)
     return out

@@ -21,7 +21,7 @@ from .bundle import load_bundle
 from .lookalike import atypical, grays_of, RARE
 from .overall import labelled_as, training_share
 
-__all__ = ["Validation", "films_unlike", "inside_of", "unseen_rows", "validate", "validate_bundle"]
+__all__ = ["Validation", "films_unlike", "inside_of", "missing_note", "unseen_rows", "validate", "validate_bundle"]
 
 FILMS = 500 # that are in memory at once
 SHOWN = "rocauc", "recall", "recall_refitted", "specificity", "calibration_slope", "calibration_intercept"
@@ -75,6 +75,16 @@ def _films(learn, rows):
         grays.append(grays_of(pixels))
         why += [atypical(o, learn.card["typical"]) for o in pixels]
     return np.concatenate(grays), why
+
+def missing_note(
+    learn:RadiographLearner, # of `load_bundle`
+    rows:pd.DataFrame,       # to be predicted
+) -> list:                   # a sentence; none where nothing lacks
+    "Which metadata a model reads, and most of the rows don't have."
+    names = learn.dls.metadata.names if learn.dls.metadata else []
+    lost = [o for o in names if o not in rows or rows[o].isna().mean() > .5]
+    if not lost: return []
+    return [f"Missing metadata: the model reads {few(names, 9)}, and most of these rows have no {few(lost, 9)}."]
 
 @dataclass(repr=False)
 class Validation:
@@ -140,10 +150,12 @@ def validate(
     if known: figures.loc[len(figures)] = dict(figure="share_unlike", value=unlike.mean())
     sites = None
     if site is not None:
-        table["site"] = with_groups(rows, site)[site].map(str, na_action="ignore").fillna("missing").to_numpy()
+        words = with_groups(rows, site, "--site")[site].map(str, na_action="ignore")
+        table["site"] = words.fillna("missing").to_numpy()
         sites = site_table(label, prob, who, inside.threshold, table["site"], seed=seed)
+    said = missing_note(learn, rows) + findings(label, prob, who, inside, grays, unlike, figures)
     return Validation(
-        findings=findings(label, prob, who, inside, grays, unlike, figures), predictions=table, sites=sites,
+        findings=said, predictions=table, sites=sites,
         figures=figures.assign(inside=_inside(learn.card, figures, inside.threshold)),
         histogram=histogram(label, prob, table.get("site")), classes=tuple(learn.dls.vocab))
 
@@ -161,7 +173,7 @@ def validate_bundle(
     "`validate` from files, said and written."
     if data is None: raise ValueError("--data names the rows from elsewhere, and must be given.")
     learn = load_bundle(bundle, device)
-    found = validate(learn, with_groups(rows_of(data, **flags)[0], site), site, leave_out, seed=seed)
+    found = validate(learn, with_groups(rows_of(data, **flags)[0], site, "--site"), site, leave_out, seed=seed)
     page = found.save(out)
     say(f"\n{found!r}\n\nThe page is {page}")
     return found

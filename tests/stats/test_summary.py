@@ -22,7 +22,7 @@ def test_figures_are_those_of_scores_at_any_threshold(said):
 def test_a_summary_counts_films_calls_flags_and_scores(said):
     label, prob, who = said
     prob, label = np.r_[prob, np.nan], np.r_[label, 1]
-    table = summary_table(prob, .4, .24, {"in colour": 3}, label, np.r_[who, 99])
+    table = summary_table(prob, .4, .24, {"in colour": 3}, np.nan, label, np.r_[who, 99])
     of = {(o.kind, o.figure): o for o in table.itertuples()}
     assert of["films", "all"].value == 121 and of["films", "without a probability"].value == 1
     hit = of["called positive", "above 0.4"]
@@ -31,13 +31,14 @@ def test_a_summary_counts_films_calls_flags_and_scores(said):
     assert of["label", "films"].value == 120
     assert of["score", "recall"].value == scores(label[:-1], prob[:-1], threshold=.4)["recall"]
     words = " ".join(summary_words(table, "Ill"))
-    assert f"{hit.value:.0%} [" in words and "training rows 24% were" in words and "far from training's share" in words
+    assert f"{hit.value:.0%} [" in words and "training rows 24% were" in words and "far from the 24%" in words
     assert "1 of 121 films have no probability" in words and "3 in colour" in words and "By the labels of 120" in words
 
 def test_a_share_like_trainings_is_no_warning(said):
     _, prob, _ = said
     share = (prob > .5).mean()
     assert "far from" not in " ".join(summary_words(summary_table(prob, .5, share, {}), "Ill"))
+    assert "far from the 90%" in " ".join(summary_words(summary_table(prob, .5, share, {}, .9), "Ill"))
     unknown = summary_words(summary_table(prob, .5, np.nan, {}), "Ill")
     assert "far from" not in " ".join(unknown) and "training" not in " ".join(unknown)
 
@@ -45,6 +46,7 @@ def test_nothing_to_go_by_is_no_error():
     assert summary_words(summary_table([np.nan]*3, .5, .2, {}), "Ill") == [
         "3 of 3 films have no probability: see their errors."]
     assert summary_words(summary_table([], .5, .2, {}), "Ill") == []
-    one = summary_words(summary_table([.2, .9], .5, .2, {}, [1, 1]), "Ill") # one class alone
+    one = summary_words(summary_table([.2, .9], .5, .2, {}, label=[1, 1]), "Ill") # one class alone
     assert "By the labels of 2 films, 2 of them positive: recall" in " ".join(one) and "ROC-AUC" not in " ".join(one)
-    assert "By the labels of 1" in " ".join(summary_words(summary_table([.2, .9], .5, .2, {}, [np.nan, 0]), "Ill"))
+    one = summary_words(summary_table([.2, .9], .5, .2, {}, label=[np.nan, 0]), "Ill")
+    assert "By the labels of 1 films" in " ".join(one)

@@ -68,6 +68,10 @@ def test_every_door_has_the_temperature_and_the_threshold(rows, bundle, tmp_path
     assert table["decision"].tolist() == calls.tolist() and Predictor(learn).threshold == learn.threshold
     with learn.no_bar(): one = learn.predict(some.iloc[0])
     assert one[0] == calls[0] and float(one[2][1]) == pytest.approx(prob[0], abs=1e-6)
+    said_beside = pd.read_csv(tmp_path/"o.summary.csv").set_index("figure")["value"]
+    how, share = learn.card["chosen"], said_beside["training rows that are"]
+    assert said_beside["expected of films like those"] == pytest.approx(
+        share*how["recall"] + (1 - share)*(1 - how["specificity"]))
     found = explain(learn, some).table
     np.testing.assert_allclose(found["probability"], prob, atol=1e-6)
     np.testing.assert_allclose(found["log_odds"], np.log(prob/(1 - prob)), atol=1e-3)

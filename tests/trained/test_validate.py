@@ -86,8 +86,17 @@ def test_what_cannot_be_validated_is_one_sentence(learn, rows, others, tiny_lear
     with pytest.raises(ValueError, match="have no labels"): validate(learn, others.drop(columns="label"))
     with pytest.raises(ValueError, match="'ward' is no column"): validate(learn, others, "ward")
     with pytest.raises(ValueError, match="No row with a label"): validate(learn, others.iloc[:0])
+    with pytest.raises(ValueError, match="--site: 'ward' is no column"): validate(learn, others, "ward")
     one = validate(learn, others[others.label == "Normal"], n=20)
     assert "One class" in names(one) and "recall_refitted" not in set(one.figures.figure)
+
+def test_metadata_that_most_rows_lack_is_named(rows, others, tmp_path):
+    from cxr_fastai.models.learner import metadata_learner
+    learn = metadata_learner(RadiographDataLoaders.from_df(rows, tmp_path, bs=8, use="metadata"))
+    learn = load_bundle(save_bundle(learn, tmp_path/"b"))
+    assert not any("Missing" in o for o in validate(learn, others, n=20).findings)
+    lacking = validate(learn, others.drop(columns="view").assign(age=np.nan), n=20)
+    assert lacking.findings[0].endswith("have no view, age.") and lacking.figures.set_index("figure").index.is_unique
 
 def test_the_verb_takes_any_table_and_writes_a_page(bundle, others, rows, tmp_path, capsys):
     table = others.assign(tb=(others.label == "Pneumonia")*1).drop(columns="label")
