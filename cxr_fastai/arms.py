@@ -138,7 +138,11 @@ class Translator(NamedTuple):
     told:Callable          # settings -> what its loss weighs, in words
     ways:tuple=DIRECTIONS  # each has a generator and a discriminator of its own
 
-    def check(self, direction, negative="the majority", positive="the minority"):
+    def check(self,
+        direction:str,                # 'a2b' or 'b2a'
+        negative:str="the majority",  # name of A's class
+        positive:str="the minority",  # of B's
+    ):
         "ValueError for a direction that isn't known, or isn't one of its ways."
         if direction not in DIRECTIONS:
             raise ValueError(f"direction={direction!r} is not known; 'a2b' makes {positive} of {negative}, "

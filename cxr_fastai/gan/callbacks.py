@@ -12,7 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..core.files import atomic
 
-__all__ = ["BothDomains", "CollapseWatch", "GeneratorEMA", "LossPart", "SaveGrids"]
+__all__ = ["CollapseWatch", "GeneratorEMA", "SaveGrids"]
 
 class BothDomains(Callback):
     "Both images are input and target; says at which steps the identity is taken."

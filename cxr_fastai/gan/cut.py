@@ -3,6 +3,8 @@ majority, to B, the minority, a discriminator, and no way back, so that a step t
 
 Differences from the authors' implementation: the networks are those of the CycleGAN here (halvings by stride, not by
 blurred sampling; 6 blocks below 256 px), and generator and discriminator step at once, not one after the other."""
+from typing import Callable
+
 import torch
 from fastai.learner import Learner
 from fastcore.meta import delegates
@@ -27,9 +29,9 @@ def patch_layers(
 class CUT(Players):
     "Generator `g_ab`, discriminator `d_b`, and the heads of patches, which nothing but training needs."
     def __init__(self,
-        generator,       # () -> Generator
-        discriminator,   # () -> Discriminator
-        settings:dict=None, # what the nets are built from; None: by hand
+        generator:Callable,     # () -> Generator
+        discriminator:Callable, # () -> Discriminator
+        settings:dict=None,     # what the nets are built from; None: by hand
     ):
         self.g_ab, self.d_b = generator(), discriminator()
         self.at = patch_layers(self.g_ab)

@@ -131,7 +131,7 @@ class AdversarialLoss:
     def load_state_dict(self, state): self.n = state["n"]
 
 def is_weight(
-    o, # anything
+    o:object, # anything
 ) -> bool:
     "Whether it is a number from 0 up."
     return isinstance(o, Real) and not isinstance(o, bool) and 0 <= o < inf

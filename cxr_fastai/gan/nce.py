@@ -14,7 +14,7 @@ from .losses import AdversarialLoss, is_weight
 __all__ = ["CUTLoss", "PatchHeads", "checked_patches", "patch_nce"]
 
 def checked_patches(
-    n, # of a layer
+    n:int, # of a layer
 ) -> int:
     "As it is. ValueError where none could be told from another."
     if not isinstance(n, int) or n < 2: raise ValueError(f"patches={n!r}: one is told from others, so take 2 or more.")
@@ -42,12 +42,17 @@ class PatchHeads(Module):
         self.heads = nn.ModuleList(nn.Sequential(nn.Linear(o, width), nn.ReLU(True), nn.Linear(width, width))
                                    for o in widths)
 
-    def places(self, maps):
+    def places(self,
+        maps:list, # `[n, c, h, w]` each
+    ) -> list:     # of indices into h*w
         "Of each map, places that are drawn anew, on its device: the same ones in all images."
         n = [o[0, 0].numel() for o in maps]
         return [torch.rand(o, device=maps[0].device).argsort()[:self.patches] for o in n]
 
-    def forward(self, maps, places):
+    def forward(self,
+        maps:list,   # `[n, c, h, w]` each, `c` of `widths`
+        places:list, # of `places`
+    ) -> list:
         "`[n, patches, width]` of each map."
         x = [o.flatten(2).index_select(2, at).transpose(1, 2).float() for o, at in zip(maps, places)]
         with uncast(x[0].device):

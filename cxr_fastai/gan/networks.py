@@ -78,7 +78,10 @@ class Generator(Module):
                 if i in at: found.append(x)
         return found
 
-    def looked(self, x, at):
+    def looked(self,
+        x:torch.Tensor, # images
+        at:list,        # numbers of layers, rising
+    ) -> tuple:
         "Its translation, fp32, and `maps` on the way to it."
         *found, y = self.maps(x, [*at, len(self.layers) - 1])
         return x + y.float() if self.residual else y.float(), found
