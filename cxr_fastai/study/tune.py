@@ -39,7 +39,7 @@ class Search:
     ):
         name, arm = backbone.partition("=")[0], searched_of(plan.arms, plan.primary)
         own = plan.replace(backbones=[backbone], arms=[arm], seeds=plan.seeds[:SEEDS], primary=None, tune=None,
-                           training=plan.training.replace(tuned=None))
+                           synthetic_from=(), training=plan.training.replace(tuned=None))
         self.study = make(rows[rows["split"] != "test"], own, out)
         self.backbone, self.arm, self.training = name, arm, self.study.plan.training
         self.folder = Path(out).absolute()/"tune"

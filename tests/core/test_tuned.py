@@ -25,4 +25,4 @@ def test_a_search_that_can_t_be_is_refused_in_a_sentence(flags, why):
     with pytest.raises(ValueError, match=why): plan_of(backbones="vgg16", **flags)
 
 def test_nothing_is_asked_where_nothing_is_searched():
-    check_tune(None, Training(epochs=0), ["vgg16"], 5, "clean")
+    check_tune(None, Training(lr=9.), ["vgg16"], 5, "paper")

@@ -99,6 +99,8 @@ def test_a_study_of_a_search_that_was_not_run_does_not_begin(rows, tmp_path):
 
 def test_seeds_after_the_second_change_nothing(rows, tmp_path):
     names = {Search(rows, plan(seeds=o), "test_resnet", tmp_path).name for o in ("0,1", "0,1,2", "0,1,5,6")}
+    films = plan(seeds="0,1", arms="real-meta,real-synth-meta@other", synthetic_from="other=x.csv", primary=None)
+    assert Search(rows, films, "test_resnet", tmp_path).name in names
     assert len(names) == 1 and Search(rows, plan(), "test_resnet", tmp_path).name not in names
 
 def test_numbers_that_are_none_are_trials_that_failed(rows, tmp_path, monkeypatch):
