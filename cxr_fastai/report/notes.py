@@ -75,7 +75,7 @@ def sources_mark(
     "In lines of an arm with films of unknown sources, or in each of a table of no arm, that hashes stand in for them."
     if not (names := unknown_sources(settings)): return None
     own = [o for o in ("arm", "before", "after") if o in table]
-    said = lambda found: f"{listed(found)} unknown: no copies by hash" if found else ""
+    said = lambda found: f"unknown of {listed(found)}: no copies by hash" if found else ""
     if not own: return pd.Series(said(names), table.index)
     words = table[own].astype(str).agg(" ".join, axis=1)
     return words.map(lambda o: said([name for name in names if re.search(rf"{re.escape(name)}(?![\w.-])", o)]))
