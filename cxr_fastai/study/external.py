@@ -109,8 +109,9 @@ def save_external(
     for name, rows in external.items():
         there = []
         for o in groups:
-            try: rows, _ = with_groups(rows, o), there.append(o)
-            except ValueError: pass # which another table needn't have
+            try: rows = with_groups(rows, o)
+            except ValueError: continue # which another table needn't have
+            there.append(o)
         lines, known = _asked(study, rows)
         whole = pd.MultiIndex.from_frame(predictions[study.keys]).unique() # a seed counts with all of its folds
         lines = lines[pd.MultiIndex.from_frame(lines[study.keys]).isin(whole)]
