@@ -7,9 +7,12 @@ from .settings import *
 from .core.csvs import *
 from .core.extras import *
 from .core.files import *
+from .core.generators import *
 from .core.installed import *
 from .core.memory import *
+from .core.pairs import *
 from .core.progress import *
+from .core.sense import *
 from .core.settled import *
 from .core.shell import *
 from .core.templates import *
@@ -94,6 +97,7 @@ from .models.learner import *
 from .models.metrics import *
 from .models.pickled import *
 from .models.predictions import *
+from .models.pretrain import *
 from .models.probe import *
 from .models.rivals import *
 from .models.statefile import *
@@ -127,6 +131,7 @@ from .trained.validate import *
 from .study.cell import *
 from .study.estimate import *
 from .study.external import *
+from .study.films import *
 from .study.grid import *
 from .study.jobs import *
 from .study.run import *

@@ -193,13 +193,13 @@ def _given(table, train, policy, names, seed):
     return by_image.reindex(who).set_axis(table.index), who
 
 def external_films(
-    rows:pd.DataFrame,  # after `split_patients`, with `file`
-    films,              # a folder or csv, as of `read_films`; or the table that it gave
-    name:str,           # of the generator: letters, digits, '.', '_', '-'
-    n:dict=None,        # label -> how many films of it, drawn; all there are where not given
-    metadata:str=None,  # a key of `POLICIES`, but 'matched'; the films' own where their table has all, else 'donor'
-    seed:int=0,         # of the draw and of donors
-) -> pd.DataFrame:      # one row a film, all in train, for `add_synthetic`
+    rows:pd.DataFrame,      # after `split_patients`, with `file`
+    films:str|pd.DataFrame, # a folder or csv, as of `read_films`; or the table that it gave
+    name:str,               # of the generator: letters, digits, '.', '_', '-'
+    n:dict=None,            # label -> how many films of it, drawn; all there are where not given
+    metadata:str=None,      # a key of `POLICIES`, but 'matched'; the films' own where their table has all, else 'donor'
+    seed:int=0,             # of the draw and of donors
+) -> pd.DataFrame:          # one row a film, all in train, for `add_synthetic`
     """Synthetic films of any generator as rows. LeakError where one is a copy of a real film of valid or test, or was
     made from such a row. ValueError or FileNotFoundError for films that aren't there, and metadata that isn't known."""
     check_generator(name)

@@ -45,7 +45,7 @@ def draw_evenly(
     n:int,                   # how many
     *,
     below:int,               # of the numbers
-    rng:np.random.Generator,
+    rng:np.random.Generator, # that draws
 ) -> np.ndarray:
     "`n` numbers below `below`, each as often as any other; the remainder is drawn."
     return np.concatenate([rng.permutation(below) for _ in range(-(-n // below))])[:n]

@@ -89,7 +89,7 @@ class Generators:
 
 def marked(
     table:pd.DataFrame, # of a study's results
-    study,              # a `Study`
+    study:object,       # a `Study`
 ) -> pd.DataFrame:
     "A table that says the protocol 'paper', and in lines of films whose sources aren't known, that they aren't."
     if table.empty: return table
