@@ -291,7 +291,7 @@ def prediction(rows, files, arch, size, bs, runs, folder, n=600):
 PROBED = [f"real-meta+{o}" for o in ("class-weights", "oversample", "focal", "logit-adjust", "mixup", "duplicate")]
 
 def probing(size, bs, folder, archs=("resnet50", "densenet121", "vgg16"), n=912):
-    "(m) Three backbones x nine arms x five folds x three seeds as a probe by two processes, features included."
+    "(o) Three backbones x nine arms x five folds x three seeds as a probe by two processes, features included."
     rows = drawn_rows(2*n, f"{folder}/{2*n}-{size}", size)
     rows = rows.groupby("label", observed=True).head(n//2).reset_index(drop=True).assign(split="train")
     plan = plan_of(backbones=archs, arms=["real", "meta", "real-meta", *PROBED], seeds=range(3), folds=5, size=size,
@@ -300,7 +300,7 @@ def probing(size, bs, folder, archs=("resnet50", "densenet121", "vgg16"), n=912)
         start, os.environ["CXR_FASTAI_CACHE"] = now(), f"{out}/cache"
         save_study(Study(rows, plan, out).run(workers=2))
         took = now() - start
-    return [(f"(m) a probe of {len(archs)} backbones x 9 arms x 5 folds x 3 seeds, {len(rows)} films, {size} px",
+    return [(f"(o) a probe of {len(archs)} backbones x 9 arms x 5 folds x 3 seeds, {len(rows)} films, {size} px",
              f"{took/60:.1f} min", "features, decoding and tables included; bar 5 min")]
 
 @call_parse

@@ -1,9 +1,10 @@
-import re, shutil
+import re, runpy, shutil
 from pathlib import Path
 import pandas as pd, pytest
 import cxr_fastai
+from cxr_fastai.cli import main
 from cxr_fastai.cohort.rows import save_rows
-from conftest import make_rows, ROOT, run_python
+from conftest import make_rows, ROOT
 
 README = (ROOT/"README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
@@ -34,21 +35,28 @@ SMALL = dict(train=TINY, resnet50=TINY, table1=[*TINY, "--backbones", "test_resn
              doctor=[*TINY, "--backbones", "test_resnet"],
              cyclegan=["--size", "32", "--epochs", "1", "--weights", "none"], plan=["--studies", "9"])
 
-CLI = "from cxr_fastai.cli import main\nsys.exit(main())" # what the console script does
-
 def small(command, places):
-    "A command as printed, for `run_python`, with places that exist; further flags overrule the printed ones."
+    "A command as printed, with places that exist, in words; further flags overrule the printed ones."
     for word, place in places.items(): command = command.replace(word, str(place))
     program, verb, *rest = command.split()
-    words = [CLI, verb] if program.endswith("cxr-fastai") else [ROOT/verb]
     if "resnet10t" in rest: rest[rest.index("resnet10t")] = "test_resnet"
     more = [] if "--help" in rest else SMALL.get(Path(verb).stem, [])
     for o in [o for o in more if o.startswith("--") and o in rest]: del rest[(i := rest.index(o)):i + 2]
-    return [*words, *rest, *more]
+    return program, verb, *rest, *more
+
+def run(program, verb, *rest):
+    "In this process: the verb, or the recipe as a script; gives what the process would end with."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [verb, *rest])
+        try:
+            if program.endswith("cxr-fastai"): return main([verb, *rest])
+            runpy.run_path(str(ROOT/verb), run_name="__main__")
+        except SystemExit as e: return e.code
 
 @pytest.mark.slow
-def test_every_command_runs_in_small(tmp_path):
+def test_every_command_runs_in_small(tmp_path, monkeypatch, capsys, small_gan):
     "In the order of the page; the study that is printed last stands for the one that explanation and prediction need."
+    monkeypatch.chdir(tmp_path)
     films = ROOT/"data"/"phantom"
     places = {"path/to/nih": films}
     (tmp_path/"films").mkdir()
@@ -64,8 +72,8 @@ def test_every_command_runs_in_small(tmp_path):
                 "runs/cells/resnet50-real-meta-0-1a2b3c4d": next(tmp_path.glob("runs/cells/test_resnet-real-meta-0-*")),
                 "runs/study-9c0d1e2f": next(tmp_path.glob("runs/study-*")), "path/to/films": tmp_path/"films",
                 "path/to/theirs": tmp_path/"theirs"}
-        done = run_python(*small(o, places), cwd=tmp_path)
-        assert done.returncode == 0, f"{o}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        code, said = run(*small(o, places)), capsys.readouterr()
+        assert not code, f"{o}\n{said.out[-2000:]}\n{said.err[-2000:]}"
     assert len(pd.read_csv(tmp_path/"predictions.csv")) == 3
 
 def test_every_folder_stands_in_the_readmes_plan():

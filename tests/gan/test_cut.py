@@ -180,8 +180,8 @@ def test_run_gan_makes_one_class_and_says_so(small_cut, tmp_path, capsys):
     assert json.loads((folder/"settings.json").read_text())["gan"] == "cut"
 
 def test_a_study_names_it_in_its_jobs_and_its_report():
-    job = Synthesis(None, None, [Gan("cut")], seed=3)
-    assert (repr(job), job.kind, Synthesis(None, None, [Gan()]).kind) == ("CUT of seed 3", "CUTs", "CycleGANs")
+    job, other = (Synthesis(None, None, [(Gan(o), "a2b")], seed=3) for o in ("cut", "fast"))
+    assert (repr(job), job.kind, other.kind) == ("CUT of seed 3", "CUTs", "CycleGANs")
     plan = plan_of(gan="cut", seeds="0", size=32)
     settings = plan.flags() | dict(gan_training=gan_training(plan.gan), training={})
     assert "CycleGAN" not in (said := model_told(settings, None)) and "films by a CUT ('cut'): one generator" in said

@@ -40,7 +40,7 @@ def test_a_class_of_its_own_and_code_are_refused_by_name_and_nothing_is_run(net,
     evil = Evil(1, 1)
     evil.mark = str(tmp_path/"mark")
     for o in Own(), torch.nn.Sequential(evil), torch.nn.Sequential(torch.nn.ReLU(), Own()):
-        with pytest.raises(UnpicklingError, match="GLOBAL (test_pickled.Own|_?io.open|__builtin__.open) is not known"):
+        with pytest.raises(UnpicklingError, match="GLOBAL (.*Own|_?io.open|__builtin__.open) is not known"):
             load_older(older(o, tmp_path/"a.pt"))
         with pytest.raises(ValueError, match="is code or of a class of its own"): read_state(tmp_path/"a.pt")
     assert not (tmp_path/"mark").exists()
