@@ -109,7 +109,7 @@ def _folds(study, page):
     page.section("Folds", scores=True).table(read_csv(file, WORDS),
         "AUC over all films out of fold, each ranked within its fold [95% interval of patients]; then of single folds, "
         "mean over seeds: their mean, deviation, least and most")
-    pair = study.plan["primary"] if study.plan else PRIMARY
+    if not (pair := study.plan["primary"] if study.plan else PRIMARY): return # of one arm, nothing is compared
     page.figures((f"folds-{o}", plot_folds(part, *pair), f"Difference of AUC, {o}: fold by fold, and over all of them.")
                  for o, part in study.predictions.groupby("backbone", sort=False) if {*pair} <= {*part["arm"]})
 

@@ -388,6 +388,11 @@ def test_the_report_of_folds(folded):
     assert table["folds"].tolist() == [6, 6] and (table["least"] <= table["mean"]).all()
     assert read_plan(folder/"plan.json")["test_images"] == len(folded.rows) and not list(folder.glob("*.unfinished"))
 
+def test_folds_of_one_arm_are_reported_without_a_comparison(rows, tmp_path):
+    folder = save_study(grid(rows, tmp_path, arms=("meta",), seeds=(0,), folds=3).run())
+    page = report(folder).read_text()
+    assert "all films out of fold" in page and "Difference of AUC" not in page
+
 # Probes
 
 PROBE = dict(arms=("real", "meta", "real-meta", "real-synth-meta"), seeds=(0,), mode="probe")
