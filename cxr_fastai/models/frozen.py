@@ -10,7 +10,7 @@ from zlib import crc32
 
 import torch
 import numpy as np
-from fastai.torch_core import no_random
+from fastai.torch_core import no_random, TensorImage
 from filelock import FileLock
 
 from ..cohort.cache import cache_root, RadiographCache
@@ -160,7 +160,6 @@ class FrozenFeatures:
 
     def _seen(self, film, pixels, view):
         "One film augmented, as its pixels and the number of the view draw it."
-        from fastai.vision.core import TensorImage
         with no_random(crc32(pixels.tobytes()) + view):
             x = TensorImage(film)
             for o in self.tfms: x = o(x, split_idx=0)
