@@ -119,6 +119,7 @@ from .trained.bundle import *
 from .trained.card import *
 from .trained.chosen import *
 from .trained.explain import *
+from .trained.front import *
 from .trained.hub import *
 from .trained.lookalike import *
 from .trained.onnx import *

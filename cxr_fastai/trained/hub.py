@@ -12,13 +12,14 @@ from huggingface_hub.utils import EntryNotFoundError, HfHubHTTPError, LocalEntry
 
 from ..arms import arm_title
 from ..core.csvs import read_csv
-from ..core.files import one_line
+from ..core.files import one_line, say
 from ..core.templates import fill_template
 from ..models.learner import RadiographLearner
 from ..stats.formats import digits_for, escape_markdown, without_html
 from ..stats.scoring import METRICS
 from .bundle import load_bundle, read_card, save_bundle
 from .card import BundleError
+from .front import front_matter, hub_ids, limits_of
 
 __all__ = ["from_hub", "model_card", "push_to_hub"]
 
@@ -125,22 +126,25 @@ def _arguments(films, names):
 def model_card(
     bundle:str|Path,     # of `save_bundle`
     study:str|Path=None, # folder of the study that the model is a cell of: its means and intervals are quoted
+    datasets=(),         # ids of the hub's data sets that it was trained on, 'OWNER/NAME' or a list of them
 ) -> str:                # markdown, with the hub's front matter
-    "What a model is, what it was trained on, what it scored, what isn't known. ValueError for another study's folder."
-    card = read_card(bundle)
+    """What a model is, what it was trained on, what it scored, what isn't known; before it the hub's metadata, with the
+    test figures as its model-index. ValueError for another study's folder, and for what is no id."""
+    card, datasets = read_card(bundle), hub_ids(datasets)
     settings, training = card["summary"].get("settings", {}), card["training"]
-    front = hub.ModelCardData(license="other", license_name="see-below", library_name="cxr_fastai", language="en",
-                              tags=["chest-radiograph", "image-classification", "class-imbalance", "fastai", "timm"])
     (negative, positive), films = card["classes"], card["kind"] != "metadata"
     names = list(card.get("metadata", {}).get("stats", {}))
-    metrics = _study_metrics(_in_study(card, study)) if study else _own_metrics(card["summary"].get("test", {}))
+    own = _in_study(card, study) if study else None
+    test = card["summary"].get("test", {})
+    metrics = _own_metrics(test) if own is None else _study_metrics(own)
+    measured = test if own is None else own["mean"].to_dict()
+    cautions, limits = limits_of(card)
     return fill_template(
-        _TEMPLATE, md=escape_markdown, front=front.to_yaml(), positive=positive, negative=negative, films=films,
-        names=names, flags=films and card["typical"], threshold=card["threshold"],
-        chosen=_chosen(card), drawn=training.get("drawn"),
-        leaky=training.get("leaky") or settings.get("protocol") == "paper", inputs=_inputs(card),
-        cohort=_cohort(training), trained=_trained(card, settings), metrics=metrics,
-        licence=without_html(card["licence"]), asked=_arguments(films, names))
+        _TEMPLATE, md=escape_markdown, front=front_matter(card, measured, datasets), positive=positive,
+        negative=negative, films=films, names=names, flags=films and card["typical"], threshold=card["threshold"],
+        chosen=_chosen(card), cautions=cautions, limits=limits, inputs=_inputs(card), cohort=_cohort(training),
+        trained=_trained(card, settings), metrics=metrics, licence=without_html(card["licence"]),
+        asked=_arguments(films, names))
 
 @contextmanager
 def _told(repo_id):
@@ -159,13 +163,14 @@ def push_to_hub(
     bundle:str|Path,     # of `save_bundle`
     repo_id:str,         # 'OWNER/NAME'; made where it is missing
     study:str|Path=None, # as of `model_card`
+    datasets=(),         # too
     private:bool=True,   # of a repository that is made
     token:str=None,      # None: that of `hf auth login`, or HF_TOKEN
     endpoint:str=None,   # of another hub than huggingface.co
 ) -> str:                # the commit's address
     """Load the bundle, to be sure that it is whole, and send it with its model card in one commit. ConnectionError
     where the hub can't be reached, or refuses."""
-    learn, text = load_bundle(bundle, "cpu"), model_card(bundle, study).replace("OWNER/NAME", repo_id)
+    learn, text = load_bundle(bundle, "cpu"), model_card(bundle, study, datasets).replace("OWNER/NAME", repo_id)
     with TemporaryDirectory() as folder, _told(repo_id):
         save_bundle(learn, folder, licence=learn.card["licence"])
         (Path(folder)/"README.md").write_text(text, encoding="utf-8")
@@ -180,11 +185,14 @@ def from_hub(
     endpoint:str=None,  # of another hub than huggingface.co
     folder:str|Path=None, # where it is kept; None: the hub's own cache
 ) -> RadiographLearner: # as of `load_bundle`
-    "Fetch a bundle, these two files only, and load it. ConnectionError; BundleError for what is no bundle."
+    """Fetch a bundle, these two files only, load it, and print its card's warnings and limits. ConnectionError;
+    BundleError for what is no bundle."""
     kwargs = dict(revision=revision, token=token, endpoint=endpoint, cache_dir=folder)
     with _told(repo_id):
         try: files = [hub.hf_hub_download(repo_id, o, **kwargs) for o in FILES]
         except LocalEntryNotFoundError: raise
         except EntryNotFoundError:
             raise BundleError(f"{repo_id} is no bundle: it needs {' and '.join(FILES)}.") from None
-    return load_bundle(Path(files[0]).parent)
+    learn = load_bundle(Path(files[0]).parent)
+    say(f"{repo_id}:", *limits_of(learn.card), sep="\n\n")
+    return learn

@@ -1,6 +1,7 @@
 import base64, hashlib, json, pickle, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pandas as pd, pytest, torch
+from huggingface_hub import ModelCard
 from PIL import Image
 from cxr_fastai.trained import hub as publish
 from cxr_fastai.trained.bundle import read_card, save_bundle
@@ -68,7 +69,7 @@ def hub():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.url = f"http://127.0.0.1:{server.server_port}"
     server.files, server.asked, server.fetched, server.refuse = {}, [], set(), 0
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(.02,), daemon=True).start()
     yield server
     server.shutdown()
 
@@ -88,12 +89,20 @@ def bundle(learn, tmp_path):
 def said(learn, rows):
     with learn.no_bar(): return learn.get_preds(dl=learn.dls.test_dl(rows))[0]
 
-def test_what_goes_up_comes_down_and_says_the_same(learn, rows, bundle, hub, tmp_path):
+def test_what_goes_up_comes_down_and_says_the_same(learn, rows, bundle, hub, tmp_path, capsys):
     (bundle/"patients.csv").write_text("not to be shared")
-    assert push_to_hub(bundle, "me/it", token="hf_x", endpoint=hub.url).endswith("a"*40)
+    assert push_to_hub(bundle, "me/it", datasets="me/films", token="hf_x", endpoint=hub.url).endswith("a"*40)
     assert set(hub.files) == {"bundle.json", "model.safetensors", "README.md"}
     assert b'from_hub("me/it")' in hub.files["README.md"]
+    (tmp_path/"README.md").write_bytes(hub.files["README.md"])
+    data = ModelCard.load(tmp_path/"README.md").data
+    assert data.model_name == "me/it" and data.datasets == ["me/films"] and data.license_link.endswith("/me/it#licence")
+    assert {o.metric_type: o.metric_value for o in data.eval_results} == dict(recall=.6, specificity=.9, roc_auc=.8)
+    capsys.readouterr()
     again = from_hub("me/it", endpoint=hub.url, folder=tmp_path/"cache")
+    told = capsys.readouterr().out
+    assert "me/it" in told and "Not a medical device" in told and "sex, view, age may stand for the illness" in told
+    assert all(line in hub.files["README.md"].decode() for line in told.splitlines()[1:])
     assert torch.equal(said(learn, rows.head(9)), said(again, rows.head(9))) and again.card == read_card(bundle)
 
 def test_only_the_bundles_two_files_are_fetched(bundle, hub, tmp_path):
@@ -156,6 +165,7 @@ def test_a_studys_intervals_are_quoted_and_another_study_is_refused(learn, bundl
     pd.DataFrame([cell]).to_csv(tmp_path/"cells.csv", index=False)
     assert "| area under the ROC curve | 0.812 | 0.700 to 0.900 |" in (text := model_card(bundle, tmp_path))
     assert "90 real test rows, 22 positive, mean over 3 seeds" in text and "over 3 seeds" not in model_card(bundle)
+    assert [o.metric_value for o in ModelCard(text).data.eval_results] == [.8123]
     scores(line | dict(seeds=1, low=float("nan")))
     assert "| 0.812 | - |" in (text := model_card(bundle, tmp_path)) and "one seed: an anecdote" in text
     assert "mean" not in text
