@@ -39,7 +39,7 @@ def test_the_wheel_has_the_command_and_the_extras(wheel):
 def test_every_extra_that_a_sentence_names_is_there():
     config = ConfigParser()
     config.read(ROOT/"setup.cfg")
-    text = "".join(o.read_text() for o in [*PACKAGE.rglob("*.py"), ROOT/"README.md"])
+    text = "".join(o.read_text() for o in [*PACKAGE.rglob("*.py"), ROOT/"README.md", *ROOT.glob("recipes/manual/*.md")])
     named = set(re.findall(r"cxr_fastai\[(\w+)\]", text))
     assert named and named <= set(config["options.extras_require"])
 

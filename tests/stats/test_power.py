@@ -97,7 +97,7 @@ def test_same_seed_same_bits_and_the_same_luck_at_any_gain():
     assert (simulated(Setting(20, 40), .8, .1, studies=5, seed=4)["value"] > one["value"]).all()
 
 def test_the_papers_test_set_finds_a_fifth_by_the_verdict_and_a_third_by_the_plain_p():
-    "README's figures, within three errors of 300 studies."
+    "The manual's figures, within three errors of 300 studies."
     o = simulated(Setting(64, 210), .8, .05, studies=300)
     assert (o["says"] == "gain").mean() == pytest.approx(.20, abs=.07)
     assert (o["p"] < .05).mean() == pytest.approx(.31, abs=.08)
