@@ -48,6 +48,7 @@ from .cohort.words import *
 from .stats.areas import *
 from .stats.audit import *
 from .stats.calibration import *
+from .stats.carried import *
 from .stats.compare import *
 from .stats.counts import *
 from .stats.differences import *

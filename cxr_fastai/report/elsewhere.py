@@ -9,6 +9,7 @@ from ..arms import arm_title
 from ..core.csvs import read_csv
 from ..core.files import atomic, few
 from ..core.style import STYLE
+from ..stats.carried import carried_words
 from ..stats.tables import span
 from .html import Page
 
@@ -59,6 +60,8 @@ def external_words(
         table, found = (read_csv(place/f"{o}.csv", WORDS) for o in ("inside_outside", "findings"))
         said.append(f"{place.name}, elsewhere: best inside {_best(table, 'inside')}, "
                     f"best there {_best(table, 'outside')}.")
+        if (file := place/"shortcuts.csv").exists():
+            said += [f"{place.name}: {o}" for o in carried_words(read_csv(file))]
         every = len(found[["backbone", "arm"]].drop_duplicates())
         for sentence, own in found.groupby("finding", sort=False):
             whose = [f"{b} {arm_title(a)}" for b, a in zip(own["backbone"], own["arm"])]
@@ -78,6 +81,9 @@ def external_sections(
         page.table(table["inside_outside"], "The study's test rows, and these, by the same models [95% interval of "
                    "these models]; at 90: 90% specificity on the study's valid rows; refitted: 90% on these very rows, "
                    "which flatters")
+        if "shortcuts" in table:
+            page.table(table["shortcuts"].dropna(subset="outside"), "AUC of probes that see no disease, fitted on the "
+                       "study's train rows, on its test rows and on these [95% interval of patients]", by=None)
         page.table(table["comparisons"],
                    "Differences on these rows [95% interval of patients, and of seeds]; exploratory")
         if "sites" in table: page.table(table["sites"].rename(columns=ENDS), SITES, by="arm")

@@ -23,8 +23,8 @@ from .formats import with_ends
 from .predictions import each_backbone, joined
 from .tables import in_words, score_table
 
-__all__ = ["SHORTCUTS", "Shortcut", "against_shortcuts", "shortcut_predictions", "shortcut_table", "shortcut_tables",
-           "shortcut_verdict"]
+__all__ = ["SHORTCUTS", "Shortcut", "against_shortcuts", "scored_shortcuts", "shortcut_predictions", "shortcut_table",
+           "shortcut_tables", "shortcut_verdict"]
 
 GRID, TEXT = 32, 128                # pixels a side: what of a film is looked at, and where marks are looked for
 RING, REST = 2, 3                   # of 32 pixels that are the border; of 16 on each side, around the centre
@@ -191,8 +191,10 @@ def shortcut_predictions(
             parts.append(own[own["side"].isin(["valid", "test"])])
     return pd.concat(parts or [about[:0]], ignore_index=True), notes
 
-def _scored(predictions):
-    "As `score_table`; of no probe, nothing."
+def scored_shortcuts(
+    predictions:pd.DataFrame, # of `shortcut_predictions`
+) -> pd.DataFrame:            # as of `score_table`
+    "The probes' figures; of no probe, nothing."
     if predictions.empty: return pd.DataFrame(columns=["arm", "metric", "mean", "low", "high", "n", "positives"])
     share = predictions.loc[predictions["side"] == "valid", "label"].mean()
     cells = predictions[[o for o in ("backbone", "arm", "seed", "fold") if o in predictions]].drop_duplicates()
@@ -247,7 +249,7 @@ def shortcut_tables(
 ) -> tuple:                   # tables to keep, and to show, by name
     "All that a study writes of shortcuts."
     said, notes = shortcut_predictions(rows, size)
-    scores = _scored(said)
+    scores = scored_shortcuts(said)
     kept = dict(shortcuts=said, shortcut_scores=scores, against_shortcuts=against_shortcuts(predictions, said))
     return kept, dict(shortcut_table=shortcut_table(scores, notes))
 

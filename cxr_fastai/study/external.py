@@ -15,6 +15,7 @@ from ..cohort.seen import Seen
 from ..core.csvs import write_csv
 from ..core.files import few
 from ..settings import listed, Plan
+from ..stats.carried import carried_shortcuts
 from ..stats.compare import compare_arms
 from ..stats.formats import save_table
 from ..stats.outside import findings, histogram, inside_outside, outside_table, refitted_recall, site_table
@@ -99,6 +100,7 @@ def save_external(
     predictions:pd.DataFrame, # of its `collect`
     cells:pd.DataFrame,       # too
     scored:pd.DataFrame,      # its `score_table`
+    shortcuts:pd.DataFrame,   # its `scored_shortcuts`
     pairs:list,               # arms that are compared
     external:dict,            # of `read_external`
     groups:list,              # columns whose values are set side by side, as far as a table has them
@@ -122,5 +124,7 @@ def save_external(
         plain = dict(predictions=lines, scores=found) | _of_arms(lines, known, rows, there)
         shown = dict(inside_outside=inside_outside(scored, found), comparisons=compare_arms(both, pairs),
                      metrics=metrics_table(found[found["metric"] != "recall_refitted"]))
+        inside = study.splits if study.plan.folds else study.split_rows
+        plain |= dict(shortcuts=carried_shortcuts(inside, rows, shortcuts, study.plan.training.size))
         for k, table in plain.items(): write_csv(marked(table, study), folder/"external"/name/f"{k}.csv")
         for k, table in shown.items(): save_table(marked(table, study), folder/"external"/name/k)

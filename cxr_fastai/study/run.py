@@ -111,7 +111,8 @@ def save_study(
     plain, printed = _tables(study, rows, predictions, cells, declared, prevalence, groups, relabel)
     for name, table in plain.items(): write_csv(marked(table, study), folder/f"{name}.csv")
     for name, table in printed.items(): save_table(marked(table, study), folder/name)
-    save_external(study, predictions, cells, plain["scores"], _pairs(study, declared), outside, groups, folder)
+    pairs = _pairs(study, declared)
+    save_external(study, predictions, cells, plain["scores"], plain["shortcut_scores"], pairs, outside, groups, folder)
     with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
     return folder
 

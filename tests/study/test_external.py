@@ -61,11 +61,14 @@ def test_the_studys_tables_are_made_of_rows_from_elsewhere(study, others):
     assert means["real", "recall_at_90"] == pytest.approx(np.mean([(o.probability > at[s]).mean()
                                                                   for s, o in ill.groupby("seed")]))
     assert both["outside"].notna()["real-meta", "recall_refitted"] and (folder/"comparisons.md").exists()
+    probes = pd.read_csv(folder/"shortcuts.csv").set_index("shortcut")
+    assert probes["outside"].notna()["16 x 16 thumbnail"] and probes["inside"].notna()["metadata alone"]
 
 def test_it_is_said_reported_and_run_again_by_its_settings(study, theirs, lacking, capsys):
     assert json.loads((study/"settings.json").read_text())["external"] == [f"rural={theirs}", f"b={lacking}"]
     page = report(study).read_text()
-    assert all(o in page for o in ("Elsewhere: rural", "Elsewhere: b", "best inside test_resnet"))
+    assert all(o in page for o in ("Elsewhere: rural", "Elsewhere: b", "best inside test_resnet",
+                                         "AUC of probes that see no disease"))
     assert (study/"figures"/"external-rural-test_resnet-real.png").exists()
     before = (study/"external"/"rural"/"scores.csv").stat().st_mtime_ns
     assert main(["rerun", str(study)]) == 0 and "rural, elsewhere: best inside" in capsys.readouterr().out
