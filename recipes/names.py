@@ -16,6 +16,8 @@ def sentence(o):
     text = " ".join((inspect.getdoc(o) or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".:")
     return text.replace("|", r"\|").replace("<", "&lt;")
 
+def order(name): return name.lower(), name
+
 def public(module): return {k: vars(module)[k] for k in getattr(module, "__all__", [])}
 
 def section(folder):
@@ -24,8 +26,8 @@ def section(folder):
     below = [o.name for o in pkgutil.iter_modules(getattr(face, "__path__", []))]
     files = {o: public(importlib.import_module(f"{face.__name__}.{o}")) for o in below} or {folder: public(face)}
     names = public(face) or {k: o for file in files.values() for k, o in file.items()}
-    shown = sorted((o for o in names if callable(names[o])), key=str.lower)
-    rest = {k: sorted(set(file) - set(shown), key=str.lower) for k, file in files.items()}
+    shown = sorted((o for o in names if callable(names[o])), key=order)
+    rest = {k: sorted(set(file) - set(shown), key=order) for k, file in files.items()}
     lines = [f"| `{o}` | {sentence(names[o])} |" for o in shown]
     more = [f"- `{k}`: {', '.join(f'`{o}`' for o in left)}" for k, left in rest.items() if left]
     return "\n".join([f"\n## {folder}\n\n{sentence(face)}.\n\n| | |\n|---|---|", *lines, "", *more])
