@@ -20,7 +20,7 @@ from ..cohort.radiograph import read_radiograph, white_of
 from .given import is_picture, read_picture
 from .show import RadiographInput, TensorRadiograph
 
-__all__ = ["FeatureTransform", "LabelTransform", "RadiographDL", "RadiographTransform", "TrainingAffine",
+__all__ = ["check_batch", "FeatureTransform", "LabelTransform", "RadiographDL", "RadiographTransform", "TrainingAffine",
            "training_only"]
 
 class RadiographTransform(Transform):
@@ -136,6 +136,15 @@ def _at(whole, idxs):
     if getattr(whole, "only", None) is not None: res.only = whole.only[idxs]
     return res
 
+def check_batch(
+    bs:int, # rows a batch
+    n:int,  # training rows
+):
+    "ValueError where no batch would be full: training leaves out the last, smaller one."
+    if 0 < n < bs:
+        raise ValueError(f"bs={bs} is more than the {n} training rows, so that no batch would be full; choose bs <= "
+                         f"{n}.")
+
 class RadiographDL(TfmdDL):
     "Batches by indexing: `bs` rows go through each pipeline together. `wgts`, one a row, draw rows with replacement."
     wgts = None
@@ -143,9 +152,7 @@ class RadiographDL(TfmdDL):
         super().__init__(dataset, *args, **kwargs)
         if not isinstance(self.bs, int) or self.bs < 1:
             raise ValueError(f"bs={self.bs!r} is no number of rows, 1 or more.")
-        if self.drop_last and 0 < self.n < self.bs:
-            raise ValueError(f"bs={self.bs} is more than the {self.n} training rows, so that no batch would be full; "
-                             f"choose bs <= {self.n}.")
+        if self.drop_last: check_batch(self.bs, self.n)
 
     def get_idxs(self):
         if self.wgts is None: return super().get_idxs()

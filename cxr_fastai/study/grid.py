@@ -21,6 +21,7 @@ from ..core.files import few, say
 from ..core.progress import TimeLeft, progress
 from ..core.tuned import choices, tuned_training
 from ..core.workers import in_workers, on_ray
+from ..data.batches import check_batch
 from ..data.metadata import MetadataTransform
 from ..fit.distributed import agreed, begin_distributed, is_first
 from ..fit.precision import computing
@@ -87,10 +88,12 @@ class Study:
     def _sees(self): return any(parse_arm(o).use != "metadata" for o in self.arms)
 
     def _check(self, columns):
-        "Names that no cell could do with: of metadata columns, backbones and their weights."
+        "What no cell could do with: names of metadata columns, backbones and their weights, a batch of too many rows."
         if any(parse_arm(o).use != "image" for o in self.arms):
             for rows in self.splits.values(): MetadataTransform(**columns).fit(rows[rows["split"] == "train"])
         if self._sees: check_names(self.plan.weights_of)
+        if not all(parse_arm(o).more for o in self.arms): # those have synthetic rows as well
+            check_batch(self.plan.training.bs, min((o["split"] == "train").sum() for o in self.splits.values()))
 
     def _digest(self, size, fold=None):
         "Of the rows of a fold, or of all, at a size; read once."

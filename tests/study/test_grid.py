@@ -288,7 +288,9 @@ def test_bad_arguments_get_one_sentence(rows, tmp_path):
                        (dict(fusion="sum"), "use concat or logits"), (dict(arms=["reel"]), "'reel' is not known"),
                        (dict(seeds=[]), "at least a backbone, an arm and a seed"),
                        (dict(gan="big"), "gan='big' is not known"),
-                       (dict(arms=["real-synth-meta+1/100"]), "is no row")):
+                       (dict(arms=["real-synth-meta+1/100"]), "is no row"),
+                       (dict(arms=["real", "meta"], bs=999), "bs=999 is more than the [0-9]+ training rows"),
+                       (dict(arms=["meta"], bs=999, folds=3), "choose bs <= [0-9]+")):
         with pytest.raises(ValueError, match=why): grid(rows, tmp_path, **wrong)
 
 def test_the_papers_protocol_scores_synthetic_rows_and_says_which(rows, tmp_path, capsys):
