@@ -155,6 +155,23 @@ def validate():
         validate_bundle(bundle, **flags)
     return door
 
+def demo():
+    "Serve a page to try a bundle in a browser, or write it as a Space of the Hugging Face hub."
+    @_takes("trained.demo", "serve_demo", but=["bundle"])
+    def door(
+        bundle:str, # a cell's `bundle` folder, or a .safetensors file
+        space:str=None, # a new folder for the files of a Space; nothing is served then
+        **flags,
+    ):
+        if space is None:
+            from .trained.demo import serve_demo
+            return serve_demo(bundle, **flags)
+        if flags: raise WordError(f"--space writes files and serves nothing: leave out --{next(iter(flags))}.")
+        from .trained.space import write_space
+        print(f"{write_space(bundle, space)} holds the Space: make one on the hub, then hf upload OWNER/NAME {space} . "
+              "--repo-type space")
+    return door
+
 def doctor():
     "Say what would go wrong before it does: packages, device, data, weights, memory, disk. Takes a study's flags."
     @_takes("doctor", "doctor")
@@ -174,7 +191,7 @@ def doctor():
         return int(found.failed)
     return door
 
-VERBS = {o.__name__: o for o in (cohort, train, gan, study, rerun, plan, report, predict, explain, validate,
+VERBS = {o.__name__: o for o in (cohort, train, gan, study, rerun, plan, report, predict, explain, validate, demo,
                                      doctor)}
 OPTIONAL = dict(train=["backbone"], predict=["images"], explain=["csv"]) # verb -> flags that need no name
 PLANNED = "train", "study", "doctor" # what they are given makes a plan

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from .extras import install_command
 
-__all__ = ["Finding", "Findings", "installed"]
+__all__ = ["Finding", "Findings", "installed", "pinned"]
 
 USES = dict( # what each extra is for
     dicom="DICOM films", explain="heat maps", quality="FID and Inception Score proper", ray="--ray",
     distributed="several processes a cell", onnx="ONNX export", tensorboard="--track", wandb="--track",
-    mlflow="--track", tune="--tune")
+    mlflow="--track", tune="--tune", demo="a page to try a model", notebooks="notebooks")
 SHOWN = "torch", "fastai", "timm", "pandas", "numpy"
 
 class Finding(NamedTuple):
@@ -64,6 +64,20 @@ def _extras(needed):
     if absent: told.append(f"not there: {', '.join(f'{o} ({USES[o]})' for o in absent)}")
     todo = f"where one is wanted: {install_command(*absent)}" if absent else ""
     return Finding("extras", "warn" if old else "ok", "; ".join(told), todo)
+
+def pinned(
+    extra:str, # of setup.cfg
+) -> list:     # 'name==version'
+    "What this package and one of its extras need, as it is installed here. ImportError where something isn't."
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+    try:
+        needed = map(Requirement, requires("cxr_fastai"))
+        own = [o.name for o in needed if not o.marker or o.marker.evaluate(dict(extra=extra))]
+        return sorted(f"{o}=={Version(version(o)).public}" for o in own)
+    except PackageNotFoundError as e:
+        raise ImportError(f"{e.name} isn't installed, so that its version can't be told: "
+                          f"{install_command(extra)}") from None
 
 def installed(
     needed:list=None, # requirements, as in setup.cfg; None: this package's own

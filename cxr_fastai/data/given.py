@@ -10,9 +10,9 @@ from PIL import Image
 
 from ..cohort.radiograph import decode_radiograph
 from ..cohort.signs import RadiographError
-from ..core.files import check_keywords
+from ..core.files import check_keywords, few
 
-__all__ = ["as_rows", "is_picture", "read_picture"]
+__all__ = ["as_rows", "is_picture", "one_row", "read_picture"]
 
 OF_TEST = "bs num_workers shuffle drop_last device pin_memory timeout persistent_workers".split() # fastai's, and obeyed
 OF_DLS = [*OF_TEST, "val_bs", "val_shuffle"]
@@ -88,3 +88,21 @@ def as_rows(
         rows = pd.DataFrame([_row(o, known) for o in (rows if _is_list(rows) else [rows])])
         if not len(rows): raise ValueError("There is no row to predict.")
     return rows if "file" in rows or "image" not in rows else rows.assign(file=rows["image"].astype(str))
+
+def one_row(
+    row:object,   # of `as_rows`, one of them; None: nothing but `columns`
+    columns:dict, # values by name, over the row's
+    dls:object,   # `RadiographDataLoaders`, which say what is read
+) -> dict:        # of what can be predicted
+    "One patient, from a row and values by name. ValueError for several, for names that aren't known, without a film."
+    rows = as_rows({} if row is None else row, dls.columns)
+    if len(rows) > 1: raise ValueError("predict takes one row; get_preds(dl=dls.test_dl(rows)) takes many.")
+    known = (["image", "file"] if dls.radiograph else []) + (dls.metadata.names if dls.metadata else [])
+    if unknown := set(columns) - set(known):
+        raise ValueError(f"predict doesn't know {few(sorted(unknown))}; it takes {few(known, 20)}.")
+    row = dict(rows.iloc[0])
+    if "image" in columns: row.pop("file", None) # the row's own image
+    row |= columns
+    if dls.radiograph and not {"image", "file"} & set(row):
+        raise ValueError("predict needs image=FILE: this model reads a radiograph.")
+    return row

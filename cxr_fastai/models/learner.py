@@ -16,8 +16,8 @@ from torch import nn, Tensor
 
 from ..arms import FUSIONS
 from ..cohort.seen import check_unseen, save_seen, Seen, seen_of
-from ..core.files import check_keywords, few, one_line
-from ..data.given import as_rows
+from ..core.files import check_keywords, one_line
+from ..data.given import one_row
 from ..data.loaders import RadiographDataLoaders
 from ..fit.callbacks import epoch_table
 from ..fit.learner import PreciseLearner
@@ -174,17 +174,7 @@ class RadiographLearner(PreciseLearner):
         **columns,             # image='x.png', age=54, sex='F', view='PA'; what is left out is missing
     ): # label in words, its number, probabilities of both classes
         "Predict one patient. ValueError for a column the model doesn't know, and where it gives no number."
-        rows = as_rows({} if row is None else row, self.dls.columns)
-        if len(rows) > 1: raise ValueError("predict takes one row; get_preds(dl=dls.test_dl(rows)) takes many.")
-        row = dict(rows.iloc[0])
-        metadata, radiograph = self.dls.metadata, self.dls.radiograph
-        known = (["image", "file"] if radiograph else []) + (metadata.names if metadata else [])
-        if unknown := set(columns) - set(known):
-            raise ValueError(f"predict doesn't know {few(sorted(unknown))}; it takes {few(known, 20)}.")
-        if "image" in columns: row.pop("file", None) # the row's own image
-        row |= columns
-        if radiograph and not {"image", "file"} & set(row):
-            raise ValueError("predict needs image=FILE: this model reads a radiograph.")
+        row = one_row(row, columns, self.dls)
         res = super().predict(pd.Series(row, dtype=object), with_input=with_input)
         if not res[-1].isfinite().all(): raise ValueError(f"No decision: {NO_NUMBER}.")
         return res

@@ -3,9 +3,10 @@ from .bundle import load_bundle, save_bundle
 from .card import BundleError
 from .explain import explain, explain_bundle
 from .hub import from_hub, model_card, push_to_hub
+from .one import OnePatient
 from .onnx import export_onnx
 from .predict import predict_patients
 from .validate import validate, validate_bundle
 
-__all__ = ["BundleError", "explain", "explain_bundle", "export_onnx", "from_hub", "load_bundle", "model_card",
-           "predict_patients", "push_to_hub", "save_bundle", "validate", "validate_bundle"]
+__all__ = ["BundleError", "OnePatient", "explain", "explain_bundle", "export_onnx", "from_hub", "load_bundle",
+           "model_card", "predict_patients", "push_to_hub", "save_bundle", "validate", "validate_bundle"]

@@ -71,7 +71,7 @@ def ask(learn, rows, coded, tfm, shuffles, others):
     sees = hasattr(model, "backbone")
     asked = {("own", "as is", 0): coded} | _questions(coded, tfm, shuffles, others, sees)
     said, prob, maps, heat, total, start = {o: [] for o in asked}, [], {}, [], 0, 0
-    for films, *_ in progress(dl, len(dl), "explaining"):
+    for films, *_ in progress(dl, len(dl), "explaining") if len(dl) > 1 else dl: # one is done at once
         films, at = films.as_subclass(torch.Tensor), slice(start, start + len(films))
         start = at.stop
         with casting(model.precision, device): fmap = model.backbone(films) if sees else films

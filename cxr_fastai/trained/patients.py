@@ -12,7 +12,8 @@ from ..cohort.words import _kind, fold_number, fold_word, known_word
 from ..core.csvs import read_text
 from ..core.files import few
 
-__all__ = ["colourful", "count_patients", "flag_kind", "kept_columns", "new_patients", "passed_over"]
+__all__ = ["colourful", "count_patients", "flag_kind", "kept_columns", "new_patients", "passed_over",
+           "unlike_words"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"}
 KEPT = "patient_id", "label" # of a table, beside what a model reads
@@ -151,6 +152,14 @@ def new_patients(
             values = dict.fromkeys(card["cat_names"] + card["cont_names"])
             yield known | values | dict(flag="", error=f"{file} {HEADER.format(told(e))}")
         else: yield known | values | dict(flag=flag)
+
+def unlike_words(
+    row:dict,      # of one patient
+    metadata:dict, # of a bundle's card, as of `new_patients`
+) -> str:          # flags; '' for words as the training rows'
+    "What of a patient's metadata no training row had."
+    names = metadata["cat_names"] + metadata["cont_names"]
+    return "; ".join(filter(None, (_fitted(str(row[o]), o, metadata)[1] for o in names if row.get(o) is not None)))
 
 def flag_kind(
     flag:str,   # one of those of a row

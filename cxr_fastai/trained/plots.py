@@ -23,10 +23,12 @@ from ..models.predictions import predictions_of
 from ..stats.draws import resample
 from ..stats.predictions import check_scores
 
-__all__ = ["border_heat", "border_ring", "plot_explained", "plot_patient", "plot_thresholds", "plot_top_losses"]
+__all__ = ["border_heat", "border_ring", "enlarged", "plot_explained", "plot_patient", "plot_thresholds",
+           "plot_top_losses", "said_of"]
 
 BORDER = .1     # the ring's width, as a share of the film's side
 RESAMPLES = 400 # behind a drawn band
+HEAT, OPAQUE = "RdBu_r", .6 # of heat over a film: red for, blue against; how much of the film it hides at most
 IMAGE, METADATA, COLUMN = COLOURS["real"], COLOURS["real-meta"], COLOURS["meta"]
 WORDS = dict(auc_drop="AUC lost when shuffled", log_odds_change="log-odds moved when shuffled")
 
@@ -106,7 +108,12 @@ def border_ring(
     edge = np.minimum(at, at[::-1]) < round(BORDER * size)
     return edge[:, None] | edge
 
-def _enlarged(heat, size): return F.interpolate(heat, (size, size), mode="bilinear")[:, 0]
+def enlarged(
+    heat:torch.Tensor, # `[n, 1, h, w]`
+    size:int,          # side of the film that it is of
+) -> torch.Tensor:     # `[n, size, size]`
+    "Heat as large as its film."
+    return F.interpolate(heat, (size, size), mode="bilinear")[:, 0]
 
 def border_heat(
     heat:torch.Tensor, # `[n, 1, h, w]`, of either sign
@@ -114,7 +121,7 @@ def border_heat(
 ) -> np.ndarray:       # `[n]`; nan for films without heat
     "The share of each film's heat that is in the ring."
     ring = torch.from_numpy(border_ring(size))
-    strengths = [_enlarged(part, size).abs() for part in heat.split(64)] # as many films fit in memory at once
+    strengths = [enlarged(part, size).abs() for part in heat.split(64)] # as many films fit in memory at once
     inside = torch.cat([o[:, ring].sum(1) for o in strengths]).double().numpy()
     everywhere = torch.cat([o.sum((1, 2)) for o in strengths]).double().numpy()
     return np.divide(inside, everywhere, out=np.full(len(heat), np.nan), where=everywhere > 0)
@@ -123,7 +130,7 @@ def _draw_heat(ax, film, heat, share, pos):
     "All the heat over its film, the ring's inner edge, and how much is beyond it."
     side, edge = len(film), round(BORDER * len(film))
     show_film(ax, film, vmax=film.max())
-    if top := np.abs(heat).max(): ax.imshow(heat, cmap="RdBu_r", vmin=-top, vmax=top, alpha=.6 * np.abs(heat) / top)
+    if top := np.abs(heat).max(): ax.imshow(heat, cmap=HEAT, vmin=-top, vmax=top, alpha=OPAQUE * np.abs(heat) / top)
     ax.add_patch(Rectangle((edge - .5,)*2, side - 2*edge, side - 2*edge, fill=False, ls=":", ec="yellow", lw=.9))
     told = f"{share} beyond the dots ({border_ring(side).mean():.0%} of the film)"
     ax.set_title(f"red for {pos}, blue against\n{told}", fontsize="small")
@@ -149,8 +156,10 @@ def _panels(panels):
 
 def _percent(share): return "none" if np.isnan(share) else f"{share:.0%}"
 
-def _said(value):
-    "A row's metadata in words."
+def said_of(
+    value:object, # of a patient's metadata; None: it is missing
+) -> str:
+    "A value in words."
     if value is None: return "missing"
     return f"{value:g}" if isinstance(value, float) else value
 
@@ -165,10 +174,10 @@ def plot_patient(
     value beyond its being missing."""
     row, pos = found.table.iloc[i], found.classes[1]
     panels, bars = [], [(o, row[f"from_{o}"]) for o in ("image", "metadata") if f"from_{o}" in row]
-    bars += [(f"{name} {_said(value)}", row[f"knowing_{name}"]) for name, value in found.words[i].items()]
+    bars += [(f"{name} {said_of(value)}", row[f"knowing_{name}"]) for name, value in found.words[i].items()]
     if found.heat is not None:
         film = _film(found.files[i], len(found.film))
-        heat, share = _enlarged(found.heat[[i]], len(film))[0].numpy(), _percent(row["border_heat"])
+        heat, share = enlarged(found.heat[[i]], len(film))[0].numpy(), _percent(row["border_heat"])
         panels += [partial(show_film, film=film), partial(_draw_heat, film=film, heat=heat, share=share, pos=pos)]
     if bars:
         names, values = zip(*bars)
@@ -188,7 +197,7 @@ def _shuffled(found):
 def _mean_heat(found):
     "Over the films, as large as they are; each film's heat counts alike."
     each = found.heat / found.heat.abs().sum((1, 2, 3), keepdim=True)
-    return _enlarged(each.nan_to_num().mean(0, keepdim=True), len(found.film))[0]
+    return enlarged(each.nan_to_num().mean(0, keepdim=True), len(found.film))[0]
 
 @rc_context(STYLE)
 def plot_explained(
