@@ -1,5 +1,6 @@
 """The notebooks, run for real. `python tests/test_notebooks.py` runs them and keeps what they show in their files."""
 import base64, io, os, re, sys, tempfile
+from types import SimpleNamespace
 import pytest
 from PIL import Image
 from conftest import ROOT
@@ -8,6 +9,14 @@ nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbcli
 BOOKS = sorted((ROOT/"recipes"/"notebooks").glob("*.ipynb"))
 ENV = dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
 PLACES = r"/(?:home|root|Users|opt|tmp|work|usr|private|var)/.{,40}|site-packages|[A-Z]:\\" # of one machine
+
+COLAB = "https://colab.research.google.com/"
+BADGE = f"[![Open in Colab]({COLAB}assets/colab-badge.svg)]({COLAB})"
+INSTALL = """\
+# In Colab first upload the wheel that `pip wheel --no-deps .` makes in a clone; elsewhere this does nothing.
+import importlib.util
+if importlib.util.find_spec("cxr_fastai") is None:
+    %pip install -q cxr_fastai-*.whl""" # each book's first cell of code
 
 def read(file): return nbformat.read(file, as_version=4)
 
@@ -102,10 +111,21 @@ def test_the_committed_outputs_are_whole_small_and_of_no_machine(file):
 @pytest.mark.parametrize("file", BOOKS, ids=lambda o: o.stem)
 def test_a_notebook_explains_itself_and_needs_one_import(file):
     book = read(file)
-    source = "\n".join(o.source for o in code(book))
+    assert code(book)[0].source == INSTALL and BADGE in book.cells[0].source
+    source = "\n".join(o.source for o in code(book)[1:])
     assert book.cells[0].source.startswith("# ") and source.startswith("from cxr_fastai.all import *")
     assert source.count("import") == 1 and max(map(len, source.splitlines())) <= 120
     assert "drawn" in book.cells[0].source and sum(o.cell_type == "markdown" for o in book.cells) > len(code(book)) / 2
+
+def test_the_first_cell_installs_only_where_the_package_is_missing(monkeypatch):
+    from IPython.core.inputtransformer2 import TransformerManager
+    asked, cell = [], TransformerManager().transform_cell(INSTALL)
+    shell = SimpleNamespace(run_line_magic=lambda *o: asked.append(o))
+    exec(cell, dict(get_ipython=lambda: shell))
+    assert not asked
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    exec(cell, dict(get_ipython=lambda: shell))
+    assert asked == [("pip", "install -q cxr_fastai-*.whl")]
 
 if __name__ == "__main__":
     os.environ.update(ENV)
