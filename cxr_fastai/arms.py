@@ -1,8 +1,8 @@
 """The arms of a study by name: what a model sees, and what is done for the minority class; and what translates films.
 
 A name is one of `ARMS`, and after a plus whatever differs from the defaults: `real-meta+focal`, `real-synth-meta+1/8`,
-`real-synth-meta+donor`, `real-meta+film`, `real+duplicate+1/2`, `real-meta+pretrain`. Synthetic films are of the
-study's own generator, or after an @ of another, by its name in the study: `real-synth@NAME`, `real-meta+pretrain@NAME`.
+`real-synth-meta+donor`, `real-meta+film`, `real+duplicate+1/2`, `real-meta+pretrain`, `real-synth+local`. Synthetic
+films are of the study's own generator, or after an @ of another, by its name in the study: `real-synth@NAME`.
 Each word is one entry of a table below, which says what it is and what it does; whoever adds an entry is done. What
 loads torch is imported within a function."""
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from fractions import Fraction
 from typing import NamedTuple
 
 __all__ = ["ARMS", "Arm", "FUSION_NAMES", "FUSIONS", "Fusion", "Inputs", "POLICIES", "PRETRAININGS", "Policy",
-           "Pretraining", "RIVALS", "Rival", "TRANSLATORS", "Translator", "arm_title", "comparisons_of", "expand_arms",
-           "is_plain", "parse_arm", "primary_of", "searched_of"]
+           "PARTS", "Part", "Pretraining", "RIVALS", "Rival", "TRANSLATORS", "Translator", "arm_title",
+           "comparisons_of", "expand_arms", "is_plain", "parse_arm", "primary_of"]
 
 class Inputs(NamedTuple):
     "What a model sees."
@@ -127,6 +127,18 @@ PRETRAININGS = {
     "pretrain-duplicate": Pretraining("the same with real training films in their place: the control for as many steps",
                                       again=True)}
 
+class Part(NamedTuple):
+    "How much of its translator's change a synthetic film has."
+    words:str      # what it is
+    films:Callable # (sources, translations) -> films, uint8 `[n, h, w]` all
+
+def _local(source, film):
+    from .cohort.parts import fine_change
+    return fine_change(source, film)
+
+PARTS = {"local": Part("films with their source's low frequencies, to which only the fine part of the change is added, "
+                       "so that its tone (exposure) and its texture are told apart", _local)}
+
 DIRECTIONS = "a2b", "b2a" # A: the majority, B: the minority
 
 class Translator(NamedTuple):
@@ -174,7 +186,7 @@ TRANSLATORS = {
                          + (", half of it between the minority's films and their own translations" * own["identity"]),
         ways=("a2b",))}
 
-KINDS = dict(rival=RIVALS, policy=POLICIES, fusion=FUSIONS, pretraining=PRETRAININGS) # of words; any other is a dose
+KINDS = dict(rival=RIVALS, policy=POLICIES, fusion=FUSIONS, pretraining=PRETRAININGS, part=PARTS) # else it is a dose
 
 class Arm(NamedTuple):
     "What an arm's name says; None where it says nothing, and the study's own setting holds."
@@ -184,6 +196,7 @@ class Arm(NamedTuple):
     fusion:str=None        # a key of `FUSIONS`
     dose:Fraction=None     # synthetic or duplicated rows, as a share of what would balance the classes
     pretraining:str=None   # a key of `PRETRAININGS`
+    part:str=None          # a key of `PARTS`
     films:str=None         # the generator of its synthetic films, as its study names it; None: the study's own
 
     @property
@@ -228,9 +241,8 @@ def parse_arm(
         kind = next((k for k, entries in KINDS.items() if word in entries), "dose")
         value = _dose(word) if kind == "dose" else word
         if value is None:
-            raise ValueError(f"The arm {name!r}: {word!r} is no rival ({', '.join(RIVALS)}), metadata policy "
-                             f"({', '.join(POLICIES)}), fusion ({', '.join(FUSIONS)}), pretraining "
-                             f"({', '.join(PRETRAININGS)}) or dose (1/8; above 0, up to 1)"
+            known = ", ".join(f"{k} ({', '.join(entries)})" for k, entries in KINDS.items())
+            raise ValueError(f"The arm {name!r}: {word!r} is no {known} or dose (1/8; above 0, up to 1)"
                              f"{_near(word, [o for entries in KINDS.values() for o in entries])}.")
         if getattr(arm, kind) is not None: raise ValueError(f"The arm {name!r} names two kinds of {kind}.")
         arm = arm._replace(**{kind: value})
@@ -248,8 +260,8 @@ def arm_title(
 def is_plain(
     name:str, # an arm
 ) -> bool:    # one of Table 1
-    "Whether it is one of `ARMS` as it stands, with films of whatever generator."
-    return "+" not in name
+    "Whether it is one of `ARMS`, with films of whatever generator, or of a part of what that changed."
+    return {*name.split("+")[1:]} <= {*PARTS}
 
 def expand_arms(
     arms:list,   # names to begin with
@@ -276,16 +288,6 @@ def primary_of(
 ) -> tuple:    # (before, after); None where no plain arm has one source more than another
     "What a study asks where nobody says so: Real-Meta to Ensemble as the paper, without synthesis Real to Real-Meta."
     return next((o for o in reversed(STEPS) if set(o) <= set(arms)), None)
-
-def searched_of(
-    arms:list,          # names of a study
-    primary:tuple=None, # (before, after); None: `primary_of`
-) -> str:               # a key of `ARMS`, without synthetic rows
-    """Which arm `--tune` searches: the primary comparison's first that sees films, else the first, as it is without
-    synthesis and other words."""
-    names = [parse_arm(o) for o in primary or primary_of(arms) or arms]
-    base = next((o for o in names if o.use != "metadata"), names[0]).base
-    return ARMS[base].real or base
 
 def comparisons_of(
     arms:list, # names of a study

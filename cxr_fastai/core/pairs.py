@@ -9,12 +9,15 @@ def _plain_of(name, arm):
     return name.partition("+")[0]
 
 def _asked(a, b):
-    "Whether `b` is compared with `a`, what is cheaper: a rival, the control of pretraining, the same films mixed in."
+    """Whether `b` is compared with `a`, what is cheaper: a rival, the control of pretraining, the same films mixed in;
+    and films of a part of the change with those of all of it."""
+    if b.part and a == b._replace(part=None): return True
+    films = dict(films=b.films, part=b.part)
     if b.pretraining and b.reads_synth:
-        mixed = a == Arm(a.base, films=b.films) and ARMS[a.base].real == b.base
+        mixed = a == Arm(a.base, **films) and ARMS[a.base].real == b.base
         control = a.pretraining and not a.reads_synth
-        return mixed or control and b == a._replace(pretraining=b.pretraining, films=b.films, policy=b.policy)
-    return bool(a.rival) and b == Arm(b.base, films=b.films) and ARMS[b.base].real == a.base
+        return mixed or control and b == a._replace(pretraining=b.pretraining, policy=b.policy, **films)
+    return bool(a.rival) and b == Arm(b.base, **films) and ARMS[b.base].real == a.base
 
 def pairs_of(
     arms:list, # names of a study

@@ -15,6 +15,7 @@ def sensible(
         (arm.policy and not arm.reads_synth, "a metadata policy is for synthetic rows, and it has none"),
         (arm.policy and arm.films and POLICIES[arm.policy].matched,
          f"{arm.policy!r} chooses which films are translated, and those of {arm.films} are there; take donor"),
+        (arm.part and not arm.reads_synth, f"{arm.part!r} is a part of the change in synthetic films, and it has none"),
         (arm.pretraining and arm.use == "metadata", "pretraining is on films, and it reads none"),
         (arm.pretraining and arm.synth, "synthetic films are mixed with the real ones, or come before them; take one"),
         (arm.pretraining and arm.again, f"{arm.rival!r} is the control for rows that are mixed in; take one of both"),

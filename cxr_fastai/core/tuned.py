@@ -1,8 +1,9 @@
 """What a search of settings (`--tune`) chose for a backbone, as text that stands in a study's settings:
 `resnet50:lr=0.0021:epochs=12:ps=0.31:fusion=film:trials=30:search=NAME`, of the trials' files in `out/tune`."""
+from ..arms import ARMS, parse_arm, primary_of
 from .files import few
 
-__all__ = ["SEARCHED", "check_tune", "choice_text", "choices", "tuned_training"]
+__all__ = ["SEARCHED", "check_tune", "choice_text", "choices", "searched_of", "tuned_training"]
 
 SEARCHED = dict(lr=float, epochs=int, ps=float, fusion=str) # settings that are searched
 CHOICE = SEARCHED | dict(trials=int, search=str)
@@ -57,3 +58,13 @@ def check_tune(
     if tune is not None and tune < 1: raise ValueError(f"tune={tune} trials: there must be 1 or more.")
     if not 0 < training.lr < float("inf") or training.epochs < 1:
         raise ValueError(f"A search begins at lr={training.lr:g} and epochs={training.epochs}, which must be above 0.")
+
+def searched_of(
+    arms:list,          # names of a study
+    primary:tuple=None, # (before, after); None: `primary_of`
+) -> str:               # a key of `ARMS`, without synthetic rows
+    """Which arm `--tune` searches: the primary comparison's first that sees films, else the first, as it is without
+    synthesis and other words."""
+    names = [parse_arm(o) for o in primary or primary_of(arms) or arms]
+    base = next((o for o in names if o.use != "metadata"), names[0]).base
+    return ARMS[base].real or base

@@ -10,7 +10,7 @@ from filelock import FileLock
 from ..cohort.folder import data_digest, load_cohort
 from ..cohort.rows import classes, columns_of, save_rows
 from ..cohort.synthetic import read_manifest
-from ..core.csvs import read_csv, write_csv
+from ..core.csvs import read_csv
 from ..core.files import check_keywords, say, write_json
 from ..core.words import Words
 from ..fit.callbacks import HistoryWriter
@@ -20,9 +20,8 @@ from ..fit.tracking import tracked
 from ..settings import Gan, settings_digest, takes, versions
 from ..stats.formats import to_markdown
 from .callbacks import SaveGrids
-from .features import features_by
-from .quality import FEWEST, memorisation, quality, told_apart
-from .synthesis import synthesise, write_note
+from .judge import figure_meanings, judge_films, judged_rows
+from .synthesis import part_of, synthesise, write_note
 from .unpaired import UnpairedDataLoaders
 
 __all__ = ["gan_folder", "gan_training", "made_name", "run_gan", "synthetic_folder", "synthetic_minority", "train_gan"]
@@ -69,30 +68,17 @@ def train_gan(
         learn.fit_flat_lin(epochs - epochs//2, epochs//2, cbs=[*cbs, *trackers])
     return learn, folder
 
-def _by_heart(near):
-    "How many synthetic images are nearer to a training image than two real patients ever are, as rows of a table."
-    return pd.DataFrame([dict(figure=f"nearer to {who} than two real patients ever are, by {o}", floor=0., n=len(near),
-                              value=near[f"{flag}_{o}"].mean(), features=near["features"].iloc[0])
-                         for flag, who in (("closer", "a stranger"), ("copied", "its source"))
-                         for o in ("features", "pixels")])
-
 def _judge(rows, synth, folder, weights, aloud):
-    """Write how good `synth` is beside it, and print it where that is asked for. The real rows are valid's: test rows
-    judge a study's end alone."""
-    real = rows[(rows["split"] == "valid") & rows["label"].isin(synth["label"].unique())]
-    if min(o["patient_id"].nunique() for o in (synth, real)) < FEWEST:
-        return aloud and say(f"{len(synth)} synthetic and {len(real)} real valid rows are too few to judge by.")
+    "Write how good `synth` is beside it, unless it stands there, and print it where that is asked for."
+    if (real := judged_rows(rows, synth)) is None:
+        held = (rows["split"] == "valid") & (rows["label"] == synth["label"].iloc[0])
+        return aloud and say(f"{len(synth)} synthetic and {held.sum()} real valid rows are too few to judge by.")
     file = folder/"quality.csv"
-    if not file.exists() or "judged_on" not in read_csv(file): # of before: valid and test rows together
-        weights, size = "none" if weights == "none" else "auto", int(synth["size"].iloc[0])
-        kwargs = dict(features=features_by(weights=weights, size=size), size=size)
-        near = memorisation(rows[rows["split"] == "train"], synth, **kwargs)
-        write_csv(near, folder/"memorised.csv")
-        table = pd.concat([quality(real, synth, **kwargs), told_apart(real, synth, **kwargs), _by_heart(near)])
-        write_csv(table.assign(judged_on="valid"), file)
+    if not file.exists() or "meaning" not in read_csv(file): # of before: nothing of what was changed
+        judge_films(rows, synth, folder, int(synth["size"].iloc[0]), weights)
     if not aloud: return
-    label = synth["label"].iloc[0]
-    say(f"\nSynthetic against real {label} of the valid rows, which the GAN never saw\n{to_markdown(read_csv(file))}\n")
+    say(f"\nSynthetic against real {real['label'].iloc[0]} of the valid rows, which the GAN never saw\n"
+        f"{to_markdown(read_csv(file).drop(columns='meaning'))}\n")
 
 def _number(rows, n, direction):
     "Synthetic rows: half the majority's training rows, as the paper, where not said; at most one a minority row."
@@ -105,10 +91,12 @@ def made_name(
     n:int,               # synthetic rows
     policy:str,          # of their metadata
     direction:str="a2b", # or 'b2a'
+    part:str=None,       # of the change, a key of `PARTS`; None: all of it
 ) -> str:
     "A folder of synthetic rows within its translator's, by all that tells them from others; usual columns go unsaid."
     columns, usual = columns_of(rows), columns_of(pd.DataFrame())
-    return f"{direction}-{n}-{policy}" + (f"-{settings_digest(columns)}" if columns != usual else "")
+    own = settings_digest(columns) if columns != usual else None
+    return "-".join(filter(None, [direction, str(n), policy, own, part]))
 
 def synthetic_folder(
     rows:pd.DataFrame,   # after `split_patients`
@@ -116,9 +104,10 @@ def synthetic_folder(
     gan:Gan,             # its settings
     seed:int=0,          # of everything
     direction:str="a2b", # 'b2a': of the majority, at most one a minority row
+    part:str=None,       # of the change, a key of `PARTS`; None: all of it
 ) -> Path:
     "Where these synthetic rows are, or will be."
-    made = made_name(rows, _number(rows, gan.synthetic, direction), gan.metadata, direction)
+    made = made_name(rows, _number(rows, gan.synthetic, direction), gan.metadata, direction, part)
     return gan_folder(rows, out, gan, seed)/made
 
 def synthetic_minority(
@@ -131,16 +120,19 @@ def synthetic_minority(
     cbs=(),              # further callbacks of its training
     wait:bool=True,      # for another process that makes them; else `filelock.Timeout`
     aloud:bool=True,     # print how good they are
+    part:str=None,       # of the change, a key of `PARTS`: made of the films with all of it, by no second training
 ) -> pd.DataFrame:       # for `add_synthetic`
     "Synthetic rows of this cohort and split, made by one process at a time. ValueError for a way it doesn't translate."
     gan.translator.check(direction, *classes(rows))
-    made = synthetic_folder(rows, out, gan, seed, direction)
+    made = whole = synthetic_folder(rows, out, gan, seed, direction)
+    if part: made = synthetic_folder(rows, out, gan, seed, direction, part)
     made.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(made.parent/".lock", timeout=-1 if wait else 0):
-        if not made.exists():
+        if not (made.exists() or whole.exists()):
             learn, _ = train_gan(rows, out, gan, seed=seed, track=track, cbs=cbs)
-            synthesise(learn, rows, _number(rows, gan.synthetic, direction), direction=direction, out=made,
+            synthesise(learn, rows, _number(rows, gan.synthetic, direction), direction=direction, out=whole,
                        metadata=gan.metadata, seed=seed)
+        if not made.exists(): part_of(rows, read_manifest(whole), part, made)
         synth = read_manifest(made)
         write_note(made, synth) # that of an older version was untrue
         _judge(rows, synth, made, gan.weights, aloud)
@@ -160,6 +152,7 @@ def run_gan(*,
     say(f"\n{rows.groupby(['split', 'label'], observed=True).size().unstack()}\n")
     made = [synthetic_minority(rows, out, gan, seed, direction=o, track=track) for o in gan.translator.ways]
     if len(made) == 1: say(f"A {gan.translator.title} translates one way: no {classes(rows)[0]} film is synthesised.")
-    folder = Path(made[0]["file"].iloc[0]).parents[1]
-    say(f"Everything is in {folder}")
-    return folder
+    first = Path(made[0]["file"].iloc[0]).parent
+    if (file := first/"quality.csv").exists(): say(*figure_meanings(read_csv(file)), "", sep="\n")
+    say(f"Everything is in {first.parent}")
+    return first.parent

@@ -20,10 +20,29 @@ from ..core.files import few
 from ..stats.scoring import weighted_metrics
 from .features import both_features, INCEPTION, inception, radiograph_features, standardised
 
-__all__ = ["FEWEST", "frechet_distance", "kernel_distance", "memorisation", "quality", "told_apart"]
+__all__ = ["FEWEST", "MEANINGS", "by_heart", "frechet_distance", "kernel_distance", "memorisation", "quality",
+           "told_apart"]
 
 FEWEST = 8 # patients of either kind below which nothing is said
 THUMB = 32 # side of the thumbnails that are compared pixel by pixel
+
+MEANINGS = { # a line a figure; the features beside it say which network looked
+    "Fréchet distance": "difference in mean and spread of features: the nearer to its floor, the better; falls with n",
+    "kernel distance": "difference of the features' distributions: about 0 for like sets, whatever their n",
+    "FID": "the Fréchet distance on Inception's features, as it is published; falls with n, as its floor does",
+    "KID": "the kernel distance on Inception's features, as it is published",
+    "Inception Score": "how sure and how varied Inception's classes are: made for photographs; near its floor is best",
+    "precision": "share of synthetic films that lie among real ones: low where films look like none that there is",
+    "recall": "share of real films that lie among synthetic ones: low where a generator makes a few kinds alone",
+    "density": "how many real neighbourhoods a synthetic film lies in, 1 expected: precision that outliers don't lift",
+    "coverage": "share of real films with a synthetic one next to them: recall that outliers don't lift",
+    "told apart (AUC)": "how well a classifier tells synthetic from real: 1 at sight, .5 never",
+    "nearer to a stranger than two real patients ever are, by features":
+        "share of films that are another patient's training film learnt by heart, by what the network sees; best 0",
+    "nearer to a stranger than two real patients ever are, by pixels": "the same, by thumbnails of 32 x 32 pixels",
+    "nearer to its source than two real patients ever are, by features":
+        "share of films that are hardly more than their source, by what the network sees: little was changed",
+    "nearer to its source than two real patients ever are, by pixels": "the same, by thumbnails of 32 x 32 pixels"}
 
 def _refuse(**tables):
     for name, rows in tables.items():
@@ -180,3 +199,14 @@ def memorisation(
         table[f"real_{space}"], table[f"closer_{space}"] = real, other < real
         table[f"copied_{space}"] = source < real
     return table.assign(features=name)
+
+def by_heart(
+    near:pd.DataFrame, # of `memorisation`
+) -> pd.DataFrame:     # four rows, in `quality`'s columns; of its source, blank where no source is known
+    "How many synthetic images are nearer to a training image than two real patients ever are."
+    known = near["source_pixels"].notna()
+    said = lambda flag, o: near.loc[known | (flag == "closer"), f"{flag}_{o}"].mean()
+    return pd.DataFrame([dict(figure=f"nearer to {who} than two real patients ever are, by {o}", floor=0., n=len(near),
+                              value=said(flag, o), features=near["features"].iloc[0])
+                         for flag, who in (("closer", "a stranger"), ("copied", "its source"))
+                         for o in ("features", "pixels")])

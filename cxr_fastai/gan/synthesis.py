@@ -12,22 +12,21 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from fastai.learner import Learner
-from scipy.ndimage import affine_transform
 
-from ..arms import POLICIES
+from ..arms import PARTS, POLICIES
 from ..cohort.cache import RadiographCache
+from ..cohort.parts import JITTER, moved, write_films
 from ..cohort.phantom import is_drawn
 from ..cohort.rows import classes, columns_of, is_synthetic, save_rows
 from ..cohort.sampling import draw_evenly
 from ..cohort.synthetic import _check_unseen, _WORDS, ANEW, GENERATOR, MANIFEST, MARK, NOTE, read_manifest
-from ..core.files import atomic, atomic_folder, few, named_errors, say, write_json
+from ..core.files import atomic, atomic_folder, few, named_errors, read_json, say, write_json
 from ..core.progress import progress
 from .policies import Columns, match_sources, metadata_probe, verdict
 
-__all__ = ["resynthesise", "synthesise", "write_note"]
+__all__ = ["part_of", "resynthesise", "synthesise", "write_note"]
 
 NOTE_DRAWN = "Synthetic radiographs by cxr_fastai: drawn films of no patient, changed by a model." + ANEW
-JITTER = ["zoom", "angle", "shift_x", "shift_y"] # of an augmented source: times, degrees clockwise, shares of the side
 _OWN = {*_WORDS, *JITTER, "seed", "size", "synthetic"}
 
 def _jitters(source, seed):
@@ -38,18 +37,8 @@ def _jitters(source, seed):
         res[i] = rng.uniform(1.03, 1.1), rng.uniform(-3, 3), *rng.uniform(-.02, .02, 2)
     return res.round(4)
 
-def _jittered(pixels, zoom, angle, shift_x, shift_y):
-    "Film `[h,w]` enlarged and turned about its middle, then moved; what comes in at the edges is its mirror image."
-    if (zoom, angle, shift_x, shift_y) == (1, 0, 0, 0): return pixels
-    t, side = np.deg2rad(angle), np.array(pixels.shape)
-    turn, middle = np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]])/zoom, (side - 1)/2
-    moved = middle + side*[shift_y, shift_x]
-    return affine_transform(pixels, turn, middle - turn@moved, order=1, mode="reflect")
-
 def _translate(gan, lines, cache):
-    pixels = cache.get(lines["source_file"])
-    pixels = np.stack([_jittered(x, *jitter) for x, jitter in zip(pixels, lines[JITTER].to_numpy())])
-    return gan.translate(pixels, lines["direction"].iloc[0])
+    return gan.translate(moved(cache.get(lines["source_file"]), lines), lines["direction"].iloc[0])
 
 def _lines(source, donor, names, metadata, **same):
     "The manifest: a line an image, `same` in all."
@@ -139,6 +128,24 @@ def synthesise(
     say(f"{n:,} synthetic {here} rows ({source['file'].duplicated().sum():,} of augmented sources) are in {folder}. "
         f"Metadata '{metadata}': {verdict(metadata, auc, n, len(targets))}")
     return read_manifest(folder)
+
+def part_of(
+    rows:pd.DataFrame,  # as `synthesise` was given them
+    synth:pd.DataFrame, # of one folder, that `read_manifest` gave
+    part:str,           # of the change that is kept, a key of `PARTS`
+    out:str|Path,       # folder; made, or made anew
+):
+    "Write the same synthetic rows with a part of the change alone: of the same sources, with the same metadata."
+    about = read_json(Path(synth["file"].iloc[0]).parent/GENERATOR)
+    about |= dict(digest=f"{about['digest']}+{part}", part=part)
+    names = [f"{Path(o).stem}_{part}.png" for o in synth["image"]]
+    lines = synth.drop(columns=["file", "synthetic"]).assign(image=names, generator=about["digest"])
+    with atomic_folder(out) as tmp:
+        write_films(tmp, rows, synth, names, about["size"], PARTS[part].films)
+        save_rows(lines, tmp/MANIFEST)
+        write_json(tmp/GENERATOR, about)
+        write_note(tmp, lines)
+    say(f"{len(names):,} of these with the part '{part}' of the change alone are in {out}.")
 
 def resynthesise(
     gan:Learner,        # the generator that made them

@@ -2,7 +2,7 @@
 
 An answer says what was done, as far as settings and tables tell; where they don't, there is none (None), and the item
 is its author's. No torch."""
-from ..arms import arm_title, parse_arm, POLICIES, PRETRAININGS
+from ..arms import arm_title, parse_arm, PARTS, POLICIES, PRETRAININGS
 from ..cohort.rows import positive
 from ..cohort.sampling import sides_of
 from ..stats.scoring import METRICS
@@ -132,9 +132,11 @@ def _gan(settings):
             f"generators of {own['ngf']} first channels{residual}; one a seed.")
 
 def _first(settings):
-    "What is fitted before the real rows."
+    "What is fitted before the real rows, and of which part of a change films are."
     words = dict.fromkeys(o.pretraining for o in map(parse_arm, settings["arms"]) if o.pretraining)
-    return "".join(f" Arms '+{o}': {PRETRAININGS[o].words}; as many epochs, as many films of a class." for o in words)
+    said = "".join(f" Arms '+{o}': {PRETRAININGS[o].words}; as many epochs, as many films of a class." for o in words)
+    parts = dict.fromkeys(o.part for o in map(parse_arm, settings["arms"]) if o.part)
+    return said + "".join(f" Arms '+{o}': {PARTS[o].words}." for o in parts)
 
 def training(settings, tables):
     done = int(tables.cells["error"].isna().sum()) if "error" in tables.cells else len(tables.cells)

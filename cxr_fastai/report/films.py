@@ -10,6 +10,7 @@ from ..cohort.rows import classes, is_synthetic, read_rows
 from ..cohort.synthetic import read_manifest
 from ..core.csvs import read_csv
 from ..core.style import save_figure, show_film
+from .changed import plot_changed, plot_mean_change
 
 __all__ = ["plot_memorised", "plot_gan", "plot_synthetic"]
 
@@ -32,11 +33,14 @@ def plot_memorised(
 def plot_gan(
     folder:str|Path, # a run folder of `run_gan`
 ):
-    "Write `fig2.png` (real and synthetic of each class), and the nearest training images beside each synthesis."
+    """Write `fig2.png` (real and synthetic of each class); beside each synthesis the nearest training images, and what
+    was changed."""
     folder, made = Path(folder), {}
     for o in sorted(folder.glob("*/quality.csv")):
         made[o.parent.name[:3]] = read_manifest(o.parent)
         save_figure(plot_memorised(read_csv(o.parent/"memorised.csv")), o.parent/"memorised.png", dpi=120)
+        for name, draw in dict(changed=plot_changed, changed_mean=plot_mean_change).items():
+            if fig := draw(o.parent/"changed.npz"): save_figure(fig, o.parent/f"{name}.png", dpi=120)
     if not made: return
     fig = plot_synthetic(read_rows(folder/"rows.csv"), made["a2b"], made.get("b2a"), n=4)
     save_figure(fig, folder/"fig2.png", dpi=120)

@@ -19,6 +19,7 @@ from ..stats.ledger import PRIMARY, read_plan
 from ..stats.prevalence import sampling_note
 from ..stats.shortcuts import shortcut_verdict
 from ..stats.subgroups import small_groups
+from .changed import changed_section
 from .checklist import characteristics, checklist
 from .elsewhere import external_sections
 from .figures import (doses_of, plot_calibration, plot_confusion, plot_curves, plot_decision, plot_dose, plot_groups,
@@ -157,6 +158,7 @@ def _quality(judged):
     ends = dict(low="value_low", high="value_high")
     tables = [read_csv(o/"quality.csv").rename(columns=ends).assign(of=f"{o.parent.name}/{o.name}") for o in judged]
     table, before = pd.concat(tables), "valid and test" # of a version that didn't say
+    table = table.drop(columns="meaning", errors="ignore")
     sides = table["judged_on"].fillna(before).unique() if "judged_on" in table else [before]
     return table, (f"Synthetic films against real ones of the {', '.join(sides)} rows; floor: real ones against one "
                    "another")
@@ -198,12 +200,12 @@ def _checklist(study, page):
     page.section("Checklist").table(table, "CLAIM 2024 and TRIPOD+AI, in our own words", by="checklist", kind="words")
 
 SECTIONS = (_run, _cohort, tuning, _at_prevalence, _table1, _comparisons, _folds, _metrics, _doses, _curves, _epochs,
-            _synthetic, _subgroups, external_sections, _labels, _failed, _settings, _checklist)
+            _synthetic, changed_section, _subgroups, external_sections, _labels, _failed, _settings, _checklist)
 
 # Figures for a section: a name, the figure, its caption
 
 VARIANTS = dict(rival="rivals of synthesis", pretraining="pretraining", dose="by synthetic films",
-                policy="by their metadata", fusion="fusions")
+                policy="by their metadata", fusion="fusions", part="by part of the change")
 
 def _family(arm):
     "What is told apart in an arm's figure."

@@ -1,7 +1,7 @@
 "How a study's classifiers came to their settings, where `--tune` searched them: sentences, and the table of trials."
-from ..arms import arm_title, searched_of
+from ..arms import arm_title
 from ..core.csvs import read_csv
-from ..core.tuned import choices
+from ..core.tuned import choices, searched_of
 from .notes import counted
 
 __all__ = ["SEEDS", "tuned_words", "tuning_note"]

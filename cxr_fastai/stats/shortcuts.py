@@ -23,8 +23,8 @@ from .formats import with_ends
 from .predictions import each_backbone, joined
 from .tables import in_words, score_table
 
-__all__ = ["SHORTCUTS", "Shortcut", "against_shortcuts", "scored_shortcuts", "shortcut_predictions", "shortcut_table",
-           "shortcut_tables", "shortcut_verdict"]
+__all__ = ["SHORTCUTS", "Shortcut", "against_shortcuts", "fitted_probe", "scored_shortcuts", "shortcut_predictions",
+           "shortcut_table", "shortcut_tables", "shortcut_verdict", "thumbnails"]
 
 GRID, TEXT = 32, 128                # pixels a side: what of a film is looked at, and where marks are looked for
 RING, REST = 2, 3                   # of 32 pixels that are the border; of 16 on each side, around the centre
@@ -80,9 +80,15 @@ class Films:
     @property
     def marks(self): return self._seen[1]
 
-def _thumbnails(films): return films.small.reshape(-1, GRID//2, 2, GRID//2, 2).mean((2, 4)) # [n,16,16]
+def _thumbnails(small): return small.reshape(-1, GRID//2, 2, GRID//2, 2).mean((2, 4)) # [n,16,16]
 
-def thumbnail(films): return _thumbnails(films).reshape(len(films.rows), -1)
+def thumbnails(
+    pixels:np.ndarray, # uint8 `[n,h,w]`
+) -> np.ndarray:       # `[n,256]`
+    "What the probe `thumbnail` sees of films."
+    return _thumbnails(_shrunk(pixels, GRID)).reshape(len(pixels), -1)
+
+def thumbnail(films): return _thumbnails(films.small).reshape(len(films.rows), -1)
 
 def border(films):
     ring = np.ones((GRID, GRID), bool)
@@ -92,7 +98,7 @@ def border(films):
 def outside(films):
     rest = np.ones((GRID//2, GRID//2), bool)
     rest[REST:-REST, REST:-REST] = False
-    return _thumbnails(films)[:, rest]
+    return _thumbnails(films.small)[:, rest]
 
 def text(films): return films.marks
 
@@ -130,18 +136,23 @@ SHORTCUTS = dict(
     text=Shortcut("burnt-in text area", "how much of the film small bright marks cover, by 4 x 4 parts", text),
     metadata=Shortcut("metadata alone", "the metadata columns, no film", metadata))
 
-def _fitted(x, hit, train, valid):
-    "Probabilities of all rows: standardised by the train rows, fitted on them, as strong as valid likes it best."
+def fitted_probe(
+    x:np.ndarray,     # what is seen of rows `[n,k]`
+    hit:np.ndarray,   # bool `[n]`: they are positive
+    train:np.ndarray, # bool `[n]`
+    valid:np.ndarray, # the same
+):                    # scikit-learn's pipeline
+    "A logistic regression: standardised by the train rows, fitted on them, as strong as valid likes it best."
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    def said(strength):
+    def fitted(strength):
         fit = LogisticRegression(C=strength, max_iter=5000)
-        model = make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), fit)
-        return model.fit(x[train], hit[train]).predict_proba(x)[:, 1]
-    return min(map(said, STRENGTHS), key=lambda o: log_loss(hit[valid], o[valid], labels=[False, True]))
+        return make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), fit).fit(x[train], hit[train])
+    loss = lambda o: log_loss(hit[valid], o.predict_proba(x[valid])[:, 1], labels=[False, True])
+    return min(map(fitted, STRENGTHS), key=loss)
 
 def _seen(probe, films):
     "What a probe sees, a table; None and why, where there is nothing."
@@ -158,7 +169,9 @@ def _probed(seen, hit, side):
     alike = (seen[train].nunique() < 2).to_numpy() # or missing throughout
     if alike.all(): return None, "all alike: there is nothing to tell films apart by"
     names = [o for o in seen.columns[alike] if isinstance(o, str)]
-    return _fitted(seen.to_numpy(float)[:, ~alike], hit, train, valid), f"all alike: {few(names)}" if names else ""
+    x = seen.to_numpy(float)[:, ~alike]
+    prob = fitted_probe(x, hit, train, valid).predict_proba(x)[:, 1]
+    return prob, f"all alike: {few(names)}" if names else ""
 
 def _every(seen, hit, sides):
     "`_probed` of every split: probabilities by split, {} where one has none; and the notes."

@@ -22,9 +22,9 @@ RESTS_ON = ["n", "positives", "seeds", "epoch", "weights", "protocol", "explorat
 def gains_of(
     arms:list, # names
 ) -> list:     # (before, after)
-    "`GAINS`, and those by films of other generators."
+    "`GAINS`, and those by films of other generators, or of a part of the change."
     before, after = GAINS[-1]
-    others = [o for o in dict.fromkeys(arms) if is_plain(o) and parse_arm(o).films and parse_arm(o).base == after]
+    others = [o for o in dict.fromkeys(arms) if is_plain(o) and o != after and parse_arm(o).base == after]
     return [*GAINS, *((before, o) for o in others)]
 
 def _rests_on(table): return [o for o in RESTS_ON if o in table]

@@ -82,10 +82,11 @@ class Cell:
         if self.arm.own: return self.plan.gan.replace(synthetic=self.settings["n"], metadata=self.settings["policy"])
     @property
     def syntheses(self):
-        "`gan` and direction of each class that is made for it: the minority, before pretraining the majority, too."
+        """`gan`, direction and part of each class that is made for it: the minority, before pretraining the majority,
+        too."""
         if not self.gan: return []
         more = [(self.gan.replace(synthetic=self.settings["n_negative"]), "b2a")] if self.arm.pretraining else []
-        return [(self.gan, "a2b"), *more]
+        return [(*o, self.arm.part) for o in [(self.gan, "a2b"), *more]]
     @property
     def numbers(self):
         "Label -> how many films its arm has beside the real ones."
@@ -126,7 +127,8 @@ def _synthetic(cell):
         metadata = cell.settings["policy"] if cell.settings["policy"] != OWN else None
         return external_films(cell.rows, cell.films, cell.arm.films, cell.numbers, metadata, cell.seed)
     out, kwargs = cell.folder.parents[1], dict(seed=cell.seed, aloud=False)
-    return pd.concat([synthetic_minority(cell.rows, out, o, direction=way, **kwargs) for o, way in cell.syntheses])
+    return pd.concat([synthetic_minority(cell.rows, out, o, direction=way, part=part, **kwargs)
+                      for o, way, part in cell.syntheses])
 
 def _before(cell):
     "Films on which a cell's model is fitted before its rows: synthetic ones, or real ones again."

@@ -108,7 +108,7 @@ def _gan_lines(study, folder):
     todo, number, kind = {}, len({(c.seed, c.fold) for c in cells}), f"{study.plan.gan.translator.title}s"
     for c in cells:
         if c.done or (study.out/study.place(c)).exists(): continue
-        todo.setdefault((c.seed, c.fold), {}).update(dict.fromkeys(gan for gan, _ in c.syntheses))
+        todo.setdefault((c.seed, c.fold), {}).update(dict.fromkeys(gan for gan, *_ in c.syntheses))
     todo = {k: list(own) for k, own in todo.items()} # each number and policy once
     if not todo: return (yield _line(kind, number, 0, 0.))
     speed, looked = gan_speed(study, next(iter(todo.values()))[0], folder)

@@ -1,15 +1,21 @@
 """How many films an arm has beside the real ones; and those of other generators, which are read once, counted alike,
 and held against every split before the first cell."""
+from pathlib import Path
+
 import pandas as pd
 from fastcore.basics import ifnone
+from filelock import FileLock
 
-from ..arms import Arm, parse_arm
+from ..arms import Arm, parse_arm, PARTS
 from ..cohort.folder import data_digest
 from ..cohort.generated import external_films, film_policy, read_films
+from ..cohort.parts import write_films
 from ..cohort.rows import classes, columns_of
+from ..core.csvs import write_csv
+from ..core.files import atomic_folder, few
 from ..core.generators import places_of
 from ..report.notes import sources_mark
-from ..settings import Plan
+from ..settings import Plan, settings_digest
 
 __all__ = ["Generators", "marked"]
 
@@ -18,10 +24,13 @@ class Generators:
     def __init__(self,
         rows:pd.DataFrame, # of the study
         plan:Plan,         # of it
+        out:str|Path,      # folder of everything
     ):
-        "ValueError or FileNotFoundError for films that can't be read, for a class that an arm needs and they lack."
+        """ValueError or FileNotFoundError for films that can't be read, for a class that an arm needs and they lack,
+        for a part of a change where a film's source isn't known."""
         places = places_of(plan.synthetic_from)
-        self.plan, self.names, self.digests = plan, sum(columns_of(rows).values(), []), {}
+        self.rows, self.plan, self.out = rows, plan, Path(out)
+        self.names, self.digests = sum(columns_of(rows).values(), []), {}
         self.tables = {name: read_films(place, rows) for name, place in places.items()}
         neg, pos = classes(rows)
         for arm in self._arms():
@@ -29,6 +38,10 @@ class Generators:
                 if not self.count(arm.films, label):
                     raise ValueError(f"{places[arm.films]} holds no film of {label}, which an arm of "
                                      f"@{arm.films} needs.")
+            if arm.part and (lost := self.tables[arm.films]["source"].isna()).any():
+                raise ValueError(f"Arms '+{arm.part}' need the source of each film, and of {lost.sum():,} of "
+                                 f"{len(lost):,} films of {arm.films} it isn't known: name them in a column 'source' "
+                                 f"of a csv with its films ({few(self.tables[arm.films]['image'][lost])}).")
 
     def _arms(self): return [o for o in map(parse_arm, self.plan.arms) if o.films]
 
@@ -74,12 +87,41 @@ class Generators:
             self.digests[name, size] = data_digest(self.tables[name].drop(columns="image"), size)
         return self.digests[name, size]
 
-    def check(self,
+    def _place(self, arm):
+        "Where films of a part of the change are, or will be."
+        size, key = self.plan.training.size, (arm.films, arm.part)
+        if key not in self.digests:
+            about = dict(films=self.digest(arm.films, size), size=size, rows=data_digest(self.rows, size))
+            self.digests[key] = settings_digest(about)
+        return self.out/f"films-{arm.films}-{arm.part}-{self.digests[key]}"
+
+    def films(self,
+        arm:Arm, # of the study
+    ) -> pd.DataFrame: # as of `read_films`; None where its films are ours, or it has none
+        "The films of its generator, or those with a part of what was changed, which `prepare` writes."
+        if arm.films is None or not arm.part: return self.tables.get(arm.films)
+        table, place = self.tables[arm.films], self._place(arm)
+        return table.assign(file=[str(place/f"{i:05}.png") for i in range(len(table))])
+
+    def prepare(self,
         splits:list, # of the study: its rows, or those of each fold
     ):
-        "LeakError where one of their films is of a real film of valid or test, on any split."
+        """LeakError where one of their films is of a real film of valid or test, on any split. Then films with a part
+        of the change are written, once, beside a csv that names the source of each."""
         for name, table in self.tables.items():
             for rows in splits: external_films(rows, table, name, metadata="missing")
+        for arm in (o for o in self._arms() if o.part): self._write(arm, self._place(arm))
+
+    def _write(self, arm, place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.out/f".{place.name}.lock"):
+            if place.exists(): return
+            table, made = self.tables[arm.films], self.films(arm)
+            names = [Path(o).name for o in made["file"]]
+            with atomic_folder(place) as tmp:
+                synth = table.rename(columns=dict(source="source_image"))
+                write_films(tmp, self.rows, synth, names, self.plan.training.size, PARTS[arm.part].films)
+                write_csv(table.assign(file=names).drop(columns="image"), tmp/"films.csv")
 
     @property
     def about(self):

@@ -73,7 +73,7 @@ class Study:
         if plan.folds: self.splits = each_fold(rows, plan.folds, plan.repeats, seed=plan.split_seed)
         self.rows = with_folds(rows, self.splits, plan.folds) if plan.folds else rows
         self._check(columns)
-        self.generators = Generators(rows, plan)
+        self.generators = Generators(rows, plan, self.out)
         self.weights = {arch: pinned_weights(o) for arch, o in plan.weights_of.items()} if self._sees else {}
         self.digests, self.errors = {}, {}
         self.cells = {(b, a, s) if f is None else (b, a, s, f): self._cell(b, a, s, f)
@@ -124,6 +124,7 @@ class Study:
         if arm.more: s |= dict(zip(("n", "n_negative"), self.generators.numbers(arm, rows).values()))
         if arm.own: s |= dict(policy=arm.policy or plan.gan.metadata, gan=self._gan(rows, seed))
         elif arm.films: s |= dict(policy=self.generators.policy(arm), films=self._films(arm.films, s["size"]))
+        if arm.part: s |= dict(part=arm.part)
         return s | dict(data=self._digest(s.get("size"), fold))
 
     def _cell(self, backbone, name, seed, fold):
@@ -132,7 +133,7 @@ class Study:
         model = backbone if "arch" in s else "metadata"
         folder = self.out/"cells"/f"{model}-{s['arm']}-{seed}-{named}"
         plan = self.plan.replace(training=tuned_training(self.plan.training, backbone))
-        films = self.generators.tables.get(parse_arm(name).films)
+        films = self.generators.films(parse_arm(name))
         return Cell(folder, self.splits[fold], plan, s, name=name, track=self.track, fold=fold, films=films)
 
     def run(self,
@@ -150,7 +151,7 @@ class Study:
         todo = list({c.folder: c for c in self.cells.values() if not c.done}.values())
         for arch in {c.settings["arch"]: None for c in todo if "arch" in c.settings}:
             check_backbone(arch, self.weights[arch], self.plan.training.size)
-        if any(c.arm.films for c in todo): agreed(lambda: self.generators.check(self.splits.values()))
+        if any(c.arm.films for c in todo): agreed(lambda: self.generators.prepare(self.splits.values()))
         self.declare()
         self._say_untrained(todo)
         synth, plain = [c for c in todo if c.gan], [c for c in todo if not c.gan]
@@ -171,7 +172,7 @@ class Study:
         "What comes before cells with synthetic rows: a job a seed and fold."
         gans = {}
         for c in cells: gans.setdefault((c.seed, c.fold), {}).update(dict.fromkeys(c.syntheses)) # each once, in order
-        order = lambda made: (made[1], made[0].synthetic, made[0].metadata)
+        order = lambda made: (made[1], made[0].synthetic, made[0].metadata, made[2] or "")
         name = lambda seed, fold: f"synthesis-{seed}.txt" if fold is None else f"synthesis-{seed}-{fold}.txt"
         return [Synthesis(self.splits[fold], self.out, sorted(o, key=order), seed=seed, track=self.track, fold=fold,
                           log=None if loud else self.out/name(seed, fold)) for (seed, fold), o in gans.items()]
@@ -260,7 +261,8 @@ class Study:
     ) -> Path|None: # in `out`
         "The folder of a cell's synthetic rows; None where it has none."
         if not cell.gan: return None
-        return Path(cell.settings["gan"])/made_name(cell.rows, cell.gan.synthetic, cell.gan.metadata)
+        made = made_name(cell.rows, cell.gan.synthetic, cell.gan.metadata, part=cell.arm.part)
+        return Path(cell.settings["gan"])/made
 
     @property
     def about(self):

@@ -19,7 +19,7 @@ class Synthesis:
     def __init__(self,
         rows:pd.DataFrame, # the study's
         out:str|Path,      # folder of everything
-        gans:list,         # `Gan` and direction of each number and policy of synthetic rows; the training is of one
+        gans:list,         # `Gan`, direction and part of each number and policy of films; the training is of one
         seed:int=0,        # of the translator and of what is made by it
         track:str="",      # trackers, as in `tracked`
         log:Path=None,     # file for what it prints; None: the terminal
@@ -39,7 +39,8 @@ class Synthesis:
         try:
             with logged(self.log):
                 say(f"\n{self}", flush=True) # the head of its epoch table
-                for o, way in self.gans: synthetic_minority(self.rows, self.out, o, direction=way, wait=False, **kwargs)
+                for o, way, part in self.gans:
+                    synthetic_minority(self.rows, self.out, o, direction=way, part=part, wait=False, **kwargs)
             return dict(status="done")
         except Timeout: return dict(status="busy")
         except Exception as e: return dict(status="failed", error=f"{self}: {one_line(e)}")

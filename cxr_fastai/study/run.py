@@ -15,6 +15,7 @@ from ..core.files import atomic, few, read_json, say, write_json
 from ..core.progress import duration
 from ..core.words import Words
 from ..fit.distributed import agreed, is_first
+from ..report.changed import films_words
 from ..report.elsewhere import external_words
 from ..report.notes import counted, drawn_note, leaky_note, sources_note
 from ..settings import listed, Plan, PRIMARY, plan_of, settings_digest, takes
@@ -33,6 +34,7 @@ from .estimate import estimate_text
 from .external import read_external, recorded_external, save_external
 from .films import marked
 from .grid import Study
+from .judged import save_films
 from .tune import trials_of, tuned_plan
 
 __all__ = ["print_study", "run_study", "save_study"]
@@ -102,7 +104,7 @@ def save_study(
                                  groups=groups, relabel=relabel, tuned=plan.training.tuned,
                                  external={k: data_digest(o) for k, o in outside.items()}))
     if (folder/"stamp").exists() and (folder/"stamp").read_text() == stamp: return folder
-    others = "stamp relabel.csv tune.csv prevalence.* figures/decision-*".split()
+    others = "stamp relabel.csv tune.csv quality.csv prevalence.* figures/decision-* figures/changed-*".split()
     for o in [file for name in others for file in folder.glob(name)]: o.unlink(missing_ok=True) # of other results
     test, digest = test_rows(rows), settings_digest(about)
     look_at(study.out, test, study=folder.name, settings=digest, results=results)
@@ -111,6 +113,7 @@ def save_study(
     plain, printed = _tables(study, rows, predictions, cells, declared, prevalence, groups, relabel)
     for name, table in plain.items(): write_csv(marked(table, study), folder/f"{name}.csv")
     for name, table in printed.items(): save_table(marked(table, study), folder/name)
+    save_films(study, folder)
     pairs = _pairs(study, declared)
     save_external(study, predictions, cells, plain["scores"], plain["shortcut_scores"], pairs, outside, groups, folder)
     with atomic(folder/"stamp") as tmp: tmp.write_text(stamp, encoding="utf-8")
@@ -215,6 +218,7 @@ def print_study(
     plan = read_plan(Path(folder)/"plan.json")
     say(verdict(table["comparisons"], plan=plan))
     if (file := Path(folder)/"against_shortcuts.csv").exists(): say(*shortcut_verdict(read_csv(file)), sep="\n")
+    for o in films_words(Path(folder)): say(o)
     out = Path(folder).parent
     say(f"Results on these test rows that {out} knows of: {looks(out, plan['test_rows'])}.")
     if (file := Path(folder)/"relabel.csv").exists(): say(f"{len(read_csv(file)):,} films to read again: {file}")

@@ -11,11 +11,11 @@ import pandas as pd
 from fastai.torch_core import num_distrib
 from filelock import FileLock, Timeout
 
-from ..arms import FUSIONS, parse_arm, searched_of
+from ..arms import FUSIONS, parse_arm
 from ..core.csvs import read_csv, write_csv
 from ..core.extras import need
 from ..core.files import one_line, say
-from ..core.tuned import choice_text, choices, SEARCHED
+from ..core.tuned import choice_text, choices, SEARCHED, searched_of
 from ..report.searched import SEEDS, tuned_words
 from ..settings import named_by_content, Plan, settings_digest
 from ..stats.scoring import scores

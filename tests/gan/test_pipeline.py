@@ -2,12 +2,16 @@ import json, shutil, signal, time
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, pytest
-from cxr_fastai.gan import pipeline as room
+from PIL import Image
+from cxr_fastai.cohort.cache import RadiographCache
+from cxr_fastai.cohort.parts import fine_change
+from cxr_fastai.gan import judge as room
+from cxr_fastai.gan import pipeline
 from cxr_fastai.gan.pipeline import gan_folder, run_gan, synthetic_folder, synthetic_minority, train_gan
 from cxr_fastai.cohort.rows import read_rows
 from cxr_fastai.settings import Gan
 from cxr_fastai.report.films import plot_gan
-from cxr_fastai.cohort.synthetic import read_manifest
+from cxr_fastai.cohort.synthetic import add_synthetic, read_manifest
 from cxr_fastai.gan.synthesis import resynthesise
 from conftest import ROOT, SMALL_GAN, start_python
 
@@ -80,11 +84,13 @@ def test_run_gan_makes_both_classes_judges_them_and_draws_figures(nih, tmp_path,
     folder = run_gan(data=str(nih), size=32, epochs=1, normals=60, weights="none", out=str(tmp_path))
     out = capsys.readouterr().out
     assert "Synthetic against real Pneumonia of the valid rows, which the GAN never saw" in out and "told apart" in out
-    assert "floor" in out
+    assert "floor" in out and "called Pneumonia after translation, by thumbnail: share of films" in out # its meaning
     assert set(read_manifest(next(folder.glob("b2a-*"))).label) == {"Normal"}
     plot_gan(folder)
     assert all(o.stat().st_size > 5000 for o in (folder/"fig2.png", *folder.glob("*/memorised.png")))
-    assert {o.parent.name[:3] for o in folder.glob("*/memorised.png")} == {"a2b", "b2a"}
+    for name in "memorised", "changed", "changed_mean":
+        assert {o.parent.name[:3] for o in folder.glob(f"*/{name}.png")} == {"a2b", "b2a"}
+    for o in folder.glob("*/quality.csv"): assert pd.read_csv(o).meaning.notna().all() # of every figure
 
 def test_synthetic_films_are_judged_on_valid_rows_alone(made, rows, monkeypatch):
     out, synth = made
@@ -94,13 +100,29 @@ def test_synthetic_films_are_judged_on_valid_rows_alone(made, rows, monkeypatch)
     for o in "quality", "told_apart":
         monkeypatch.setattr(room, o, lambda real, *args, **kwargs: asked.append(real) or figure)
     monkeypatch.setattr(room, "memorisation", lambda train, *args, **kwargs: asked.append(train) or pd.DataFrame())
-    monkeypatch.setattr(room, "_by_heart", lambda near: figure)
-    figure.to_csv(folder/"quality.csv") # of an older version, which took test rows too
+    monkeypatch.setattr(room, "by_heart", lambda near: figure)
+    figure.to_csv(folder/"quality.csv") # of an older version, which said nothing of what was changed
     (folder/"SYNTHETIC.txt").write_text("no patient is shown")
     for _ in range(2): synthetic_minority(rows, out, TINY) # judged once
     assert [set(o.split) for o in asked] == [{"train"}, {"valid"}, {"valid"}]
     assert set(pd.read_csv(folder/"quality.csv").judged_on) == {"valid"}
     assert "real patients" in (folder/"SYNTHETIC.txt").read_text()
+
+def test_a_part_of_the_change_is_made_of_the_same_films_by_no_second_training(made, rows, monkeypatch, capsys):
+    out, synth = made
+    monkeypatch.setattr(pipeline, "train_gan", None)
+    part = synthetic_minority(rows, out, TINY, part="local")
+    lines = ["source_image", "source_file", "patient_id", "donor_image", "age", "sex", "view", "split", "label"]
+    assert part[lines].equals(synth[lines]) and not {*part.image} & {*synth.image}
+    source = RadiographCache(synth.source_file.tolist(), 32).get(synth.source_file)
+    assert np.array_equal([np.asarray(Image.open(o)) for o in part.file],
+                          fine_change(source, np.stack([np.asarray(Image.open(o)) for o in synth.file])))
+    assert len(add_synthetic(rows, part)) == len(rows) + len(part)
+    before = {o: o.stat().st_mtime_ns for o in out.rglob("*local*/*")}
+    assert synthetic_minority(rows, out, TINY, part="local").equals(part)
+    assert {o: o.stat().st_mtime_ns for o in out.rglob("*local*/*")} == before # written once
+    learn, _ = train_gan(rows, out, TINY)
+    with pytest.raises(ValueError, match="These lines are of the generator .*local"): resynthesise(learn, part)
 
 def test_too_few_to_judge_by_are_said_and_kept(rows, made, capsys):
     assert len(synthetic_minority(rows, made[0], TINY.replace(synthetic=7))) == 7

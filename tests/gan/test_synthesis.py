@@ -11,7 +11,7 @@ from cxr_fastai.models.learner import fusion_learner
 from cxr_fastai.data.metadata import MetadataTransform
 from cxr_fastai.cohort.phantom import draw_radiograph
 from cxr_fastai.arms import POLICIES
-from cxr_fastai.gan.synthesis import JITTER, _jittered
+from cxr_fastai.cohort.parts import _jittered, JITTER
 from cxr_fastai.cohort.synthetic import add_synthetic, read_manifest
 from cxr_fastai.gan.synthesis import resynthesise, synthesise
 from cxr_fastai.report.films import plot_synthetic

@@ -1,0 +1,90 @@
+"""How good a study's synthetic films are, of every generator, and what was changed in them, in one table."""
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from ..arms import ARMS, arm_title
+from ..cohort.generated import AT, external_films
+from ..cohort.parts import has_source
+from ..cohort.rows import classes, positive
+from ..cohort.synthetic import read_manifest
+from ..core.csvs import read_csv, write_csv
+from ..gan.judge import judge_films
+from ..stats.changed import Called, called_lines
+from .cell import read_cell
+from .grid import Study
+
+__all__ = ["save_films"]
+
+REAL = next(iter(ARMS)) # the arm of real films alone
+CLASSIFIER = ("the study's classifier that reads no metadata, and was trained on the sources, puts above the share of "
+              "positives that it was trained on")
+
+class Films(NamedTuple):
+    "Synthetic films of the minority, and what is known of them."
+    of:str              # folder in the study's `out`; of another generator, its name after an @, and a part's
+    rows:pd.DataFrame   # real ones, split
+    synth:pd.DataFrame  # synthetic ones
+    table:pd.DataFrame  # of quality.csv
+    key:tuple           # seed and fold of the cells that may be asked; no seed: any
+
+def _ours(study):
+    "Films of the study's own translator that were judged, of each seed and fold."
+    places = {str(study.place(c)): c for c in study.cells.values() if c.gan}
+    for of, c in places.items():
+        if (file := study.out/of/"quality.csv").exists():
+            yield Films(of, c.rows, read_manifest(file.parent), read_csv(file), (c.seed, c.fold))
+
+def _theirs(study, folder):
+    "Films of other generators, judged by the rows of the first split; what is found of each lies in a folder of it."
+    fold, rows = next(iter(study.splits.items()))
+    for arm in {(o.films, o.part): o for o in (c.arm for c in study.cells.values()) if o.films}.values():
+        of = f"{AT}{arm.films}" + (f"+{arm.part}" if arm.part else "")
+        synth = external_films(rows, study.generators.films(arm), arm.films, metadata="missing")
+        synth = synth[positive(synth)].reset_index(drop=True)
+        (place := folder/"films"/of[1:]).mkdir(parents=True, exist_ok=True)
+        table = judge_films(rows, synth, place, study.plan.training.size, study.plan.gan.weights)
+        if table is not None: yield Films(of, rows, synth, table, (None, fold))
+
+def _judges(study):
+    "A finished cell of Real for each backbone: the first."
+    found = {}
+    for c in study.cells.values():
+        if c.name == REAL and c.done: found.setdefault(c.settings["arch"], c)
+    return found
+
+def _asked(cell, *tables):
+    "Which films of tables its model calls positive, and whose they are."
+    learn, share = cell.learner(), read_cell(cell)[0]["train_prior"]
+    both = pd.concat([o[["image", "file", "patient_id"]] for o in tables], ignore_index=True)
+    with learn.no_bar(): prob, _ = learn.get_preds(dl=learn.dls.test_dl(both))
+    hit, who = (prob[:, 1] > share).numpy(), both["patient_id"].to_numpy()
+    ends = [0, *pd.Series(map(len, tables)).cumsum()]
+    return [Called(hit[a:b], who[a:b]) for a, b in zip(ends, ends[1:])]
+
+def _called(cell, films):
+    "What a cell of Real says of films, before translation and after it."
+    rows, synth = films.rows, films.synth
+    own = synth.loc[has_source(rows, synth), "source_image"].astype(str)
+    sources = rows.set_index(rows["image"].astype(str)).loc[own]
+    valid = rows[rows["split"] == "valid"]
+    floors = [valid[valid["label"] == o] for o in classes(rows)]
+    before, after, *floors = _asked(cell, sources, synth, *floors)
+    by = f"{cell.settings['arch']}, {arm_title(REAL)}, seed {cell.seed}"
+    return called_lines(str(classes(rows)[1]), "classifier", before, after, floors, by, CLASSIFIER)
+
+def save_films(
+    study:Study,       # after `run`
+    folder:str|Path,   # of its tables
+) -> pd.DataFrame:     # `of`, and the columns of `quality`, with `meaning`; None where no films were judged
+    """Write what is said of the films of each generator: `quality.csv`, with the first Real cell of each backbone for
+    a classifier, and of other generators what was judged here."""
+    parts, judges = [], _judges(study)
+    for films in (*_ours(study), *_theirs(study, Path(folder))):
+        asked = [c for c in judges.values() if films.key in ((c.seed, c.fold), (None, c.fold))]
+        lines = [films.table, *(_called(c, films).assign(judged_on="valid") for c in asked)]
+        parts.append(pd.concat(lines).assign(of=films.of))
+    if not parts: return
+    table = pd.concat(parts, ignore_index=True)
+    write_csv(table[["of", *table.columns.drop("of")]], Path(folder)/"quality.csv")
