@@ -3,8 +3,8 @@ import pandas as pd, pytest
 from fastai.callback.core import Callback
 from fastai.losses import LabelSmoothingCrossEntropyFlat
 from torch import nn
-from cxr_fastai.arms import (ARMS, Arm, arm_title, comparisons_of, expand_arms, Fusion, FUSIONS, parse_arm, POLICIES,
-                             Policy, primary_of, Rival, RIVALS)
+from cxr_fastai.arms import (ARMS, Arm, arm_title, comparisons_of, expand_arms, Fusion, FUSIONS, is_plain, parse_arm,
+                             Part, PARTS, POLICIES, Policy, primary_of, Rival, RIVALS)
 from cxr_fastai.cohort.rows import is_image_only, positive
 from cxr_fastai.cohort.synthetic import add_synthetic
 from cxr_fastai.data.loaders import RadiographDataLoaders
@@ -178,3 +178,18 @@ def test_generators_are_compared_with_each_other_and_pretraining_with_its_contro
 def test_a_generator_joins_as_two_arms_unless_one_names_it():
     assert expand_arms(["real"], synthetic_from=["a=x"]) == ["real", "real-synth@a", "real-synth-meta@a"]
     assert expand_arms(["real+pretrain@a"], synthetic_from=["a=x"]) == ["real+pretrain@a"]
+
+def test_a_part_of_the_change_stands_in_table_1_beside_all_of_it():
+    for name in "real-synth+local", "real-synth-meta+local", "real-synth@a+local", "real-synth-meta+1/8+local":
+        arm = parse_arm(name)
+        assert arm.part == "local" and arm.synth and is_plain(name) == ("1/8" not in name)
+    assert arm_title("real-synth-meta@a+local") == "Ensemble @a + local" and parse_arm("real-synth").part is None
+    for name, why in (("real+local", "it has none"), ("meta+local", "it has none"),
+                      ("real-meta+duplicate+local", "it has none"), ("real-synth+local+local", "two kinds of part"),
+                      ("real-synth+lokal", "did you mean local")):
+        with pytest.raises(ValueError, match=why): parse_arm(name)
+
+def test_a_new_part_makes_films_by_its_entry_alone(monkeypatch):
+    monkeypatch.setitem(PARTS, "none", Part("films as their sources were", lambda source, film: source))
+    assert parse_arm("real-synth+none").part == "none" and is_plain("real-synth+none")
+    assert PARTS["none"].films("source", "film") == "source"

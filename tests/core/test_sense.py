@@ -9,7 +9,8 @@ def test_words_that_go_together_are_the_arm():
 @pytest.mark.parametrize("arm, why", [
     (Arm("meta", pretraining="pretrain"), "it reads none"), (Arm("real-synth", pretraining="pretrain"), "take one"),
     (Arm("real", "duplicate", pretraining="pretrain"), "take one of both"),
-    (Arm("real", policy="donor"), "it has none"),
+    (Arm("real", policy="donor"), "it has none"), (Arm("real", part="local"), "'local' is a part of the change in"),
+    (Arm("real", pretraining="pretrain-duplicate", part="local"), "and it has none"),
     (Arm("real-synth-meta", policy="matched", films="a"), "those of a are there; take donor"),
     (Arm("real-meta", policy="donor", pretraining="pretrain-duplicate"), "it has none")])
 def test_words_that_do_not_are_one_sentence(arm, why):

@@ -5,7 +5,7 @@ from cxr_fastai.stats.calibration import prior_shift, threshold_at
 from cxr_fastai.stats.compare import compare_arms
 from cxr_fastai.stats.scoring import METRICS, scores, wilson
 from cxr_fastai.stats.subgroups import subgroups
-from cxr_fastai.stats.tables import in_words, metrics_table, score_table, score_tables, span, table1
+from cxr_fastai.stats.tables import gains_of, in_words, metrics_table, score_table, score_tables, span, table1
 from conftest import ordinary_predictions
 
 ARMS = "real", "meta", "real-meta", "real-synth-meta", "real-meta+focal"
@@ -93,6 +93,12 @@ def test_table1_is_the_papers_with_intervals_and_gains(study, scored):
     assert o["Gain Real-Meta to Ensemble"].startswith(f"{gain.gain:+.1%} [") and o.seeds == "2"
     one = table1(score_table(study[0][study[0].seed == 0], study[1][study[1].seed == 0], n=20), compared)
     assert "sd" not in one.Real[0]
+
+def test_table1_tells_tone_from_texture(study):
+    predictions, cells = (o.replace(dict(arm={"real-meta+focal": "real-synth-meta+local"})) for o in study)
+    compared = compare_arms(predictions, gains_of(predictions.arm), n=20)
+    line = table1(score_table(predictions, cells, n=20), compared).iloc[0]
+    assert {"Ensemble", "Ensemble + local", "Gain Real-Meta to Ensemble + local"} <= {*line.index}
 
 def test_a_gain_from_nothing_is_undefined(study, scored):
     compared = compare_arms(study[0].assign(probability=lambda o: np.where(o.arm == "real", .1, o.probability)),
