@@ -31,6 +31,7 @@ from .cohort.guess import *
 from .cohort.labels import *
 from .cohort.groups import *
 from .cohort.leaks import *
+from .cohort.parts import *
 from .cohort.phantom import *
 from .cohort.places import *
 from .cohort.radiograph import *
@@ -49,6 +50,7 @@ from .stats.areas import *
 from .stats.audit import *
 from .stats.calibration import *
 from .stats.carried import *
+from .stats.changed import *
 from .stats.compare import *
 from .stats.counts import *
 from .stats.differences import *
@@ -71,6 +73,7 @@ from .stats.slopes import *
 from .stats.summary import *
 from .stats.subgroups import *
 from .stats.tables import *
+from .report.changed import *
 from .report.checklist import *
 from .report.figures import *
 from .report.films import *
@@ -107,6 +110,7 @@ from .gan.callbacks import *
 from .gan.cut import *
 from .gan.cyclegan import *
 from .gan.features import *
+from .gan.judge import *
 from .gan.losses import *
 from .gan.nce import *
 from .gan.networks import *
@@ -139,6 +143,7 @@ from .study.external import *
 from .study.films import *
 from .study.grid import *
 from .study.jobs import *
+from .study.judged import *
 from .study.run import *
 from .study.speed import *
 from .study.tune import *

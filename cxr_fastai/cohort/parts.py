@@ -14,7 +14,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 from ..core.files import few, named_errors
 from .cache import RadiographCache
 
-__all__ = ["JITTER", "each_pair", "fine_change", "has_source", "moved", "tone", "write_films"]
+__all__ = ["JITTER", "each_pair", "film_tone", "fine_change", "has_source", "moved_sources", "write_films"]
 
 JITTER = ["zoom", "angle", "shift_x", "shift_y"] # of an augmented source: times, degrees clockwise, shares of the side
 WIDE = 16 # the deviation of the Gaussian is one of so many parts of a side
@@ -27,7 +27,7 @@ def _jittered(pixels, zoom, angle, shift_x, shift_y):
     shift = middle + side*[shift_y, shift_x]
     return affine_transform(pixels, turn, middle - turn@shift, order=1, mode="reflect")
 
-def moved(
+def moved_sources(
     pixels:np.ndarray,  # uint8 `[n,h,w]`, of sources
     lines:pd.DataFrame, # of a manifest; of films that weren't moved, without the columns `JITTER`
 ) -> np.ndarray:        # as `pixels`
@@ -35,7 +35,7 @@ def moved(
     if not {*JITTER} <= {*lines} or not len(lines): return pixels
     return np.stack([_jittered(x, *jitter) for x, jitter in zip(pixels, lines[JITTER].to_numpy(float))])
 
-def tone(
+def film_tone(
     pixels:np.ndarray, # `[n,h,w]`, or differences of such
 ) -> np.ndarray:       # float, as `pixels`
     "Low frequencies alone."
@@ -47,7 +47,7 @@ def fine_change(
 ) -> np.ndarray:       # uint8, as both
     "The low frequencies of the source, and the film's above them."
     change = film.astype(np.float32) - source
-    return (film - tone(change)).round().clip(0, 255).astype(np.uint8)
+    return (film - film_tone(change)).round().clip(0, 255).astype(np.uint8)
 
 def _files(rows): return dict(zip(rows["image"].astype(str), rows["file"].astype(str)))
 
@@ -72,7 +72,7 @@ def each_pair(
     for i in range(0, len(synth), bs):
         lines, at = synth.iloc[i:i+bs], known[i:i+bs]
         sources = real.get([place[str(o)] for o in lines.loc[at, "source_image"]]) if at.any() else real.pixels[:0]
-        yield at, moved(sources, lines[at]), made.get(lines["file"])
+        yield at, moved_sources(sources, lines[at]), made.get(lines["file"])
 
 def write_films(
     folder:str|Path,    # for the films, as png; there

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..core.csvs import write_csv
 from ..core.files import atomic
-from ..stats.changed import change_table, changes, shown_films
+from ..stats.changed import change_table, film_changes, shown_films
 from .features import features_by
 from .quality import by_heart, FEWEST, MEANINGS, memorisation, quality, told_apart
 
@@ -36,7 +36,7 @@ def judge_films(
 ) -> pd.DataFrame:      # a line a figure, as in quality.csv; None where there are too few to judge by
     "Write how good synthetic films are, which training films they are nearest to, and what was changed in them."
     if (real := judged_rows(rows, synth)) is None: return
-    folder, found = Path(folder), changes(rows, synth, size)
+    folder, found = Path(folder), film_changes(rows, synth, size)
     kwargs = dict(features=features_by(weights="none" if weights == "none" else "auto", size=size), size=size)
     near = memorisation(rows[rows["split"] == "train"], synth, **kwargs)
     write_csv(near, folder/"memorised.csv")

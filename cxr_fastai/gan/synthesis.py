@@ -15,7 +15,7 @@ from fastai.learner import Learner
 
 from ..arms import PARTS, POLICIES
 from ..cohort.cache import RadiographCache
-from ..cohort.parts import JITTER, moved, write_films
+from ..cohort.parts import JITTER, moved_sources, write_films
 from ..cohort.phantom import is_drawn
 from ..cohort.rows import classes, columns_of, is_synthetic, save_rows
 from ..cohort.sampling import draw_evenly
@@ -38,7 +38,7 @@ def _jitters(source, seed):
     return res.round(4)
 
 def _translate(gan, lines, cache):
-    return gan.translate(moved(cache.get(lines["source_file"]), lines), lines["direction"].iloc[0])
+    return gan.translate(moved_sources(cache.get(lines["source_file"]), lines), lines["direction"].iloc[0])
 
 def _lines(source, donor, names, metadata, **same):
     "The manifest: a line an image, `same` in all."

@@ -9,12 +9,12 @@ from sklearn.base import clone
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ..cohort.cache import RadiographCache
-from ..cohort.parts import each_pair, tone
+from ..cohort.parts import each_pair, film_tone
 from ..cohort.rows import classes, positive
 from .scoring import wilson
 from .shortcuts import fitted_probe, SHORTCUTS, thumbnails
 
-__all__ = ["Called", "Change", "called_lines", "change_sentences", "change_table", "changes", "lines_of_change",
+__all__ = ["Called", "Change", "called_lines", "change_sentences", "change_table", "film_changes", "lines_of_change",
            "shown_films"]
 
 BATCH = 256  # films at a time
@@ -39,7 +39,7 @@ class Change(NamedTuple):
     before:np.ndarray      # thumbnails of the k known sources `[k,256]`
     after:np.ndarray       # of all films `[n,256]`
     correlation:np.ndarray # of a film's pixels with its source's `[k]`
-    tone:np.ndarray        # share of a film's change that is `parts.tone`, of squares `[k]`; nan: nothing was changed
+    tone:np.ndarray        # share of a film's change that is `film_tone`, of squares `[k]`; nan: nothing was changed
     mean:np.ndarray        # difference of all, gray levels of 255 `[h,w]`; of no source, nan
 
 def _correlated(x, y):
@@ -50,9 +50,9 @@ def _correlated(x, y):
 
 def _smooth(change):
     "The share of each change that is tone."
-    with np.errstate(invalid="ignore"): return (tone(change)**2).sum((1, 2)) / (change**2).sum((1, 2))
+    with np.errstate(invalid="ignore"): return (film_tone(change)**2).sum((1, 2)) / (change**2).sum((1, 2))
 
-def changes(
+def film_changes(
     rows:pd.DataFrame,  # real ones, after the split
     synth:pd.DataFrame, # synthetic ones, with `source_image` where that is known
     size:int,           # side of the square images, pixels
@@ -68,7 +68,7 @@ def changes(
     return Change(*found, total/n if (n := found[0].sum()) else total*np.nan)
 
 def shown_films(
-    rows:pd.DataFrame,  # as in `changes`
+    rows:pd.DataFrame,  # as in `film_changes`
     synth:pd.DataFrame, # as there
     found:Change,       # what it gave of them
     size:int,           # as there
@@ -172,7 +172,7 @@ TONE = ("how much of the change is smooth (a Gaussian of a 16th of the side, of 
 def change_table(
     rows:pd.DataFrame,  # real ones with labels, after the split
     synth:pd.DataFrame, # synthetic ones of one label, with `source_image` where that is known
-    found:Change,       # of `changes`
+    found:Change,       # of `film_changes`
     size:int,           # side of the square images, pixels
     seed:int=0,         # of folds, and of pairs
 ) -> pd.DataFrame:      # four lines, in `quality`'s columns, and the `meaning` of each

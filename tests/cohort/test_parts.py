@@ -1,7 +1,7 @@
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from cxr_fastai.cohort.cache import RadiographCache
-from cxr_fastai.cohort.parts import each_pair, fine_change, has_source, moved, tone, write_films
+from cxr_fastai.cohort.parts import each_pair, film_tone, fine_change, has_source, moved_sources, write_films
 
 def wave(times, side=128): # so many times into a film
     return 128 + 100*np.cos(2*np.pi*times*np.arange(side)/side)[None, None].repeat(side, 1)
@@ -9,20 +9,20 @@ def wave(times, side=128): # so many times into a film
 @pytest.mark.parametrize("times, left", [(3, .5), (6, 1/16), (12, 0)])
 def test_tone_leaves_of_a_wave_what_is_promised(times, left):
     mid = slice(32, 96) # away from the edges
-    left_of = np.ptp(tone(wave(times))[0, 64, mid]) / np.ptp(wave(times)[0, 64, mid])
+    left_of = np.ptp(film_tone(wave(times))[0, 64, mid]) / np.ptp(wave(times)[0, 64, mid])
     assert left_of == pytest.approx(left, abs=.01)
 
 def test_tone_leaves_half_of_a_spot_of_its_own_width():
     y, x = np.mgrid[:128, :128] - 64
     spot = np.exp(-(x**2 + y**2) / (2*8**2))[None]
-    assert tone(spot).max() == pytest.approx(.5, abs=.01)
+    assert film_tone(spot).max() == pytest.approx(.5, abs=.01)
 
 def films(n=3, side=32): return np.random.default_rng(0).integers(40, 200, (n, side, side), dtype=np.uint8)
 
 def test_a_fine_change_has_the_sources_tone_and_the_films_texture():
     source, film = films(), np.roll(films(), 3, axis=2)//2 + 20
     new = fine_change(source, film).astype(float)
-    np.testing.assert_allclose(new, tone(source) + film - tone(film), atol=1)
+    np.testing.assert_allclose(new, film_tone(source) + film - film_tone(film), atol=1)
     assert fine_change(source, source).tolist() == source.tolist()
 
 def test_exposure_is_no_fine_change_and_what_is_beyond_white_is_white():
@@ -54,9 +54,9 @@ def test_films_come_in_their_order_with_the_sources_that_are_known(pairs):
 
 def test_sources_are_moved_as_the_translator_was_given_them():
     lines = pd.DataFrame(dict(zoom=[1., 1], angle=[0., 0], shift_x=[0., .25], shift_y=[0., 0]))
-    still, right = moved(films(2), lines)
+    still, right = moved_sources(films(2), lines)
     assert (still == films(2)[0]).all() and (right[:, 8:] == films(2)[1][:, :-8]).all()
-    assert (moved(films(2), lines[[]]) == films(2)).all()
+    assert (moved_sources(films(2), lines[[]]) == films(2)).all()
 
 def test_there_is_no_part_of_a_change_of_an_unknown_source(pairs, tmp_path):
     rows, synth, own = pairs

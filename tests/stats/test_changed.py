@@ -3,8 +3,8 @@ from cxr_fastai.cohort.parts import each_pair
 from cxr_fastai.cohort.synthetic import read_manifest
 from cxr_fastai.gan.synthesis import part_of, synthesise
 from cxr_fastai.stats import changed
-from cxr_fastai.stats.changed import (Called, change_sentences, change_table, changes, lines_of_change, shown_films,
-                                      _correlated)
+from cxr_fastai.stats.changed import (_correlated, Called, change_sentences, change_table, film_changes,
+                                      lines_of_change, shown_films)
 from planted import Darkens, planted_rows, SIDE, Spots
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def said(tmp_path_factory):
             known[kind, gan] = rows, {o: read_manifest(place/o) for o in ("whole", "local")}
         rows, made = known[kind, gan]
         synth = made[part or "whole"]
-        found = changes(rows, synth, SIDE)
+        found = film_changes(rows, synth, SIDE)
         return change_table(rows, synth, found, SIDE).set_index("figure"), rows, synth, found
     return said
 
@@ -59,7 +59,7 @@ def test_correlations_are_numpys_and_nothing_is_said_of_one_gray():
 
 def test_a_film_that_was_not_changed_has_no_share_of_tone(said):
     _, rows, synth, _ = said("tone", Darkens)
-    found = changes(rows, synth.assign(file=synth.source_file), SIDE)
+    found = film_changes(rows, synth.assign(file=synth.source_file), SIDE)
     table = change_table(rows, synth, found, SIDE).set_index("figure")
     assert found.correlation == pytest.approx(1) and np.isnan(table.value[SMOOTH]) and (found.mean == 0).all()
     assert table.value[BEFORE] == table.value[AFTER]
@@ -67,7 +67,7 @@ def test_a_film_that_was_not_changed_has_no_share_of_tone(said):
 def test_of_unknown_sources_before_is_blank_and_said(said):
     _, rows, synth, _ = said("tone", Darkens)
     synth = synth.assign(source_image=np.nan, patient_id=[f"@x {i}" for i in range(len(synth))])
-    found = changes(rows, synth, SIDE)
+    found = film_changes(rows, synth, SIDE)
     table = change_table(rows, synth, found, SIDE).set_index("figure")
     assert table.loc[[BEFORE, LIKE, SMOOTH], ["value", "low", "high"]].isna().all().all() and table.n[BEFORE] == 0
     assert table.features[[BEFORE, LIKE, SMOOTH]].str.contains("sources aren't known").all()
@@ -83,7 +83,7 @@ def test_shown_are_the_least_like_their_source_the_middle_and_the_most(said):
     for name, r, (source, film) in zip(names, correlation, films):
         assert np.corrcoef(source.ravel(), film.ravel())[0, 1] == pytest.approx(r) and name in {*synth.image}
     one = synth[:1]
-    assert len(shown_films(rows, one, changes(rows, one, SIDE), SIDE)[0]) == 1
+    assert len(shown_films(rows, one, film_changes(rows, one, SIDE), SIDE)[0]) == 1
 
 def test_an_interval_is_of_patients_not_of_films():
     few, many = Called(np.array([1, 0]*20, bool), np.arange(40)//10), Called(np.array([1, 0]*20, bool), np.arange(40))
@@ -96,7 +96,7 @@ def test_an_interval_is_of_patients_not_of_films():
 def test_films_of_the_majority_are_held_against_the_other_floors(said, tmp_path):
     _, rows, _, _ = said("tone", Darkens)
     synth = synthesise(Darkens(), rows, 20, direction="b2a", out=tmp_path/"b2a")
-    table = change_table(rows, synth, changes(rows, synth, SIDE), SIDE).set_index("figure")
+    table = change_table(rows, synth, film_changes(rows, synth, SIDE), SIDE).set_index("figure")
     assert table.floor[BEFORE] > .8 > .2 > table.floor[AFTER]
 
 def test_every_line_has_its_meaning_and_is_known_for_one_of_change(said):

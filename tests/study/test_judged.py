@@ -1,11 +1,8 @@
-from html import unescape
 import numpy as np, pytest
 from PIL import Image
 from cxr_fastai.cohort.parts import fine_change
 from cxr_fastai.cohort.radiograph import read_radiograph
 from cxr_fastai.core.csvs import read_csv
-from cxr_fastai.report.changed import changed_section, films_words
-from cxr_fastai.report.html import Page
 from cxr_fastai.settings import plan_of
 from cxr_fastai.study.cell import arm_rows
 from cxr_fastai.study.grid import Study
@@ -84,16 +81,3 @@ def test_the_classifier_is_asked_about_sources_films_and_real_ones(done, found):
     prob = learn.get_preds(dl=learn.dls.test_dl(films[["image", "file"]]))[0][:, 1].numpy()
     line = found[found.figure == "called Pneumonia after translation, by classifier"].iloc[0]
     assert line.value == pytest.approx((prob > 50/100).mean()) and line.n == 10 and line.low < line.high
-
-def test_the_report_says_draws_and_explains_it(done, found, places, tmp_path):
-    class Of: folder, out = places[0]/"w", done.out
-    page = Page(tmp_path/"figures", [])
-    changed_section(Of, page)
-    html = unescape(page.html("x"))
-    assert "What the translation changed" in html and "the sources aren't known" in html
-    assert "share of films that are another patient" in html and len(films_words(Of.folder)) == 6
-    assert len([*(tmp_path/"figures").glob("changed-*.png")]) == 4 # of @u there is no source to be shown
-    Of.folder = tmp_path
-    empty = Page(tmp_path, [])
-    changed_section(Of, empty)
-    assert empty.sections == []
