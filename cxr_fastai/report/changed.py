@@ -15,7 +15,7 @@ from .html import Page
 
 __all__ = ["changed_section", "films_words", "plot_changed", "plot_mean_change"]
 
-SCALE = 48 # gray levels of 255 at which a difference has its full colour: the same in each figure and study
+SCALE = 64 # gray levels of 255 at which a difference has its full colour: the same in each figure and study
 ENDS = dict(low="value_low", high="value_high") # which stand with a value as one text
 
 def _difference(ax, pixels):

@@ -36,7 +36,7 @@ def test_each_difference_is_on_one_scale_with_its_bar(study):
     for draw, n in (plot_changed, 3), (plot_mean_change, 1):
         axes = draw(file).axes
         shown = [o for ax in axes for o in ax.images if o.cmap.name == "RdBu_r"]
-        assert len(shown) == n and {o.get_clim() for o in shown} == {(-48, 48)}
+        assert len(shown) == n and {o.get_clim() for o in shown} == {(-64, 64)}
         assert any("gray levels of 255" in ax.get_ylabel() for ax in axes)
     assert [ax.images[0].get_clim() for ax in plot_changed(file).axes[:2]] == [(0, 255)]*2 # and films on the format's
 
