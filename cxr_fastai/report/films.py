@@ -30,6 +30,10 @@ def plot_memorised(
                   f"{table['real_pixels'].iloc[0]:.2f} (pixels) apart.", fontsize="small")
     return fig
 
+def _save_changed(file):
+    for name, draw in dict(changed=plot_changed, changed_mean=plot_mean_change).items():
+        if fig := draw(file): save_figure(fig, file.with_name(f"{name}.png"), dpi=120) # None: no source is known
+
 def plot_gan(
     folder:str|Path, # a run folder of `run_gan`
 ):
@@ -39,8 +43,7 @@ def plot_gan(
     for o in sorted(folder.glob("*/quality.csv")):
         made[o.parent.name[:3]] = read_manifest(o.parent)
         save_figure(plot_memorised(read_csv(o.parent/"memorised.csv")), o.parent/"memorised.png", dpi=120)
-        for name, draw in dict(changed=plot_changed, changed_mean=plot_mean_change).items():
-            if fig := draw(o.parent/"changed.npz"): save_figure(fig, o.parent/f"{name}.png", dpi=120)
+        if (file := o.parent/"changed.npz").exists(): _save_changed(file) # an older version didn't write it
     if not made: return
     fig = plot_synthetic(read_rows(folder/"rows.csv"), made["a2b"], made.get("b2a"), n=4)
     save_figure(fig, folder/"fig2.png", dpi=120)
