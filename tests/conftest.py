@@ -7,6 +7,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
+from browser import chromium as open_chromium
 from cxr_fastai.cohort.sampling import split_patients
 
 ROOT = Path(__file__).parents[1]
@@ -165,6 +166,16 @@ def cache_folder(tmp_path_factory):
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("CXR_FASTAI_CACHE", str(folder))
         yield folder
+
+@pytest.fixture(scope="module") # a second one in a process needs the first to have ended
+def chromium():
+    with open_chromium() as browser: yield browser
+
+@pytest.fixture
+def browser(chromium):
+    "As `browser.Browser` says; its tabs are closed after each test."
+    yield chromium
+    chromium.close()
 
 @pytest.fixture(autouse=True)
 def no_figures_left():

@@ -9,10 +9,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ..arms import Arm, arm_title, parse_arm
 from ..core.files import few
-from ..core.style import COLOURS, ENDS, GRID, MORE, N, STYLE
+from ..core.style import arm_colours, COLOURS, ENDS, GRID, MORE, N, STYLE
 from ..stats.calibration import shifted, smooth_curve
 from ..stats.draws import resample
 from ..stats.intervals import spread
@@ -28,8 +29,6 @@ def _figure(width, height, *shape, **kwargs):
     "A figure of so many inches, and its axes."
     fig = Figure(figsize=(width, height), layout="constrained")
     return fig, fig.subplots(*shape, **kwargs)
-
-def _colours(arms): return dict(zip([o for o in arms if o not in COLOURS], cycle(MORE))) | COLOURS
 
 def _legend(fig, ax):
     "The legend below everything, where it hides no line."
@@ -71,7 +70,7 @@ def _each_arm(predictions, curve, score, x, xlabel, ylabel):
     "A figure with a banded curve an arm, named by its mean score; its axes, and the labels."
     fig, ax = _figure(4.4, 4.1)
     blocks = joined(predictions)
-    colours, plain = _colours(blocks), all(o in COLOURS for o in blocks)
+    colours, plain = arm_colours(blocks), all(o in COLOURS for o in blocks)
     for arm, o in blocks.items():
         w, value = _weights(o), np.mean([score(o.label, p) for p in o.rank])
         _banded(ax, x, np.mean([curve(o.label, p, w) for p in o.rank], 0), color=colours[arm],
@@ -113,13 +112,13 @@ def plot_calibration(
 ):                            # the figure
     """Share of positives over predicted probability, as lowess draws it, before and after `prior_shift` to the real
     training rows' share."""
-    fig, axs = _figure(5.6, 3, 1, 2, sharey=True)
+    fig, axs = _figure(4.4, 2.6, 1, 2, sharey=True)
     blocks, backbone = joined(predictions), predictions["backbone"].iloc[0]
     for arm, o in blocks.items():
         w = _weights(o, stratified=False)
         for ax, prob in zip(axs, (o.prob, shifted(o, _cells_of(cells, backbone, arm)))):
             drawn = np.mean([_smooth(o.label, p, w) for p in prob], 0)
-            at, named = ~np.isnan(drawn[0]), dict(color=_colours(blocks)[arm], label=arm_title(arm))
+            at, named = ~np.isnan(drawn[0]), dict(color=arm_colours(blocks)[arm], label=arm_title(arm))
             if at.any(): _banded(ax, GRID[at], drawn[:, at], **named)
             else: ax.plot(prob.mean(), o.label.mean(), "o", **named) # the predictions are all alike
     for ax, title, ylabel in zip(axs, ("as predicted", "prior-shift corrected"), ("share of positives", None)):
@@ -143,7 +142,7 @@ def plot_decision(
     for arm, o in blocks.items():
         moved = shifted(o, _cells_of(cells, backbone, arm), prevalence)
         drawn = np.mean([net_benefit(o.label, p, at, prevalence, _weights(o)) for p in moved], 0)
-        _banded(ax, at, drawn, color=_colours(blocks)[arm], label=arm_title(arm))
+        _banded(ax, at, drawn, color=arm_colours(blocks)[arm], label=arm_title(arm))
     ax.plot(at, prevalence - (1 - prevalence)*at/(1 - at), ls=":", color="gray", lw=1, label="everyone")
     ax.axhline(0, color="0.3", lw=.8, label="nobody")
     ax.set(xlim=(0, at[-1]), ylim=(-.3*prevalence, 1.05*prevalence), xlabel="threshold probability",
@@ -166,12 +165,12 @@ def plot_confusion(
     for ax, (arm, o) in zip(axs.flat, blocks.items()):
         called = np.mean([np.bincount(2*o.label + called_at(p, at[0]), minlength=4) for p in o.prob], 0).reshape(2, 2)
         share = called / called.sum(1, keepdims=True)
-        ax.imshow(share, cmap="Blues", vmin=0, vmax=1.2)
         for (i, j), s in np.ndenumerate(share):
+            ax.add_patch(Rectangle((j - .5, i - .5), 1, 1, color=COLOURS["real"], alpha=.05 + .5*s, lw=0))
             count = f"{called[i, j]:,.1f}".removesuffix(".0")
-            ax.text(j, i, f"{count}\n{s:.0%}", ha="center", va="center", color="white" if s > .65 else "black")
+            ax.text(j, i, f"{count}\n{s:.0%}", ha="center", va="center")
         ax.set_yticks([0, 1], names, rotation=90, va="center")
-        ax.set(xticks=[0, 1], xticklabels=names, title=arm_title(arm))
+        ax.set(xticks=[0, 1], xticklabels=names, title=arm_title(arm), aspect="equal", xlim=(-.5, 1.5), ylim=(1.5, -.5))
         ax.grid(False)
     fig.supxlabel(f"across: called above {at[0]:.3g}; down: is", fontsize="medium")
     return fig
@@ -219,9 +218,9 @@ def plot_groups(
     joined(predictions) # of one backbone
     if set(predictions["arm"]) & set(COLOURS): predictions = predictions[predictions["arm"].isin(list(COLOURS))]
     found = group_scores(predictions, rows, names)
-    arms, colours = found["arm"].unique(), _colours(found["arm"].unique())
+    arms, colours = found["arm"].unique(), arm_colours(found["arm"].unique())
     ticks = list(found.groupby(["column", "group"], sort=False).groups)
-    fig, axs = _figure(5.6, 1 + .5*len(ticks), 1, 2, sharey=True, sharex=True)
+    fig, axs = _figure(4.4, 1 + .5*len(ticks), 1, 2, sharey=True, sharex=True)
     for i, arm in enumerate(arms):
         for ax, metric in zip(axs, ("specificity", "recall")):
             own = found[(found["arm"] == arm) & (found["metric"] == metric)]
@@ -254,7 +253,7 @@ def plot_curves(
             table = pd.concat([o[name] for o in runs], axis=1).set_axis(range(len(runs)), axis=1)
             if len(runs) > 1: ax.plot(table.index + 1, table, lw=.6, alpha=.45, color=colour)
             ax.plot(table.index + 1, table.mean(axis=1), marker=".", color=colour, label=name.replace("_", " "))
-        ax.legend(ncols=2, fontsize="small")
+        ax.legend(ncols=2)
     axs[1].set(ylim=(0, 1.01), xlabel="epoch")
     axs[1].xaxis.get_major_locator().set_params(integer=True)
     fig.suptitle(title, fontsize="medium")

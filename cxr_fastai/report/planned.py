@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..core.csvs import write_csv
-from ..core.style import save_figure, STYLE
+from ..core.style import PAIR, save_figure, STYLE
 from ..settings import check_primary
 from ..stats.expected import expected_power, smallest_gain
 from ..stats.formats import number, to_text
@@ -27,8 +27,9 @@ def plot_power(
     "How many studies find a gain, over its size: simulated, with a band of simulation's own error, and as expected."
     fig = Figure(figsize=(4.6, 3.4), layout="constrained")
     ax = fig.subplots()
-    ax.fill_between(table["gain"], table["found_low"], table["found_high"], alpha=.2, lw=0, color="C0")
-    ax.plot(table["gain"], table["found"], "o-", ms=4, color="C0", label=f"{table['studies'].iloc[0]:,} simulated each")
+    ax.fill_between(table["gain"], table["found_low"], table["found_high"], alpha=.2, lw=0, color=PAIR[0])
+    ax.plot(table["gain"], table["found"], "o-", ms=4, color=PAIR[0],
+            label=f"{table['studies'].iloc[0]:,} simulated each")
     ax.plot(table["gain"], table["expected"], ls="--", lw=1, color="0.4", label="normal approximation")
     ax.axhline(WANTED, ls=":", lw=1, color="0.4")
     if gain is not None: ax.axvline(gain, ls=":", lw=1, color="0.4")

@@ -3,6 +3,7 @@
 With seeds, what is compared is the mean over the seeds that both arms have. No torch."""
 import numpy as np
 import pandas as pd
+from fastcore.meta import delegates
 
 from ..arms import arm_title
 from .areas import delong
@@ -13,7 +14,8 @@ from .ledger import ALPHA, PRIMARY
 from .predictions import each_backbone, paired
 from .scoring import compared_metrics
 
-__all__ = ["FEWEST_PATIENTS", "FEWEST_SEEDS", "compare_arms", "correct", "holm", "lacking", "outcome", "verdict"]
+__all__ = ["FEWEST_PATIENTS", "FEWEST_SEEDS", "claims", "compare_arms", "correct", "holm", "lacking", "outcome",
+           "verdict"]
 
 FEWEST_PATIENTS, FEWEST_SEEDS = 10, 3 # of either class, and trainings: of fewer, nothing is concluded
 OUTCOMES = dict(gain="support a gain", loss="show a loss", none="do not support a gain")
@@ -117,17 +119,18 @@ def outcome(
 def _p(value): return "< .001" if value < .001 else f"= {value:.2g}"
 
 def _sentence(o, family, alpha, marks):
+    "What is claimed, and what it rests on."
     pair = f"from {arm_title(o.before)} to {arm_title(o.after)}"
     beside = f"recall at .5 {_change(o, 'recall')} with specificity {_change(o, 'specificity')}"
     head = f"{o.backbone}{marks}:"
     if lacks := lacking(o):
-        return (f"{head} whether the data support a gain {pair} can't be said: {', '.join(lacks)}. AUC "
-                f"{_change(o, 'rocauc')}; {beside}.")
+        return (f"{head} whether the data support a gain {pair} can't be said",
+                f"{', '.join(lacks)}. AUC {_change(o, 'rocauc')}; {beside}.")
     what = OUTCOMES[outcome(o.holm_verdict, o.rocauc, alpha)]
     over = f"; by Holm over {family} backbones p {_p(o.holm_verdict)}" if family > 1 else ""
     level = f"{alpha:.1%}".replace(".0%", "%")
     tested = f"p {_p(o.p_verdict)} ({_rule(o)}{over}; two-sided at {level})"
-    return f"{head} the data {what} {pair}: AUC {_change(o, 'rocauc')}, {tested}; {beside}, p {_p(o.p_recall)}."
+    return f"{head} the data {what} {pair}", f"AUC {_change(o, 'rocauc')}, {tested}; {beside}, p {_p(o.p_recall)}."
 
 def _marks(o):
     "What keeps a comparison from being the one that was planned."
@@ -174,14 +177,14 @@ def _primary(table, before, after):
 def _as_planned(table):
     return table["exploratory"] == "no" if "exploratory" in table else pd.Series(True, table.index)
 
-def verdict(
+def claims(
     comparisons:pd.DataFrame, # of `compare_arms`, or of a study's comparisons.csv
     *,
     before:str=None,          # the comparison that is asked about: from this arm; None: the study's primary one, which
     after:str=None,           # is Real-Meta to Ensemble where nothing else was planned
     plan:dict=None,           # the study's plan.json: what it planned and hasn't is said, too
     alpha:float=None,         # two-sided; None: the plan's, else .05
-) -> str: # a sentence a backbone
+) -> list: # (claim, what it rests on) a backbone; '' where it rests on nothing
     """Whether the data support a gain: the ranking of patients must improve (AUC, DeLong, Holm's correction over the
     backbones). Recall at .5 stands beside it with specificity, as both move with the threshold. With fewer than ten
     test patients of a class or three seeds nothing is said but what would be needed."""
@@ -189,4 +192,12 @@ def verdict(
     table = correct(comparisons, before=before, after=after)[at]
     rate = lambda o: alpha or getattr(o, "alpha", ALPHA)
     said = [_sentence(o, int(o.family), rate(o), _marks(o)) for o in table.itertuples()]
-    return "\n".join(said + _no_line(plan, table))
+    return said + [(o, "") for o in _no_line(plan, table)]
+
+@delegates(claims)
+def verdict(
+    comparisons:pd.DataFrame, # as for `claims`
+    **kwargs,
+) -> str: # a sentence a backbone
+    "The `claims` and what they rest on, as text."
+    return "\n".join(": ".join(filter(None, o)) for o in claims(comparisons, **kwargs))

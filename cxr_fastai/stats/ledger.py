@@ -14,7 +14,7 @@ from ..core.csvs import read_text, write_csv
 from ..core.files import few, write_json
 from ..settings import PRIMARY
 
-__all__ = ["declare_plan", "look_at", "looks", "mark_plan", "mark_scores", "read_plan",
+__all__ = ["declare_plan", "last_look", "look_at", "looks", "mark_plan", "mark_scores", "read_plan",
            "rows_digest"]
 
 ALPHA = .05 # where nobody says another
@@ -83,6 +83,17 @@ def looks(
     "How many results of these test rows were looked at, as far as this folder knows."
     file = Path(out)/"ledger.csv"
     return int((read_text(file, strip=False)["test_rows"] == test).sum()) if file.exists() else 0
+
+def last_look(
+    out:str|Path, # folder of everything
+    study:str,    # the study's folder
+) -> str:         # a time, None where the ledger doesn't know
+    "When a study's results were found."
+    file = Path(out)/"ledger.csv"
+    if not file.exists(): return None
+    table = read_text(file, strip=False)
+    times = table.loc[table["study"] == study, "time"]
+    return None if times.empty else times.iloc[-1]
 
 def look_at(
     out:str|Path,      # folder of everything

@@ -1,7 +1,8 @@
 import json
 import pandas as pd, pytest
 from cxr_fastai.settings import check_primary
-from cxr_fastai.stats.ledger import declare_plan, look_at, looks, mark_plan, mark_scores, read_plan, rows_digest
+from cxr_fastai.stats.ledger import (declare_plan, last_look, look_at, looks, mark_plan, mark_scores, read_plan,
+    rows_digest)
 
 ABOUT = dict(backbones=["net"], arms=["real-meta", "real-synth-meta"], seeds=[0, 1, 2], protocol="clean", epochs=3,
              size=64,
@@ -90,3 +91,9 @@ def test_rows_are_known_in_any_order_and_type(test_rows):
                           (("real",), None, "before,after"), (None, 1.5, "alpha=1.5 must be above 0")])
 def test_a_primary_comparison_is_of_two_arms(primary, alpha, says):
     with pytest.raises(ValueError, match=says): check_primary(primary, alpha, ["real", "real-meta"])
+
+def test_the_last_look_of_a_study_has_its_time(tmp_path, test_rows):
+    assert last_look(tmp_path, "study-1") is None
+    for results in "a", "b": look_at(tmp_path, test_rows, study="study-1", settings="s", results=results)
+    assert last_look(tmp_path, "study-2") is None
+    assert last_look(tmp_path, "study-1") == pd.read_csv(tmp_path/"ledger.csv")["time"].iloc[-1]
