@@ -134,6 +134,7 @@ from .trained.overall import *
 from .trained.patients import *
 from .trained.plots import *
 from .trained.predict import *
+from .trained.slider import *
 from .trained.space import *
 from .trained.tensors import *
 from .trained.validate import *
@@ -145,5 +146,6 @@ from .study.grid import *
 from .study.jobs import *
 from .study.judged import *
 from .study.run import *
+from .study.shown import *
 from .study.speed import *
 from .study.tune import *

@@ -37,6 +37,7 @@ from ..stats.ledger import declare_plan
 from .cell import Cell, CellError, read_cell
 from .films import Generators
 from .jobs import Synthesis, run_job
+from .shown import study_html
 
 __all__ = ["Study"]
 
@@ -83,6 +84,13 @@ class Study:
     def keys(self):
         "What tells its cells apart."
         return ["backbone", "arm", "seed", *(["fold"] if self.plan.folds else [])]
+
+    @property
+    def folder(self):
+        "Of its tables, which `save_study` writes."
+        return self.out/f"study-{settings_digest({str(k): c.folder.name for k, c in self.cells.items()})}"
+
+    def _repr_html_(self): return study_html(self.folder, [c.done for c in self.cells.values()])
 
     @property
     def _sees(self): return any(parse_arm(o).use != "metadata" for o in self.arms)

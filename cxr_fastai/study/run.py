@@ -92,8 +92,7 @@ def save_study(
     if predictions is None:
         what = "No seed of an arm has all of its folds" if study.plan.folds else "No cell is finished"
         raise CellError(f"{what}: {few(cells['error'].dropna())}")
-    folder = study.out/f"study-{settings_digest({str(k): c.folder.name for k, c in study.cells.items()})}"
-    declared, about, plan = study.declare(), study.about, study.plan
+    folder, declared, about, plan = study.folder, study.declare(), study.about, study.plan
     if prevalence is not None: about |= dict(prevalence=check_prevalence(prevalence))
     if groups: about |= dict(groups=groups)
     if relabel: about |= dict(relabel=True)

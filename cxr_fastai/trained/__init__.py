@@ -6,7 +6,9 @@ from .hub import from_hub, model_card, push_to_hub
 from .one import OnePatient
 from .onnx import export_onnx
 from .predict import predict_patients
+from .slider import threshold_slider
 from .validate import validate, validate_bundle
 
 __all__ = ["BundleError", "OnePatient", "explain", "explain_bundle", "export_onnx", "from_hub", "load_bundle",
-           "model_card", "predict_patients", "push_to_hub", "save_bundle", "validate", "validate_bundle"]
+           "model_card", "predict_patients", "push_to_hub", "save_bundle", "threshold_slider", "validate",
+           "validate_bundle"]
