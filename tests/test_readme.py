@@ -33,7 +33,8 @@ def test_every_block_of_python_runs_in_order(tmp_path, monkeypatch, small_gan):
 TINY = "--size 32 --bs 16 --epochs 1 --gan-epochs 1 --weights none --seeds 0 --arms real-meta".split()
 SMALL = dict(train=TINY, resnet50=TINY, table1=[*TINY, "--backbones", "test_resnet"],
              doctor=[*TINY, "--backbones", "test_resnet"],
-             cyclegan=["--size", "32", "--epochs", "1", "--weights", "none"], plan=["--studies", "9"])
+             cyclegan=["--size", "32", "--epochs", "1", "--weights", "none"], plan=["--studies", "9"],
+             demo=["--space", "a-space"]) # which ends
 
 def small(command, places):
     "A command as printed, with places that exist, in words; further flags overrule the printed ones."

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pandas as pd
 
 from ..core.extras import need
-from ..core.files import say
+from ..core.files import few, say
 from ..core.templates import fill_template
 from ..models.learner import RadiographLearner
 from ..stats.formats import escape_markdown, number
@@ -81,6 +81,8 @@ class Desk:
         if self.sees and not films: return _alert(f"Choose a film first, as {FORMS}.")
         if films and len(films) > MOST: return _alert(f"These are {len(films):,} films, and {MOST} fit on this page: "
                                                       "cxr-fastai predict takes a folder.")
+        if gone := [Path(o).name for o in films or [] if not Path(o).exists()]:
+            return _alert(f"An upload is kept for {KEPT//60} minutes, and {few(gone)} is gone: choose it again.")
         try:
             lines = self._lines(rows := self._rows(films, values))
             return self._one(rows[0], lines[0]) if len(rows) == 1 else self._many(rows, lines)
@@ -128,9 +130,10 @@ def _check(host, port, max_mb):
     if max_mb < 1: raise ValueError(f"max_mb is {max_mb} and must be at least 1.")
     if port is not None and not 0 < port < 2**16: raise ValueError(f"port is {port} and must be from 1 to {2**16 - 1}.")
     try: socket.create_server((host, port or 0)).close()
-    except OSError as e:
+    except (OSError, UnicodeError) as e: # UnicodeError: what can be no host's name
         at = host if port is None else f"{host}:{port}"
-        raise OSError(f"No page can be served at {at} ({e.strerror}): give another --host or --port.") from None
+        why = getattr(e, "strerror", None) or "no such host"
+        raise OSError(f"No page can be served at {at} ({why}): give another --host or --port.") from None
 
 @contextmanager
 def served(
@@ -161,6 +164,6 @@ def serve_demo(
     other machine, and keeps no upload."""
     with served(load_bundle(bundle, device), host, port, max_mb) as address:
         say(f"{address} (Ctrl-C ends it)", flush=True)
-        if host not in (LOOPBACK, "localhost", "::1"): say("It asks for no password: whoever reaches it may use it.")
+        if host not in (LOOPBACK, "localhost"): say("It asks for no password: whoever reaches it may use it.")
         try: threading.Event().wait()
         except KeyboardInterrupt: say("ended; no upload is kept")

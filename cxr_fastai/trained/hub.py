@@ -194,5 +194,5 @@ def from_hub(
         except EntryNotFoundError:
             raise BundleError(f"{repo_id} is no bundle: it needs {' and '.join(FILES)}.") from None
     learn = load_bundle(Path(files[0]).parent)
-    say(f"{repo_id}:", *limits_of(learn.card), sep="\n\n")
+    say(f"{repo_id}:", *(o.replace("**", "") for o in limits_of(learn.card)), sep="\n\n")
     return learn

@@ -66,8 +66,8 @@ def test_a_dicom_header_fills_in_what_is_not_known(desk, tmp_path):
 
 def test_without_a_film_and_with_too_many(desk):
     for o in ([], None): assert "Choose a film first" in desk(o, None, None, None)
-    assert "51 films, and 50 fit" in desk(["x"]*51, None, None, None)
-    assert "gone.png does not exist" in desk(["/gone.png"], None, None, None)
+    assert "51 films, and 50 fit" in desk(["x.png"]*51, None, None, None)
+    assert "kept for 10 minutes, and gone.png is gone: choose it again" in desk(["/gone.png"], None, None, None)
 
 def test_a_model_of_metadata_alone_needs_no_film(tiny_learner, tmp_path):
     learn = load_bundle(save_bundle(tiny_learner("metadata"), tmp_path/"b"), "cpu")
@@ -77,7 +77,8 @@ def test_a_model_of_metadata_alone_needs_no_film(tiny_learner, tmp_path):
 
 @pytest.mark.parametrize("wrong, match", [
     (dict(port=0), "port is 0"), (dict(port=70_000), "port is 70000"), (dict(max_mb=0), "max_mb is 0"),
-    (dict(host="no.such.host.invalid"), "No page can be served at no.such.host.invalid")])
+    (dict(host="no.such.host.invalid"), "No page can be served at no.such.host.invalid"),
+    (dict(host="a"*70), "No page can be served at aaa")])
 def test_a_place_that_is_none_is_one_sentence(desk, wrong, match):
     with pytest.raises((OSError, ValueError), match=match):
         with served(desk.learn, **wrong): pass
