@@ -110,9 +110,13 @@ class Generators:
         of the change are written, once, beside a csv that names the source of each."""
         for name, table in self.tables.items():
             for rows in splits: external_films(rows, table, name, metadata="missing")
-        for arm in (o for o in self._arms() if o.part): self._write(arm, self._place(arm))
+        for arm in (o for o in self._arms() if o.part): self.write(arm)
 
-    def _write(self, arm, place):
+    def write(self,
+        arm:Arm, # of the study, with a part of another generator's change
+    ):
+        "Write its films, unless they are there."
+        place = self._place(arm)
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.out/f".{place.name}.lock"):
             if place.exists(): return

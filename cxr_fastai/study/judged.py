@@ -10,6 +10,8 @@ from ..cohort.parts import has_source
 from ..cohort.rows import classes, positive
 from ..cohort.synthetic import read_manifest
 from ..core.csvs import read_csv, write_csv
+from ..core.files import one_line, say
+from ..fit.distributed import alone
 from ..gan.judge import judge_films
 from ..stats.changed import Called, called_lines
 from .cell import read_cell
@@ -41,6 +43,7 @@ def _theirs(study, folder):
     fold, rows = next(iter(study.splits.items()))
     for arm in {(o.films, o.part): o for o in (c.arm for c in study.cells.values()) if o.films}.values():
         of = f"{AT}{arm.films}" + (f"+{arm.part}" if arm.part else "")
+        if arm.part: study.generators.write(arm) # they may have gone since
         synth = external_films(rows, study.generators.films(arm), arm.films, metadata="missing")
         synth = synth[positive(synth)].reset_index(drop=True)
         (place := folder/"films"/of[1:]).mkdir(parents=True, exist_ok=True)
@@ -58,7 +61,7 @@ def _asked(cell, *tables):
     "Which films of tables its model calls positive, and whose they are."
     learn, share = cell.learner(), read_cell(cell)[0]["train_prior"]
     both = pd.concat([o[["image", "file", "patient_id"]] for o in tables], ignore_index=True)
-    with learn.no_bar(): prob, _ = learn.get_preds(dl=learn.dls.test_dl(both))
+    with alone(), learn.no_bar(): prob, _ = learn.get_preds(dl=learn.dls.test_dl(both))
     hit, who = (prob[:, 1] > share).numpy(), both["patient_id"].to_numpy()
     ends = [0, *pd.Series(map(len, tables)).cumsum()]
     return [Called(hit[a:b], who[a:b]) for a, b in zip(ends, ends[1:])]
@@ -74,6 +77,12 @@ def _called(cell, films):
     by = f"{cell.settings['arch']}, {arm_title(REAL)}, seed {cell.seed}"
     return called_lines(str(classes(rows)[1]), "classifier", before, after, floors, by, CLASSIFIER)
 
+def _asked_of(cells, films):
+    "Lines of each cell; one that can't be asked, as films have gone, is said."
+    for c in cells:
+        try: yield _called(c, films).assign(judged_on="valid")
+        except (OSError, ValueError) as e: say(f"{c} isn't asked about the films of {films.of}: {one_line(e)}")
+
 def save_films(
     study:Study,       # after `run`
     folder:str|Path,   # of its tables
@@ -83,8 +92,7 @@ def save_films(
     parts, judges = [], _judges(study)
     for films in (*_ours(study), *_theirs(study, Path(folder))):
         asked = [c for c in judges.values() if films.key in ((c.seed, c.fold), (None, c.fold))]
-        lines = [films.table, *(_called(c, films).assign(judged_on="valid") for c in asked)]
-        parts.append(pd.concat(lines).assign(of=films.of))
+        parts.append(pd.concat([films.table, *_asked_of(asked, films)]).assign(of=films.of))
     if not parts: return
     table = pd.concat(parts, ignore_index=True)
     write_csv(table[["of", *table.columns.drop("of")]], Path(folder)/"quality.csv")

@@ -1,3 +1,4 @@
+import shutil
 import numpy as np, pytest
 from PIL import Image
 from cxr_fastai.cohort.parts import fine_change
@@ -74,6 +75,15 @@ def test_every_generator_is_judged_by_thumbnail_and_by_the_real_arm(done, found)
     assert by.value.notna().tolist() == [True, True, False] and (by.floor_high > by.floor_low).all()
     after = found[found.figure == "called Pneumonia after translation, by thumbnail"].set_index("of")
     assert after.value["@k+local"] < .2 # tone, which the fine part has not
+
+def test_films_that_have_gone_are_said_and_made_again_where_that_can_be(done, found, places, tmp_path, capsys):
+    shutil.rmtree(next((places[0]/"runs").glob("films-k-local-*")))
+    gone = done.out/found.of[0]/arm_rows(cell(done, "real-synth+local")).query("synthetic").image.iloc[0]
+    gone.rename(tmp_path/"kept.png")
+    save_films(done, tmp_path)
+    (tmp_path/"kept.png").rename(gone)
+    again = read_csv(tmp_path/"quality.csv")
+    assert len(again) == len(found) - 2 and f"isn't asked about the films of {found.of[0]}" in capsys.readouterr().out
 
 def test_the_classifier_is_asked_about_sources_films_and_real_ones(done, found):
     c = cell(done, "real")
