@@ -42,7 +42,7 @@ def make_rows(folder, n_patients=64, seed=0):
 
 SLOW = """test_readme test_notebooks test_recipes study/test_grid trained/test_onnx study/test_run gan/test_pipeline
 fit/test_distributed fit/test_tracking gan/test_cyclegan report/test_page gan/test_quality gan/test_features
-study/test_external study/test_films core/test_workers study/test_cell trained/test_explain
+study/test_external study/test_films study/test_judged core/test_workers study/test_cell trained/test_explain
 fit/test_checkpoint""".split() # files, the longest first
 QUICK = "test_readme", "core/test_workers" # of these, single tests are slow
 

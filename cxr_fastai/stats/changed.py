@@ -205,10 +205,10 @@ def change_sentences(
     "How many films a model calls positive before translation and after it, beside real ones."
     when, said = _when(table), []
     for before, after in zip(table[when == "before"].itertuples(), table[when == "after"].itertuples()):
-        label, _, by = CALLED.fullmatch(after.figure).groups()
+        label = CALLED.fullmatch(after.figure)[1]
         first = "the sources aren't known" if np.isnan(before.value) else _share(before.value, "the sources")
         real = "" if np.isnan(after.floor) else f", and {_share(after.floor, 'real films of their class')}"
         ends = "" if np.isnan(after.low) else f" [{after.low:.0%}, {after.high:.0%}]"
         films = f"{_share(after.value, 'the films')}{ends}"
-        said.append(f"called {label} by {by} ({after.features}): {first}, {films}{real}.")
+        said.append(f"called {label} by {after.features}: {first}, {films}{real}.")
     return said

@@ -2,6 +2,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ..arms import ARMS, arm_title
@@ -14,14 +15,13 @@ from ..core.files import one_line, say
 from ..fit.distributed import alone
 from ..gan.judge import judge_films
 from ..stats.changed import Called, called_lines
-from .cell import read_cell
 from .grid import Study
 
 __all__ = ["save_films"]
 
 REAL = next(iter(ARMS)) # the arm of real films alone
-CLASSIFIER = ("the study's classifier that reads no metadata, and was trained on the sources, puts above the share of "
-              "positives that it was trained on")
+CLASSIFIER = ("the study's classifier that reads no metadata, and was trained on the sources, puts above the level "
+              "that as many real valid films reach as are positive")
 
 class Films(NamedTuple):
     "Synthetic films of the minority, and what is known of them."
@@ -57,25 +57,24 @@ def _judges(study):
         if c.name == REAL and c.done: found.setdefault(c.settings["arch"], c)
     return found
 
-def _asked(cell, *tables):
-    "Which films of tables its model calls positive, and whose they are."
-    learn, share = cell.learner(), read_cell(cell)[0]["train_prior"]
-    both = pd.concat([o[["image", "file", "patient_id"]] for o in tables], ignore_index=True)
+def _probabilities(cell, *tables):
+    "What its model says of the films of each."
+    learn, both = cell.learner(), pd.concat([o[["image", "file"]] for o in tables], ignore_index=True)
     with alone(), learn.no_bar(): prob, _ = learn.get_preds(dl=learn.dls.test_dl(both))
-    hit, who = (prob[:, 1] > share).numpy(), both["patient_id"].to_numpy()
-    ends = [0, *pd.Series(map(len, tables)).cumsum()]
-    return [Called(hit[a:b], who[a:b]) for a, b in zip(ends, ends[1:])]
+    return np.split(prob[:, 1].numpy(), np.cumsum([len(o) for o in tables[:-1]]))
 
 def _called(cell, films):
     "What a cell of Real says of films, before translation and after it."
-    rows, synth = films.rows, films.synth
+    rows, synth, valid = films.rows, films.synth, films.rows[films.rows["split"] == "valid"]
     own = synth.loc[has_source(rows, synth), "source_image"].astype(str)
-    sources = rows.set_index(rows["image"].astype(str)).loc[own]
-    valid = rows[rows["split"] == "valid"]
-    floors = [valid[valid["label"] == o] for o in classes(rows)]
-    before, after, *floors = _asked(cell, sources, synth, *floors)
+    sources, hit = rows.set_index(rows["image"].astype(str)).loc[own], positive(valid)
+    told, before, after = _probabilities(cell, valid, sources, synth)
+    level = np.quantile(told, 1 - hit.mean()) # whatever it was trained to take for likely
+    called = lambda prob, table: Called(prob > level, table["patient_id"].to_numpy())
+    floors = [called(told[o], valid[o]) for o in (~hit, hit)]
     by = f"{cell.settings['arch']}, {arm_title(REAL)}, seed {cell.seed}"
-    return called_lines(str(classes(rows)[1]), "classifier", before, after, floors, by, CLASSIFIER)
+    return called_lines(str(classes(rows)[1]), "classifier", called(before, sources), called(after, synth), floors, by,
+                        CLASSIFIER)
 
 def _asked_of(cells, films):
     "Lines of each cell; one that can't be asked, as films have gone, is said."

@@ -9,7 +9,7 @@ from planted import Darkens, planted_rows, SIDE
 def judged(tmp_path_factory):
     root = tmp_path_factory.mktemp("judged")
     (root/"films").mkdir()
-    rows = planted_rows(root/"films", "tone", 100)
+    rows = planted_rows(root/"films", "tone", 80)
     synth = synthesise(Darkens(), rows, 20, out=root/"made")
     return rows, synth, root/"made", judge_films(rows, synth, root/"made", SIDE, weights="none")
 

@@ -49,8 +49,8 @@ def test_the_section_says_draws_and_explains(study):
     changed_section(study, page)
     html = unescape(page.html("x"))
     assert "What the translation changed" in html and "what kernel distance is" in html
-    assert "gan/a2b-8-x: called Pneumonia by thumbnail (who): 20% of the sources, 58% of the films [58%, 58%]" in html
-    assert "@b: called Pneumonia by thumbnail (who): the sources aren't known, 58%" in html
+    assert "gan/a2b-8-x: called Pneumonia by who: 20% of the sources, 58% of the films [58%, 58%]" in html
+    assert "@b: called Pneumonia by who: the sources aren't known, 58%" in html
     drawn = {re.sub(r"\W+$", "", o.stem) for o in (study.folder/"figures").glob("*.png")}
     assert drawn == {f"changed{o}-gan-a2b-8-x{part}" for o in ("", "-mean") for part in ("", "-local")}
 

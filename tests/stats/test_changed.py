@@ -1,3 +1,4 @@
+from functools import cache
 import numpy as np, pandas as pd, pytest
 from cxr_fastai.cohort.parts import each_pair
 from cxr_fastai.cohort.synthetic import read_manifest
@@ -12,17 +13,15 @@ def said(tmp_path_factory):
     "`said(kind, gan, part)`: the table of a generator on films whose class is `kind`, and what it was made of."
     known, root = {}, tmp_path_factory.mktemp("planted")
     def said(kind, gan, part=None):
-        if (kind, gan) not in known:
-            place = root/f"{kind}-{gan.__name__}"
+        place = root/f"{kind}-{gan.__name__}"
+        if not place.exists():
             (place/"films").mkdir(parents=True)
-            rows = planted_rows(place/"films", kind)
+            rows = known[place] = planted_rows(place/"films", kind)
             part_of(rows, synthesise(gan(), rows, 40, out=place/"whole"), "local", place/"local")
-            known[kind, gan] = rows, {o: read_manifest(place/o) for o in ("whole", "local")}
-        rows, made = known[kind, gan]
-        synth = made[part or "whole"]
+        rows, synth = known[place], read_manifest(place/(part or "whole"))
         found = film_changes(rows, synth, SIDE)
         return change_table(rows, synth, found, SIDE).set_index("figure"), rows, synth, found
-    return said
+    return cache(said)
 
 BEFORE, AFTER = (f"called Pneumonia {o} translation, by thumbnail" for o in ("before", "after"))
 LIKE, SMOOTH = "correlation with the source", "share of the change that is tone"
@@ -103,5 +102,5 @@ def test_every_line_has_its_meaning_and_is_known_for_one_of_change(said):
     table = said("tone", Darkens)[0].reset_index()
     assert table.meaning.str.len().gt(40).all() and lines_of_change(table).all()
     assert not lines_of_change(pd.DataFrame(dict(figure=["kernel distance", "called off"]))).any()
-    assert change_sentences(table) == ["called Pneumonia by thumbnail (16 x 16 thumbnail): 0% of the sources, 100% of "
+    assert change_sentences(table) == ["called Pneumonia by 16 x 16 thumbnail: 0% of the sources, 100% of "
                                        "the films [94%, 100%], and 100% of real films of their class."]
