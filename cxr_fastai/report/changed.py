@@ -91,6 +91,6 @@ def changed_section(
     theirs = table["of"].str.startswith(AT)
     shown = table[theirs | lines_of_change(table)].drop(columns="meaning").rename(columns=ENDS)
     page.table(shown, "What was changed, and of other generators' films all that was judged; floor: real valid films",
-               "of")
+               "of", main=("figure", "value", "floor", "n", "features"))
     meanings = table[["figure", "meaning"]].dropna().drop_duplicates("figure")
     page.table(meanings, "What each figure of synthetic films means", by=None, kind="words")
