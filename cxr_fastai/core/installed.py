@@ -72,9 +72,12 @@ def pinned(
     from packaging.requirements import Requirement
     from packaging.version import Version
     try:
-        needed = map(Requirement, requires("cxr_fastai"))
-        own = [o.name for o in needed if not o.marker or o.marker.evaluate(dict(extra=extra))]
-        return sorted(f"{o}=={Version(version(o)).public}" for o in own)
+        needed = list(map(Requirement, requires("cxr_fastai")))
+        plain, both = ([o.name for o in needed if not o.marker or o.marker.evaluate(dict(extra=name))]
+                       for name in ("", extra))
+        if plain == both: raise ImportError(f"cxr_fastai is installed as before it had '{extra}': "
+                                            f"{install_command(extra)}")
+        return sorted(f"{o}=={Version(version(o)).public}" for o in both)
     except PackageNotFoundError as e:
         raise ImportError(f"{e.name} isn't installed, so that its version can't be told: "
                           f"{install_command(extra)}") from None

@@ -43,6 +43,8 @@ def test_a_broken_bundle_or_an_absent_package_leaves_nothing(bundle, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(installed, "requires", lambda _: ["no-such-package>=1; extra == 'demo'"])
         with pytest.raises(ImportError, match="no-such-package isn't installed"): write_space(bundle, tmp_path/"space")
+        patch.setattr(installed, "requires", lambda _: ["torch>=2"])
+        with pytest.raises(ImportError, match="as before it had 'demo'"): write_space(bundle, tmp_path/"space")
     (bundle/"model.safetensors").write_bytes(b"x"*100)
     with pytest.raises(BundleError): write_space(bundle, tmp_path/"space")
     assert {o.name for o in tmp_path.iterdir()} == {"b"}
