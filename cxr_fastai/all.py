@@ -95,6 +95,7 @@ from .data.loaders import *
 from .data.metadata import *
 from .data.show import *
 from .models.backbone import *
+from .models.ensemble import *
 from .models.frozen import *
 from .models.fusion import *
 from .models.learner import *
@@ -128,6 +129,7 @@ from .trained.explain import *
 from .trained.front import *
 from .trained.hub import *
 from .trained.lookalike import *
+from .trained.members import *
 from .trained.one import *
 from .trained.onnx import *
 from .trained.overall import *
@@ -138,6 +140,7 @@ from .trained.slider import *
 from .trained.space import *
 from .trained.tensors import *
 from .trained.validate import *
+from .study.bundled import *
 from .study.cell import *
 from .study.estimate import *
 from .study.external import *

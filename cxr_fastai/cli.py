@@ -172,6 +172,17 @@ def demo():
               "--repo-type space")
     return door
 
+def bundle():
+    "Make one bundle of the models of a study's arm, all its folds and seeds: their mean, for predict and the others."
+    @_takes("study.bundled", "bundle_study", but=["study"])
+    def door(
+        study:str, # its folder, as runs/study-1a2b3c4d
+        **flags,
+    ):
+        from .study.bundled import bundle_study
+        print(f"The bundle is {bundle_study(study, **flags)}")
+    return door
+
 def doctor():
     "Say what would go wrong before it does: packages, device, data, weights, memory, disk. Takes a study's flags."
     @_takes("doctor", "doctor")
@@ -191,8 +202,8 @@ def doctor():
         return int(found.failed)
     return door
 
-VERBS = {o.__name__: o for o in (cohort, train, gan, study, rerun, plan, report, predict, explain, validate, demo,
-                                     doctor)}
+VERBS = {o.__name__: o for o in (cohort, train, gan, study, rerun, plan, report, bundle, predict, explain, validate,
+                                     demo, doctor)}
 OPTIONAL = dict(train=["backbone"], predict=["images"], explain=["csv"]) # verb -> flags that need no name
 PLANNED = "train", "study", "doctor" # what they are given makes a plan
 OF_STUDY = *PLANNED, "cohort", "gan" # take their flags from a study's settings.json, too

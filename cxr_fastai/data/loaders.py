@@ -251,7 +251,7 @@ class RadiographBlock(DataBlock):
 
     def empty(self,
         vocab,       # (negative, positive)
-        stats:dict,  # column -> words, or (min, max): what `MetadataTransform` learnt
+        metadata=None, # the fitted `MetadataTransform`, where metadata is an input
         bs:int=32,   # rows a batch
         device=None, # fastai's default where not given
         white:int=None, # bits that were taken for white in 16-bit files that don't say
@@ -259,8 +259,8 @@ class RadiographBlock(DataBlock):
         "DataLoaders without a row, that encode new patients as some training rows did: those of a loaded model."
         tfms = [t for tt in self.type_tfms for t in tt]
         for t in tfms:
-            if isinstance(t, MetadataTransform): t.stats = dict(stats)
             if isinstance(t, RadiographTransform): t.white = white
+        tfms = [metadata if isinstance(t, MetadataTransform) else t for t in tfms]
         none = pd.DataFrame(columns=["image", "patient_id", "label", "split", "file"])
         dsets = _datasets(none, [*tfms, LabelTransform(vocab)], self.n_inp, self.protocol)
         return dsets.dataloaders(bs=bs, after_batch=self.batch_tfms, device=as_device(device), num_workers=0)

@@ -12,7 +12,9 @@ from ..cohort.rows import columns_of, is_image_only, numbers_of
 from ..cohort.words import fold_words, known_word, OLDEST
 from ..core.files import few
 
-__all__ = ["TensorMetadata", "MetadataWords", "MetadataTransform", "image_only"]
+__all__ = ["JoinedMetadata", "MetadataTransform", "MetadataWords", "TensorMetadata", "fitted_metadata", "image_only"]
+
+UNKNOWN = "#unknown" # a word that no training row had
 
 class TensorMetadata(TensorBase):
     """Encoded metadata, float32 `[d]` for one patient or `[n, d]` for many. `only` says of each row whether it is
@@ -142,6 +144,44 @@ class MetadataTransform(Transform):
 
     def _decode(self, name, slots):
         if slots[-1] != 0: return None # missing, or the nan of a row whose metadata isn't read
-        if name in self.cat_names: return (self.stats[name] + ["#unknown"])[int(np.argmax(slots))]
+        if name in self.cat_names: return (self.stats[name] + [UNKNOWN])[int(np.argmax(slots))]
         lo, hi = self.stats[name]
         return round(lo + slots[0] * (hi - lo), 3)
+
+def fitted_metadata(
+    cat_names:list, # columns of words
+    cont_names:list, # columns of numbers
+    stats:dict,     # column -> words, or (min, max): what `fit` learnt
+) -> MetadataTransform:
+    "The transform that learnt this from rows which aren't here."
+    res = MetadataTransform(cat_names, cont_names)
+    res.stats = {k: tuple(o) if k in cont_names else list(o) for k, o in stats.items()}
+    return res
+
+class JoinedMetadata(MetadataTransform):
+    """The encodings of several transforms side by side: of the same columns, each fitted on rows of its own. Its own
+    `stats` are of all these rows: every word, and the widest range."""
+    def __init__(self,
+        parts:list, # fitted `MetadataTransform`s
+    ):
+        super().__init__(list(parts[0].cat_names), list(parts[0].cont_names))
+        self.parts = parts
+        for o in self.cat_names: self.stats[o] = sorted(set().union(*(part.stats[o] for part in parts)))
+        for o in self.cont_names:
+            lows, highs = zip(*(part.stats[o] for part in parts))
+            self.stats[o] = min(lows), max(highs)
+        for part in parts: part.warned = set(self.names) # what none of them knows is told here, once
+
+    @property
+    def column(self): return torch.cat([o.column for o in self.parts])
+    @property
+    def missing(self): return torch.cat([o.missing for o in self.parts])
+
+    def encodes(self, o:pd.DataFrame|pd.Series):
+        own = super().encodes(o)
+        return TensorMetadata(torch.cat([part.encodes(o) for part in self.parts], -1), only=own.only)
+
+    def decodes(self, o:TensorMetadata):
+        each = zip(self.parts, o.split([len(part.column) for part in self.parts], -1))
+        each = [part.decodes(x) for part, x in each]
+        return MetadataWords({k: next((d[k] for d in each if d[k] != UNKNOWN), UNKNOWN) for k in self.names})

@@ -104,6 +104,7 @@ class Cell:
         learn = _learner(self, dls)
         file = HEAD if self.probe else "bundle/model.safetensors"
         learn.model.load_state_dict(load_file(self.folder/file))
+        learn.seen.add(dls.train_ds.items, dls.hashes(dls.train_ds.items))
         return whole_learner(learn, dls, self.settings["precision"]) if self.probe else learn
 
     def bundle(self) -> Path: # a folder, for `predict`, `explain` and `load_bundle`

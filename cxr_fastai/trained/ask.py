@@ -39,7 +39,7 @@ def _as_picture(heat, body):
 
 def encoded(learn, rows):
     "The transform and the coded metadata `[n, d]`; None and no slot where the model reads none."
-    if not hasattr(learn.model, "mlp"): return None, torch.zeros(len(rows), 0)
+    if learn.settings["kind"] == "image": return None, torch.zeros(len(rows), 0)
     tfm = learn.dls.metadata
     coded = tfm(rows).as_subclass(torch.Tensor)
     return tfm, torch.where(coded.isnan(), tfm.missing.float(), coded) # as the model treats image-only rows

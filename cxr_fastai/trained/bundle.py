@@ -3,6 +3,7 @@
 A bundle is a folder of `bundle.json` (the card) and `model.safetensors`, or one .safetensors file with the card in its
 header. What is built is always this package's own code, named by the card and checked word by word before."""
 import json, math, warnings
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -16,18 +17,21 @@ from ..cohort.rows import is_synthetic, positive
 from ..cohort.seen import Seen
 from ..core.files import atomic, one_line, write_json
 from ..data.loaders import radiograph_block
+from ..data.metadata import fitted_metadata, JoinedMetadata
 from ..data.show import TensorRadiograph
 from ..models.backbone import create_backbone
+from ..models.ensemble import Backbones, build_ensemble, ensemble_learner
 from ..models.fusion import build_model
 from ..models.learner import fusion_learner, image_learner, metadata_learner, RadiographLearner
 from ..settings import versions
-from .card import BundleError, check_card, FORMAT, MAX_CARD, parse_json, USES
+from .card import BundleError, check_card, FORMAT, MAX_CARD, members_of, parse_json, USES
 from .chosen import settle
 from .lookalike import typical_ranges
+from .members import backbones_in, joined_card, joined_state, temperatures_of
 from .tensors import (check_types, check_values, file_header, file_types, mend_variances, read_weights,
     sha256_of as _sha256)
 
-__all__ = ["bundle_card", "load_bundle", "read_card", "save_bundle"]
+__all__ = ["bundle_card", "ensemble_of", "load_bundle", "read_card", "save_bundle"]
 
 FACTORIES = dict(image=image_learner, metadata=metadata_learner, fusion=fusion_learner)
 FILMS = 2000                # training films at most that `typical_ranges` are measured on
@@ -122,7 +126,9 @@ def _card(learn, summary, licence, seen):
     res = learn.settings | dict(format=FORMAT, classes=list(dls.vocab), weights=learn.weights, versions=versions(),
         precision=learn.model.precision, licence=licence, summary=summary or known.get("summary", {}),
         size=radiograph.size if radiograph else 1, bs=dls.valid.bs) # another batch size gives other last bits
-    if radiograph: res |= dict(white=radiograph.white, normalisation=learn.model.backbone.normalisation)
+    if radiograph: res |= dict(white=radiograph.white)
+    if "members" in known: res |= {o: known[o] for o in ("members", "backbones") if o in known}
+    elif radiograph: res |= dict(normalisation=learn.model.backbone.normalisation)
     if seen: res["seen"] = learn.seen.card()
     if res["kind"] != "image":
         res["metadata"] = {o: getattr(metadata, o) for o in ("cat_names", "cont_names", "stats")}
@@ -180,13 +186,18 @@ def _warn_of_versions(card, path):
     other = [f"{o} {card['versions'].get(o)}, here {now[o]}" for o in COMPUTING if card["versions"].get(o) != now[o]]
     if other: warnings.warn(f"{path} was made by {'; '.join(other)}: its predictions may differ in the last digits.")
 
+def _metadata(card):
+    "The transform that encodes as the training rows were; None where a model reads no metadata."
+    if "metadata" not in card: return
+    parts = [fitted_metadata(**o["metadata"]) for o in members_of(card)]
+    return JoinedMetadata(parts) if parts else fitted_metadata(**card["metadata"])
+
 def _empty_dls(card, device):
     "DataLoaders without a row that encode as the training rows did."
-    names = {o: card["metadata"][o] for o in ("cat_names", "cont_names")} if "metadata" in card else {}
+    metadata = _metadata(card)
+    names = dict(cat_names=metadata.cat_names, cont_names=metadata.cont_names) if metadata else {}
     block = radiograph_block(size=card["size"], use=USES[card["kind"]], cache=False, **names)
-    stats = card.get("metadata", {}).get("stats", {})
-    stats = {k: tuple(v) if k in names["cont_names"] else v for k, v in stats.items()}
-    return block.empty(card["classes"], stats, card["bs"], device, card.get("white"))
+    return block.empty(card["classes"], metadata, card["bs"], device, card.get("white"))
 
 def _named(card): return card.get("arch", "the MLP")
 
@@ -196,18 +207,51 @@ def _skeleton(card, dls, file):
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             backbone = create_backbone(card["arch"], "none", card["size"]) if "arch" in card else None
-            model = build_model(card, backbone, dls.metadata, len(card["classes"]))
+            if "members" not in card: model = build_model(card, backbone, dls.metadata, len(card["classes"]))
+            else: model = build_ensemble(card, [deepcopy(backbone) for _ in range(card.get("backbones", 0))],
+                                         dls.metadata, len(card["classes"]), temperatures_of(card))
     except Exception as e: # whatever an architecture says of a size that it can't have
         raise BundleError(f"{file}: {_named(card)} can't be built at {card['size']} pixels: {one_line(e)}") from None
-    n = sum(o.numel() for o in model.parameters())
+    n = sum(o.numel() for o in model.parameters())/len(card.get("members", [0]))
     if n > MAX_WEIGHTS: raise BundleError(f"{file}: {_named(card)} has {n:,} weights, more than {MAX_WEIGHTS:,}.")
     return model
 
-def _take(card, backbone, path):
-    "What a card says of its backbone."
-    if card.get("normalisation", backbone.normalisation) != backbone.normalisation:
-        raise BundleError(f"{path}: the card's normalisation isn't that of the weights, {backbone.normalisation}.")
-    backbone.weights = card["weights"]
+def _take(cards, model, path):
+    "What cards say of their backbones."
+    if not (backbone := getattr(model, "backbone", None)): return
+    for card, own in zip(cards, backbone if isinstance(backbone, Backbones) else [backbone]):
+        if card.get("normalisation", own.normalisation) != own.normalisation:
+            raise BundleError(f"{path}: the card's normalisation isn't that of the weights, {own.normalisation}.")
+        own.weights = card["weights"]
+
+def _backbones(card, skeleton):
+    "Without weights; nothing is run to measure them, which takes the memory of an image's whole graph."
+    known = getattr(skeleton, "backbone", None)
+    like = known[0] if isinstance(known, Backbones) else known
+    n = card.get("backbones", 1) if "arch" in card else 0
+    return [create_backbone(card["arch"], "none", card["size"], like) for _ in range(n)]
+
+def _blank(card, dls, skeleton, precision):
+    "A learner of what the card names, whose weights are to come."
+    backbones = _backbones(card, skeleton)
+    kwargs = dict(precision=precision or card["precision"]) if backbones else {}
+    settings = {o: card[o] for o in ("arch", "ps", "fusion", "n_meta", "meta_dropout") if o in card}
+    if "members" in card:
+        kind = dict(kind=card["kind"])
+        return ensemble_learner(dls, kind | settings, backbones, temperatures_of(card), **kwargs)
+    learn = FACTORIES[card["kind"]](dls, **settings | kwargs | (dict(arch=backbones[0]) if backbones else {}))
+    learn.settings |= {o: card[o] for o in ("arch",) if o in card}
+    return learn
+
+def _filled(card, dls, skeleton, state, precision, path):
+    "A learner of a card and its weights."
+    learn = _blank(card, dls, skeleton, precision)
+    check_values(state, learn.model.state_dict(), path)
+    learn.model.load_state_dict(state)
+    _take(members_of(card) or [card], learn.model, path)
+    learn.card, learn.threshold, learn.temperature = card, card["threshold"], card.get("temperature", 1.)
+    learn.seen = learn.dls.seen = Seen.from_card(card.get("seen"))
+    return learn
 
 def load_bundle(
     path:str|Path,      # a bundle's folder or file
@@ -225,15 +269,24 @@ def load_bundle(
     if _sha256(card, state) != card["sha256"]:
         raise BundleError(f"{path}: card and weights aren't those that were saved together; get the bundle again.")
     _warn_of_versions(card, path)
-    kwargs = {o: card[o] for o in ("arch", "ps", "fusion", "n_meta", "meta_dropout") if o in card}
-    if "arch" in card: # and nothing is run to measure it, which takes the memory of an image's whole graph
-        backbone = create_backbone(card["arch"], "none", card["size"], skeleton.backbone)
-        kwargs |= dict(arch=backbone, precision=precision or card["precision"])
-    learn = FACTORIES[card["kind"]](dls, **kwargs)
-    check_values(state, learn.model.state_dict(), file)
-    learn.model.load_state_dict(state)
-    if "arch" in card: _take(card, learn.model.backbone, path)
-    learn.settings |= {o: card[o] for o in ("arch",) if o in card}
-    learn.card, learn.threshold, learn.temperature = card, card["threshold"], card.get("temperature", 1.)
-    learn.seen = learn.dls.seen = Seen.from_card(card.get("seen"))
+    return _filled(card, dls, skeleton, state, precision, file)
+
+def ensemble_of(
+    members:list,         # classifiers, or bundles of `save_bundle`: of the folds or seeds of one arm
+    threshold:float=None, # above it is positive; theirs where not given
+    summary:dict=None,    # what to tell of its making
+    device:str=None,      # 'cpu', 'cuda'; fastai's default where not given
+) -> RadiographLearner:   # as of `load_bundle`
+    """One classifier whose probability is the mean of its members', each of which encodes metadata and normalises
+    images as it was trained to; `save_bundle` makes one file of it. BundleError for members that differ in more than
+    what they learnt; ValueError for a threshold that they don't share."""
+    learners = [o if isinstance(o, RadiographLearner) else load_bundle(o, "cpu") for o in members]
+    cards, states = zip(*(bundle_card(o) for o in learners)) if learners else ((), ())
+    card, state = joined_card(cards, threshold, summary), joined_state(states)
+    if "arch" in card: card["backbones"] = backbones_in(state)
+    card["sha256"] = _sha256(card := _plain(card), state)
+    dls = _empty_dls(card, device)
+    learn = _filled(card, dls, _skeleton(card, dls, "The ensemble"), state, None, "The ensemble")
+    held = [o.dls.test_rows for o in learners if len(o.dls.test_rows) and o.dls.train_ds.protocol == "clean"]
+    if held: dls.train_ds.rows = pd.concat(held, ignore_index=True) # on which nothing may be chosen
     return learn

@@ -13,7 +13,8 @@ from ..settings import PRECISIONS
 from ..stats.operating import HOTTEST
 from .lookalike import SIDE
 
-__all__ = ["FORMAT", "MAX_CARD", "MAX_HEADER", "USES", "BundleError", "check_card", "parse_json"]
+__all__ = ["FORMAT", "MAX_CARD", "MAX_HEADER", "MAX_MEMBERS", "OUT_OF_FOLD", "OWN", "USES", "BundleError", "check_card",
+           "members_of", "parse_json"]
 
 FORMAT = 1
 USES = dict(image="image", metadata="metadata", fusion="both") # kind of learner -> inputs of its DataLoaders
@@ -21,6 +22,8 @@ MAX_CARD, MAX_HEADER = 3_000_000, 4_000_000 # bytes; ResNet152's header has 0.1 
 MAX_SIZE, MAX_BS, MAX_WIDTH = 2048, 65_536, 4096 # pixels a side, rows a batch, units of the MLP's output
 MAX_BATCH = 2**31            # pixels of all images of a batch
 MAX_WORDS, MAX_DEPTH = 4096, 20 # of a metadata column; tables within tables
+MAX_MEMBERS = 100            # of a bundle
+OUT_OF_FOLD = "out of fold"  # `chosen`'s side: test films of folds, each by members that weren't trained on it
 
 class BundleError(ValueError): "A bundle that can't be used: one sentence names the file and what doesn't fit."
 
@@ -92,6 +95,9 @@ FUSION = dict(
 METADATA = dict(
     metadata=(lambda o: _table(o) and _columns_fit(o), "cat_names and cont_names with the words or range of each"),
     meta_dropout=(lambda o: _number(o, 0, 1), "a number from 0 to 1"))
+SEVERAL = dict(members=(lambda o: isinstance(o, list) and 0 < len(o) <= MAX_MEMBERS, f"a list of 1 to {MAX_MEMBERS}"))
+BACKBONES = dict(backbones=(lambda o: _whole(o, 1, MAX_MEMBERS), f"1 to {MAX_MEMBERS}"))
+OWN = "weights versions training summary temperature normalisation metadata".split() # of each member; all else is alike
 LATER = "seen", "white", "normalisation", "temperature", "chosen" # which bundles of 0.2, or uncalibrated, don't say
 FIELDS = dict(image=COMMON | IMAGE, metadata=COMMON | METADATA, fusion=COMMON | IMAGE | FUSION | METADATA)
 
@@ -117,7 +123,8 @@ def _summary_fits(o):
 
 def _chosen_fits(o):
     "Of `chosen.settle`: the rows, what is promised by them, and by which words."
-    if not {*RATES, *COUNTS} <= set(o) <= {*RATES, *COUNTS, "calibrate", "threshold", "wanted"}: return False
+    if not {*RATES, *COUNTS} <= set(o) <= {*RATES, *COUNTS, "calibrate", "threshold", "wanted", "side"}: return False
+    if o.get("side", OUT_OF_FOLD) != OUT_OF_FOLD: return False
     if not all(_whole(o[k], 0, 2**63) for k in COUNTS) or not all(_number(o[k], 0, 1) for k in RATES): return False
     return all(_text(o.get(k, "")) for k in ("calibrate", "threshold")) and _number(o.get("wanted", 1), 0, 1)
 
@@ -143,6 +150,33 @@ def _columns_fit(o):
     if not names or len(set(names)) < len(names) or set(names) != set(stats): return False
     return all(_words_fit(stats[c]) for c in o["cat_names"]) and all(_range_fits(stats[c]) for c in o["cont_names"])
 
+def members_of(
+    card:dict, # of a bundle
+) -> list:     # of cards; [] for a single model's
+    "A card for each member of a bundle of several."
+    return [{k: o for k, o in card.items() if k not in OWN} | own for own in card.get("members", [])]
+
+def _check_fields(told, fields, where):
+    for name, (fits, wanted) in fields.items():
+        if name in LATER and name not in told: continue
+        if name not in told: raise BundleError(f"{where} lacks {name!r}.")
+        if not fits(told[name]): raise BundleError(f"{where}: {name} is {_short(told[name])} and should be {wanted}.")
+    if more := set(told) - set(fields):
+        names = [o if o.isidentifier() else _short(o) for o in sorted(more)]
+        raise BundleError(f"{where} has an unknown {few(names)}.")
+
+def _columns(card): return [card["metadata"][o] for o in ("cat_names", "cont_names")] if "metadata" in card else []
+
+def _check_members(card, file):
+    "Those of a bundle of several, each of which says its own, and reads what all of them read."
+    for i, own in enumerate(card["members"]):
+        where = f"{file}: member {i} of the card"
+        if not _table(own): raise BundleError(f"{where} is {_short(own)} and should be a table.")
+        _check_fields(own, {k: o for k, o in FIELDS[card["kind"]].items() if k in OWN}, where)
+        if _columns(own) != _columns(card): raise BundleError(f"{where} reads other columns of metadata than the card.")
+    if card.get("backbones", 1) not in (1, len(card["members"])):
+        raise BundleError(f"{file}: the card has {card['backbones']} backbones for {len(card['members'])} members.")
+
 def check_card(
     card:dict,     # what json gave
     file:str|Path, # it was read from, for the error
@@ -152,14 +186,9 @@ def check_card(
     if not COMMON["kind"][0](kind := card.get("kind")):
         raise BundleError(f"{file}: kind is {_short(kind)} and should be {COMMON['kind'][1]}.")
     if not _plain(card): raise BundleError(f"{file}: the card is nested too deep, or holds what json can't.")
-    for name, (fits, wanted) in FIELDS[kind].items():
-        if name in LATER and name not in card: continue
-        if name not in card: raise BundleError(f"{file}: the card lacks {name!r}.")
-        if not fits(card[name]):
-            raise BundleError(f"{file}: {name} is {_short(card[name])} and should be {wanted}.")
-    if more := set(card) - set(FIELDS[kind]):
-        names = [o if o.isidentifier() else _short(o) for o in sorted(more)]
-        raise BundleError(f"{file}: the card has an unknown {few(names)}.")
+    more = SEVERAL | (BACKBONES if kind != "metadata" else {}) if "members" in card else {}
+    _check_fields(card, FIELDS[kind] | more, f"{file}: the card")
+    if "members" in card: _check_members(card, file)
     if card["bs"] * card["size"]**2 > MAX_BATCH:
         raise BundleError(f"{file}: a batch of {card['bs']} at size {card['size']} is more than {MAX_BATCH:,} pixels.")
 

@@ -18,7 +18,7 @@ from ..models.learner import RadiographLearner
 from ..stats.formats import digits_for, escape_markdown, without_html
 from ..stats.scoring import METRICS
 from .bundle import load_bundle, read_card, save_bundle
-from .card import BundleError
+from .card import BundleError, OUT_OF_FOLD
 from .front import front_matter, hub_ids, limits_of
 
 __all__ = ["from_hub", "model_card", "push_to_hub"]
@@ -27,6 +27,9 @@ SHOWN = {o: METRICS[o].words for o in ("recall", "specificity", "precision", "ro
 SHOWN |= dict(recall_at_90="recall at 90% specificity on valid")
 FILES = "bundle.json", "model.safetensors"
 _TEMPLATE = Path(__file__).parent/"templates"/"model_card.md.j2"
+EACH = "each asked of those members that weren't trained on it" # `OUT_OF_FOLD`
+TOUCHED = (" They are the folds' test films: at this threshold, no figure on them is untouched any more, and what all "
+           "members together have is for other films to say.")
 LOG_IN = "log in (hf auth login) or give a token with access"
 REFUSALS = {401: LOG_IN, 403: LOG_IN, 404: "check the name and that you may see it"}
 HTTP = "httpx", "httpx2", "requests"
@@ -62,11 +65,14 @@ def _interval(mean, low, high):
     value, low, high = ("-" if isnan(o) else f"{o:.{digits}f}" for o in (mean, low, high))
     return value, "-" if "-" in (low, high) else f"{low} to {high}"
 
-def _study_metrics(own):
+def _study_metrics(own, card):
     "What a study found on its test rows, as means over seeds."
     one = own.iloc[0]
     seeds = "one seed: an anecdote"
-    if one["seeds"] > 1:
+    if "members" in card:
+        seeds = (f"mean over {one['seeds']} seeds, model by model; this file is the mean of {len(card['members'])} "
+                 "models")
+    elif one["seeds"] > 1:
         seeds = (f"mean over {one['seeds']} seeds of this architecture and arm, or those of them where a figure is "
                  "defined; this file is one of them")
     lines = [(words, *_interval(*own.loc[k, ["mean", "low", "high"]])) for k, words in SHOWN.items() if k in own.index]
@@ -74,14 +80,26 @@ def _study_metrics(own):
             f"{escape_markdown(one['backbone'])}, {escape_markdown(one['arm'])}; protocol '{one['protocol']}'. "
             f"Intervals are of the test patients, not of training or of the split.\n\n{_table(lines)}")
 
-def _own_metrics(test):
+def _test(card): return card["summary"].get("test", {})
+def _of_folds(card): return "members" in card and bool(card["summary"].get("cell", {}).get("folds"))
+
+def _of_whom(card):
+    "Whose scores those are that were found when the bundle was saved."
+    n = len(card.get("members", []))
+    if not n: return "one seed: an anecdote"
+    if not _of_folds(card): return f"of the mean of {n} models, on one split"
+    return (f"each asked of those of the {n} models that weren't trained on it: out of fold. The mean of all of them, "
+            "which this file is, has no film of its own left to be scored on")
+
+def _own_metrics(card):
     "What was found when the bundle was saved."
+    test = _test(card)
     if not test: return "None were stored with this model. Measure it before anyone relies on it."
     test = {k: v for k, v in test.items() if v is not None} # what one class alone can't give
     spans = dict.fromkeys(SHOWN, "not stored")
     if "recall_low" in test: spans["recall"] = f"{test['recall_low']:.3f} to {test['recall_high']:.3f} (Wilson)"
     lines = [(words, f"{test[k]:.3f}", spans[k]) for k, words in SHOWN.items() if k in test]
-    return (f"{test.get('n')} test rows, {test.get('positives')} positive, one seed: an anecdote. Real rows only.\n\n"
+    return (f"{test.get('n')} test rows, {test.get('positives')} positive, {_of_whom(card)}. Real rows only.\n\n"
             f"{_table(lines)}")
 
 def _chosen(card):
@@ -92,8 +110,11 @@ def _chosen(card):
     if "threshold" in known: how.append(f"the threshold is by the rule {known['threshold']}")
     rates = [f"{o} {known[o]:.3f} ({known[f'{o}_low']:.3f} to {known[f'{o}_high']:.3f})"
              for o in ("specificity", "recall")]
-    return (f"Chosen on {known['rows']:,} valid rows of {known['patients']:,} patients, {known['positives']:,} "
-            f"positive, and on no test row: {'; '.join(how)}. There it has {', '.join(rates)}.")
+    fold = known.get("side") == OUT_OF_FOLD
+    on, what = (f"{OUT_OF_FOLD}, on", "films") if fold else ("on", "valid rows")
+    but, then = (EACH, TOUCHED) if fold else ("and on no test row", "")
+    return (f"Chosen {on} {known['rows']:,} {what} of {known['patients']:,} patients, {known['positives']:,} positive, "
+            f"{but}: {'; '.join(how)}. There it has {', '.join(rates)}.{then}")
 
 def _inputs(card):
     facts, size, metadata = {}, card["size"], card.get("metadata", dict(cont_names=[], stats={}))
@@ -104,8 +125,11 @@ def _inputs(card):
     return f"{_facts(facts)}\n\nAny metadata may be missing." if metadata["stats"] else _facts(facts)
 
 def _trained(card, settings):
-    arm, rule = card["summary"].get("cell", {}).get("arm") or settings.get("arm"), settings.get("epoch_rule")
+    cell, several = card["summary"].get("cell", {}), len(card.get("members", []))
+    arm, rule = cell.get("arm") or settings.get("arm"), settings.get("epoch_rule")
+    made = [f"{several} models, whose mean it is", *(f"{k}: {cell[k]}" for k in ("folds", "seeds") if k in cell)]
     return _facts({
+        "members": ", ".join(made) if several else None,
         "arm": f"{arm_title(arm)} ({arm})" if arm else None, "architecture": card.get("arch"),
         "fusion of image and metadata": card.get("fusion"), "initial weights": card["weights"],
         "epochs": settings.get("epochs"), "largest learning rate": settings.get("lr"), "batch": card["bs"],
@@ -113,10 +137,11 @@ def _trained(card, settings):
         "scored at": f"the {rule} epoch" if rule else None,
         "versions": ", ".join(f"{name} {version}" for name, version in card["versions"].items())})
 
-def _cohort(training):
+def _cohort(card):
     words = {"training rows": "rows", "patients": "patients", "positive": "positives", "of them synthetic": "synthetic",
              "valid rows": "valid_rows"}
-    return _facts({said: training.get(name) for said, name in words.items()})
+    facts = {said: card["training"].get(name) for said, name in words.items()}
+    return _facts(facts | ({"these numbers": "of one member, on average"} if "members" in card else {}))
 
 def _arguments(films, names):
     "Of `learn.predict`, as Python."
@@ -131,18 +156,18 @@ def model_card(
     """What a model is, what it was trained on, what it scored, what isn't known; before it the hub's metadata, with the
     test figures as its model-index. ValueError for another study's folder, and for what is no id."""
     card, datasets = read_card(bundle), hub_ids(datasets)
-    settings, training = card["summary"].get("settings", {}), card["training"]
+    settings = card["summary"].get("settings", {})
     (negative, positive), films = card["classes"], card["kind"] != "metadata"
     names = list(card.get("metadata", {}).get("stats", {}))
     own = _in_study(card, study) if study else None
-    test = card["summary"].get("test", {})
-    metrics = _own_metrics(test) if own is None else _study_metrics(own)
-    measured = test if own is None else own["mean"].to_dict()
+    metrics = _own_metrics(card) if own is None else _study_metrics(own, card)
+    measured = _test(card) if own is None else own["mean"].to_dict()
+    if "members" in card and (_of_folds(card) or own is not None): measured = {} # of the mean of all nothing is known
     cautions, limits = limits_of(card)
     return fill_template(
         _TEMPLATE, md=escape_markdown, front=front_matter(card, measured, datasets), positive=positive,
         negative=negative, films=films, names=names, flags=films and card["typical"], threshold=card["threshold"],
-        chosen=_chosen(card), cautions=cautions, limits=limits, inputs=_inputs(card), cohort=_cohort(training),
+        chosen=_chosen(card), cautions=cautions, limits=limits, inputs=_inputs(card), cohort=_cohort(card),
         trained=_trained(card, settings), metrics=metrics, licence=without_html(card["licence"]),
         asked=_arguments(films, names))
 

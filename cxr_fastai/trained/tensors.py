@@ -1,6 +1,6 @@
 """A bundle's weights, in a safetensors file from a stranger: no tensor is read before its name, shape and type are
 those of the model that the card names, and none is used that isn't finite."""
-import hashlib, json, struct
+import hashlib, json, re, struct
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ __all__ = ["check_types", "check_values", "file_header", "file_types", "mend_var
 
 TYPES = dict(F32=torch.float32, BF16=torch.bfloat16, F16=torch.float16, I64=torch.int64, BOOL=torch.bool)
 COUNTED = "num_batches_tracked" # the only whole numbers that training changes
-POSITIVE = "running_var", "backbone.std" # how the names end of what is divided by
+POSITIVE = re.compile(r"running_var$|backbone(\.\d+)?\.std$") # names of what is divided by
 
 def file_header(
     file:Path, # .safetensors
@@ -82,7 +82,7 @@ def check_values(
     "BundleError for weights that aren't finite, variances that aren't positive, or constants other than the model's."
     wrong = [k for k, o in state.items() if o.is_floating_point() and not o.isfinite().all()]
     if wrong: raise BundleError(f"{file}: {few(wrong)} is not a number, or infinite.")
-    wrong = [k for k, o in state.items() if k.endswith(POSITIVE) and not (o > 0).all()]
+    wrong = [k for k, o in state.items() if POSITIVE.search(k) and not (o > 0).all()]
     if wrong: raise BundleError(f"{file}: {few(wrong)} is not positive, and is divided by.")
     counts = [k for k in state if k.endswith(COUNTED)]
     if wrong := [k for k in counts if state[k] < 0]: raise BundleError(f"{file}: {few(wrong)} is a number of batches.")
