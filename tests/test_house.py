@@ -101,8 +101,9 @@ def test_imports_stand_in_three_groups(module):
 
 BESIDE = { # files that are tested by the one that they do their work for
     "cohort/synthetic": "gan/synthesis", "gan/callbacks": "gan/cyclegan", "gan/translator": "gan/cyclegan",
-    "models/predictions": "study/cell", "study/jobs": "study/grid", "trained/ask": "trained/explain",
-    "trained/card": "trained/bundle", "trained/overall": "trained/predict", "trained/tensors": "trained/bundle"}
+    "models/ensemble": "trained/members", "models/predictions": "study/cell", "study/jobs": "study/grid",
+    "trained/ask": "trained/explain", "trained/card": "trained/bundle", "trained/overall": "trained/predict",
+    "trained/tensors": "trained/bundle"}
 
 def test_tests_mirror_the_folders():
     rooms = {o.replace(".", "/") for o in FILES if "." in o}

@@ -107,9 +107,9 @@ def build_ensemble(
 
 def ensemble_learner(
     dls:RadiographDataLoaders, # that encode metadata by a `JoinedMetadata`
-    settings:dict,             # as of `build_ensemble`, as are the next two
-    backbones:list,
-    temperatures:list,
+    settings:dict,             # of every member, as of `build_model`
+    backbones:list,            # as of `build_ensemble`
+    temperatures:list,         # of each member's logits
     precision:str="fp32",      # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
 ) -> RadiographLearner:
     "A learner of an ensemble, to predict: its weights are to come."

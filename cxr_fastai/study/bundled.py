@@ -10,7 +10,7 @@ from ..arms import parse_arm
 from ..cohort.folder import data_digest
 from ..cohort.leaks import LeakError
 from ..cohort.rows import read_rows
-from ..cohort.sampling import each_fold
+from ..cohort.sampling import each_fold, folds_of, split_paper
 from ..core.csvs import read_csv
 from ..core.files import few, read_json, say
 from ..core.tuned import tuned_training
@@ -26,6 +26,13 @@ from .grid import Study
 
 __all__ = ["bundle_arm", "bundle_study", "recorded_cells"]
 
+def _rows(folder, about):
+    "A study's, as its cells have them: without the columns that only make subgroups."
+    rows = read_rows(folder/"rows.csv")
+    if about["protocol"] == "paper": rows = rows.assign(split="train") # it is split anew
+    if data_digest(rows) == about["data_digest"]: return rows
+    return rows.drop(columns=[o for o in about.get("groups", []) if o in rows])
+
 def recorded_cells(
     folder:str|Path, # of a study, as runs/study-1a2b3c4d
 ) -> dict:           # (backbone, arm, seed) or (backbone, arm, seed, fold) -> `Cell`
@@ -35,8 +42,11 @@ def recorded_cells(
         if not (folder/name).is_file():
             raise FileNotFoundError(f"{folder} is no study: it holds no {name}; give the folder of one, as "
                                     "runs/study-1a2b3c4d.")
-    plan, rows, lines = plan_from(read_json(folder/"settings.json")), read_rows(folder/"rows.csv"), []
-    splits = each_fold(rows, plan.folds, plan.repeats, seed=plan.split_seed) if plan.folds else {None: rows}
+    about, lines = read_json(folder/"settings.json"), []
+    plan, rows = plan_from(about), _rows(folder, about)
+    splits = {None: rows}
+    if plan.folds:
+        splits = each_fold(rows.drop(columns=folds_of(rows)), plan.folds, plan.repeats, seed=plan.split_seed)
     films = Generators(rows, plan).tables if plan.training.mode == "probe" else {} # whose heads alone were kept
     keys = ["backbone", "arm", "seed", *(["fold"] if plan.folds else [])]
     for line in read_csv(folder/"cells.csv", ["arm", "backbone", "folder"]).to_dict("records"):
@@ -95,6 +105,11 @@ def _summary(cells, said):
     films = said.groupby("image").agg(label=("label", "first"), p=("probability", "mean"), who=("patient_id", "first"))
     return dict(cell=about, settings=alike, test=scores(films["label"], films["p"], films["who"]))
 
+def _valid(cell):
+    s = cell.settings
+    rows = cell.rows if s["protocol"] == "clean" else split_paper(cell.rows, s["split_seed"])
+    return rows[rows["split"] == "valid"]
+
 def bundle_arm(
     study:Study|str|Path,     # run; or its folder, as runs/study-1a2b3c4d
     path:str|Path,            # a file that ends in .safetensors, or a folder
@@ -116,7 +131,7 @@ def bundle_arm(
     about = dict(licence=licence, seen=seen)
     if cells[0].fold is not None:
         return save_bundle(settle_out_of_fold(learn, said, threshold, calibrate), path, **about)
-    if isinstance(threshold, str) or calibrate: about |= dict(valid=cells[0].rows[cells[0].rows["split"] == "valid"])
+    if isinstance(threshold, str) or calibrate: about |= dict(valid=_valid(cells[0]))
     return save_bundle(learn, path, threshold, calibrate=calibrate, **about)
 
 def _rule(text):
@@ -132,10 +147,10 @@ def bundle_study(
     calibrate:str=None,   # 'temperature': probabilities that mean what they say
     seeds:Words=None,     # some of the study's, as 0,1; all where not given
     out:str="bundle.safetensors", # the file; another name is a folder's
-    licence:str=NOT_STATED, # of weights and training data
+    licence:str=None,     # of weights and training data
 ) -> Path:                # `out`
     "`bundle_arm` of a study's folder."
-    path = bundle_arm(study, out, arm, backbone, _rule(threshold), calibrate, seeds, licence)
+    path = bundle_arm(study, out, arm, backbone, _rule(threshold), calibrate, seeds, licence or NOT_STATED)
     learn = load_bundle(path, "cpu")
     members = len(learn.card["members"])
     say(f"The mean of {members} models; above {learn.threshold:.3g} it says {learn.dls.vocab[1]}.")

@@ -3,7 +3,7 @@ import numpy as np, pandas as pd, pytest, torch
 from hypothesis import assume, given, settings, strategies as st
 from cxr_fastai.arms import POLICIES
 from cxr_fastai.data.loaders import RadiographDataLoaders
-from cxr_fastai.data.metadata import MetadataTransform, TensorMetadata, image_only
+from cxr_fastai.data.metadata import fitted_metadata, image_only, JoinedMetadata, MetadataTransform, TensorMetadata
 from cxr_fastai.cohort.words import fold_word, fold_words
 
 TABLE = pd.DataFrame(dict(sex=["F", "M", "F"], view=["PA", "PA", "AP"], age=[20, 60, 40]))
@@ -173,3 +173,27 @@ def test_from_df_fits_on_training_rows_only(rows, tmp_path):
     train = rows[rows["split"] == "train"]
     assert tfm.stats == dict(sex=["F", "M"], view=["AP", "PA"], age=(train["age"].min(), train["age"].max()))
     assert train["age"].max() < 99
+
+def test_encodings_side_by_side_are_each_ones_own():
+    policy = next(k for k, o in POLICIES.items() if o.image_only)
+    other = fitted(pd.DataFrame(dict(sex=["F", "X"], view=["PA", "AP"], age=[0, 50])))
+    parts = [fitted(), fitted_metadata(other.cat_names, other.cont_names, dict(other.stats))]
+    joined, rows = JoinedMetadata(parts), TABLE.assign(sex=["F", "M", None], metadata_policy=["", "", policy])
+    encoded = joined(rows)
+    equal(encoded, torch.cat([o(rows) for o in parts], 1))
+    assert encoded.only.tolist() == [False, False, True] and encoded.shape[1] == len(joined.column)
+    assert joined.stats == dict(sex=["F", "M", "X"], view=["AP", "PA"], age=(0., 60.))
+    assert joined.missing.tolist() == [*parts[0].missing.tolist(), *parts[1].missing.tolist()]
+    assert [joined.decode(o)["sex"] for o in encoded[:2]] == ["F", "M"]
+    assert joined.decode(encoded[0]) == dict(sex="F", view="PA", age=20.)
+    equal(joined(rows.iloc[1]), encoded[1])
+
+def test_of_words_that_some_member_knows_nothing_is_told():
+    other = fitted(TABLE.assign(sex=["F", "X", "F"]))
+    joined = JoinedMetadata([fitted(), other])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert joined.decode(joined(TABLE.assign(sex="X"))[0])["sex"] == "X"
+    with pytest.warns(UserWarning, match="sex: Y not among the training words .'F', 'M', 'X'.") as told:
+        joined(TABLE.assign(sex="Y"))
+    assert len(told) == 1

@@ -5,6 +5,7 @@ from cxr_fastai.stats.calibration import logits, threshold_at
 from cxr_fastai.stats.operating import fit_temperature, tempered
 from cxr_fastai.trained.bundle import load_bundle, read_card, save_bundle
 from cxr_fastai.trained.card import BundleError
+from cxr_fastai.trained.chosen import settle_out_of_fold
 from cxr_fastai.trained.explain import explain
 from cxr_fastai.trained.hub import model_card
 from cxr_fastai.trained.predict import Predictor, predict_patients
@@ -141,3 +142,49 @@ def test_a_learner_has_a_temperature_of_its_own(tiny_learner, rows):
     assert (said(learn, some) == before).all()
     for o in 0, -1, float("nan"), float("inf"):
         with pytest.raises(ValueError, match="temperature is"): learn.temperature = o
+
+# Out of fold
+
+def out_of_fold(n=60, repeats=1):
+    "What members of three folds said of their test films, among them a synthetic one."
+    rng, lines = np.random.default_rng(0), []
+    hit = np.arange(n) % 3 == 0
+    for r in range(repeats):
+        prob = 1/(1 + np.exp(-4*rng.normal(hit*1., 1)))
+        lines.append(pd.DataFrame(dict(image=[f"{i}.png" for i in range(n)], patient_id=np.arange(n)//2, label=hit*1,
+                                       probability=prob, side="test", fold=3*r + np.arange(n) % 3)))
+    made = lines[0].head(1).assign(image="made.png", probability=.999)
+    return pd.concat([o.assign(synthetic=False) for o in lines] + [made.assign(synthetic=True)], ignore_index=True)
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_out_of_fold_each_film_counts_once_with_the_mean_of_those_that_were_asked(bundle, tmp_path, repeats):
+    learn, said = load_bundle(bundle), out_of_fold(repeats=repeats)
+    learn.temperature = 1.
+    settle_out_of_fold(learn, said, "specificity=.9", "temperature")
+    films = said[~said["synthetic"]].groupby("image", sort=False)
+    hit, prob = films["label"].first().to_numpy() == 1, films["probability"].mean().to_numpy()
+    assert learn.temperature == pytest.approx(fit_temperature(hit, prob)) != 1
+    now = tempered(prob, learn.temperature)
+    assert learn.threshold == pytest.approx(threshold_at(hit, now)) and (now[~hit] <= learn.threshold).mean() >= .9
+    card = read_card(save_bundle(learn, tmp_path/"b"))
+    assert (card["temperature"], card["threshold"]) == (learn.temperature, learn.threshold)
+    how = card["chosen"]
+    assert (how["side"], how["rows"], how["patients"]) == ("out of fold", 60, 30) and how["wanted"] == .9
+    text = model_card(tmp_path/"b")
+    assert "Chosen out of fold, on 60 films" in text and "no figure on them is untouched any more" in text
+    assert "no test row" not in text
+
+def test_what_is_not_out_of_fold_is_refused(bundle):
+    learn, said = load_bundle(bundle), out_of_fold()
+    before = learn.threshold, learn.temperature, dict(learn.card)
+    for odd, why in ((said.drop(columns="fold"), "never chosen on a hold-out test"), # of a study of one split
+                     (said.assign(fold=0), "never chosen on a hold-out test"),
+                     (said.assign(side="valid"), "of valid rows"),
+                     (pd.concat([said, said.head(3).assign(side="train")]), "3 of these .* are of train rows")):
+        with pytest.raises(LeakError, match=why): settle_out_of_fold(learn, odd, "youden")
+    with pytest.raises(ValueError, match="no column probability"):
+        settle_out_of_fold(learn, said.drop(columns="probability"), "youden")
+    with pytest.raises(ValueError, match="neither a number"): settle_out_of_fold(learn, said, "specificty=.9")
+    with pytest.raises(ValueError, match="of one class"): settle_out_of_fold(learn, said.assign(label=0), "youden")
+    assert before == (learn.threshold, learn.temperature, learn.card)
+    assert settle_out_of_fold(learn, said, .3).threshold == .3
