@@ -47,14 +47,14 @@ def recorded_cells(
     splits = {None: rows}
     if plan.folds:
         splits = each_fold(rows.drop(columns=folds_of(rows)), plan.folds, plan.repeats, seed=plan.split_seed)
-    films = Generators(rows, plan).tables if plan.training.mode == "probe" else {} # whose heads alone were kept
+    made = Generators(rows, plan, folder.parent) if plan.training.mode == "probe" else None # which kept heads alone
     keys = ["backbone", "arm", "seed", *(["fold"] if plan.folds else [])]
     for line in read_csv(folder/"cells.csv", ["arm", "backbone", "folder"]).to_dict("records"):
-        own, arm = folder.parent/line["folder"], parse_arm(line["arm"])
+        own = folder.parent/line["folder"]
         settings = read_json(own/"settings.json") if (own/"settings.json").is_file() else dict(seed=line["seed"])
         trained = plan.replace(training=tuned_training(plan.training, line["backbone"]))
         cell = Cell(own, splits[line.get("fold")], trained, settings, name=line["arm"], fold=line.get("fold"),
-                    films=films.get(arm.films))
+                    films=made and made.films(parse_arm(line["arm"])))
         lines.append((tuple(line[o] for o in keys), cell))
     return dict(lines)
 
