@@ -10,5 +10,5 @@ from .slider import threshold_slider
 from .validate import validate, validate_bundle
 
 __all__ = ["BundleError", "OnePatient", "ensemble_of", "explain", "explain_bundle", "export_onnx", "from_hub",
-           "load_bundle", "model_card", "predict_patients", "push_to_hub", "save_bundle", "threshold_slider", "validate",
-           "validate_bundle"]
+           "load_bundle", "model_card", "predict_patients", "push_to_hub", "save_bundle", "threshold_slider",
+           "validate", "validate_bundle"]
