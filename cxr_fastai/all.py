@@ -4,6 +4,7 @@ from fastai.vision.all import *
 
 from .arms import *
 from .settings import *
+from .core.board import *
 from .core.csvs import *
 from .core.extras import *
 from .core.files import *
@@ -16,6 +17,7 @@ from .core.sense import *
 from .core.settled import *
 from .core.shell import *
 from .core.templates import *
+from .core.terminal import *
 from .core.threads import *
 from .core.tuned import *
 from .core.words import *
@@ -56,6 +58,7 @@ from .stats.counts import *
 from .stats.differences import *
 from .stats.draws import *
 from .stats.expected import *
+from .stats.films import *
 from .stats.folds import *
 from .stats.formats import *
 from .stats.intervals import *
@@ -148,6 +151,7 @@ from .study.films import *
 from .study.grid import *
 from .study.jobs import *
 from .study.judged import *
+from .study.printed import *
 from .study.run import *
 from .study.shown import *
 from .study.speed import *

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 from . import __version__
-from .core.files import lenient, plain_warnings
+from .core.files import lenient, plain_warnings, say
 from .core.shell import header_of, parse_flags, without_warnings
+from .core.terminal import still
 from .core.words import known_word, nearest_word, WordError, Words
 
 __all__ = ["main"]
@@ -22,11 +23,12 @@ def _takes(module, name, **kwargs):
     return takes(header_of(module, name), **kwargs)
 
 def _settle(source, flags):
-    "WordError for flags that `source`, a light function or class of settings, doesn't take: before torch is loaded."
+    """What `source`, a light function or class of settings, makes of flags. WordError for those that it doesn't take:
+    before torch is loaded."""
     from .settings import listed, TRACKERS, Training
     own = {*inspect.signature(source).parameters, *Training.fields()}
     for o in listed(flags.get("track", "")): known_word("track", o, TRACKERS)
-    try: source(**{k: o for k, o in flags.items() if k in own})
+    try: return source(**{k: o for k, o in flags.items() if k in own})
     except ValueError as e: raise WordError(str(e)) from e
 
 def cohort():
@@ -192,11 +194,14 @@ def doctor():
     ):
         from .core.installed import Finding, installed
         from .settings import plan_of
-        _settle(plan_of, flags)
-        try: from .doctor import doctor
+        asked = _settle(plan_of, flags)
+        try:
+            from .doctor import doctor
+            from .models.weights import check_arch
         except (ImportError, OSError) as e: # whatever the flags, nothing else can be looked at
             print(installed() + [Finding("imports", "FAIL", _said(e), "--debug shows where")])
             raise SystemExit(1) from e
+        if asked.sees: list(map(check_arch, asked.weights_of))
         found = doctor(**flags)
         print(found.json if json else found)
         return int(found.failed)
@@ -254,7 +259,8 @@ def _mendable(error):
 
 def _end(said, code):
     "Say what comes last, on stderr where the code is an error's, and give the code."
-    print(said, file=sys.stderr if code else sys.stdout)
+    still()
+    say(said, file=sys.stderr if code else sys.stdout)
     return code
 
 def _terminated(*_):
@@ -283,7 +289,9 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as e:
-        if "--debug" in args or os.environ.get("CXR_FASTAI_DEBUG") or not _mendable(e): raise
+        if "--debug" in args or os.environ.get("CXR_FASTAI_DEBUG") or not _mendable(e):
+            still()
+            raise
         return _end(f"cxr-fastai {verb}: {_said(e)}", code=2 if isinstance(e, WordError) else 1)
 
 if __name__ == "__main__": sys.exit(main())

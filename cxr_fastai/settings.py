@@ -160,6 +160,11 @@ class Plan(Settings):
         "Backbone -> weights: its own, or those of `training`."
         return {arch: file or self.training.weights for arch, _, file in (o.partition("=") for o in self.backbones)}
 
+    @property
+    def sees(self) -> bool:
+        "Whether any of its arms looks at films."
+        return any(parse_arm(o).use != "metadata" for o in self.arms)
+
     def flags(self) -> dict:
         "Every setting by its flag's name: what `settings.json` says, and `plan_from` reads back."
         flat = self.asdict() | self.training.asdict() | {flag: getattr(self.gan, o) for o, flag in GAN_FLAGS.items()}

@@ -17,7 +17,7 @@ from .places import is_film
 from .readers import NIH_FINDINGS
 from .rows import check_names, columns_of, RESERVED, with_columns
 from .sampling import side_of
-from .words import _kind, fold_numbers, fold_words
+from .words import _kind, fold_numbers, fold_words, UNCLEAR
 
 __all__ = ["guess_columns", "patient_of"]
 
@@ -243,6 +243,8 @@ def _what(guess, name):
     if name in RESERVED or short in NOT_FEATURES: return "-", "of a name that metadata can't have"
     words, (numbers, why) = fold_words(there, name), fold_numbers(there, name)
     n, number = words.nunique(), (why.eq("") | why.str.endswith("years")).all()
+    if (unclear := why.eq(UNCLEAR)).any() and (unclear | why.eq("")).all():
+        return "-", f"{few(map(repr, there[unclear]))}: {UNCLEAR.removeprefix('is ')}"
     if not kind and (_ASIDE.search(short) or short in _ASIDE_WHOLE): return "-", "no metadata, by its name"
     if not kind and n < 2: return "-", "one word in all rows"
     if number and (kind == "age" or not kind and n > FEW_NUMBERS):

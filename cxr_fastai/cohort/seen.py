@@ -4,6 +4,7 @@ know.
 Patients and films are kept as salted hashes of six bytes. They give no id back; but whoever holds an id, or tries all
 the short ones, can ask whether it is among them."""
 import base64, hashlib, json, warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +147,10 @@ def seen_of(
     "What weights were fitted on; a warning where that isn't known. ValueError for a damaged list."
     try: res = Seen.from_card(_said(Path(file)))
     except (ValueError, AttributeError) as e: raise ValueError(f"{file}: {e}.") from None
-    if not res.known:
-        warnings.warn(f"{Path(file).name}: which patients these weights were fitted on isn't known, or not of all of "
-                      "them; if any is in valid or test, the scores flatter.", stacklevel=2)
+    if not res.known: _warn_unknown(Path(file).absolute())
     return res
+
+@cache # said once a process, whatever resets Python's own register of warnings
+def _warn_unknown(file):
+    warnings.warn(f"{file.name}: which patients these weights were fitted on isn't known, or not of all of them; if "
+                  "any is in valid or test, the scores flatter.", stacklevel=3)

@@ -9,13 +9,14 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-__all__ = ["MISSING", "OLDEST", "fold_id", "fold_ids", "fold_number", "fold_numbers", "fold_word", "fold_words",
-           "is_missing", "known_word"]
+__all__ = ["MISSING", "OLDEST", "UNCLEAR", "fold_id", "fold_ids", "fold_number", "fold_numbers", "fold_word",
+           "fold_words", "is_missing", "known_word"]
 
 # In lower case: what pandas, Excel, R and SQL write where nothing is known. No lone sign: '-' may be a label.
 MISSING = {"", "na", "n/a", "#na", "#n/a", "#n/a n/a", "<na>", "nan", "-nan", "nat", "null", "none", "1.#ind",
            "-1.#ind", "1.#qnan", "-1.#qnan"}
 OLDEST = 100 # years
+UNCLEAR = "is written with a comma that may be of decimals or of thousands; write a point, as in 1234.5"
 _KINDS = {"sex": "sex", "gender": "sex", "patientsex": "sex", "patientgender": "sex", "view": "view",
           "viewposition": "view", "age": "age", "patientage": "age",
           "ageyears": "age"} # of a column, by its name's small letters
@@ -26,6 +27,8 @@ _SYNONYMS = {"sex": {"f": "F", "female": "F", "woman": "F", "girl": "F", "m": "M
 _YEARS = {"": 1, "Y": 1, "M": 1/12, "W": 7/365.25, "D": 1/365.25}
 _AGE = re.compile(r"([0-9]+(?:\.[0-9]*)?) ?([YMWD]?)")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?", re.I)
+_COMMA = re.compile(r"([+-]?[0-9]*),([0-9]+)( ?[YMWD]?)", re.I) # of decimals, as in most of Europe
+_EITHER = re.compile(r"[+-]?([1-9][0-9]{0,2},[0-9]{3}|[0-9]+([,.][0-9]{3})+[,.][0-9]+)") # of decimals or thousands
 _WHOLE = re.compile(r"\+?(-?)0*([0-9]+)(?:\.0*)?")
 _INVISIBLE = "\ufeff\u200b" # a mark of byte order, a blank of no width
 _LARGEST = float(np.finfo(np.float32).max)
@@ -106,8 +109,11 @@ def fold_number(
     value:object, # of a column of numbers, as text or as a number
     name:str="",  # the column's: an age may have its unit
 ) -> tuple:       # the number, nan where it is missing or none; and why it is none, '' where it is one
-    "A number, finite in float32; an age in years, from 0 to `OLDEST`."
+    """A number, finite in float32; an age in years, from 0 to `OLDEST`. A comma is of decimals; where it may be of
+    thousands, as in 1,234, it is no number."""
     word = "" if _absent(value) else str(value).strip()
+    if _EITHER.fullmatch(word): return np.nan, UNCLEAR
+    if comma := _COMMA.fullmatch(word): word = f"{comma[1]}.{comma[2]}{comma[3]}"
     if word.lower() in MISSING: return np.nan, ""
     if age := _kind(name) == "age" and _AGE.fullmatch(word.upper()): x = float(age[1]) * _YEARS[age[2]]
     elif _NUMBER.fullmatch(word): x = float(word)

@@ -1,14 +1,14 @@
 """Files and folders that are either whole or not there: written under a random name, then renamed. And what is said
 of them, in any terminal."""
-import json, os, re, secrets, shutil, sys, time, warnings
+import json, os, re, secrets, shutil, sys, textwrap, time, warnings
 from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .words import nearest_word
 
-__all__ = ["KeywordError", "atomic", "atomic_folder", "bar_fits", "check_keywords", "few", "lenient", "named_errors",
-           "one_line", "plain_warnings", "read_json", "say", "write_json"]
+__all__ = ["KeywordError", "atomic", "atomic_folder", "bar_fits", "check_keywords", "few", "lenient", "line_width",
+           "named_errors", "one_line", "plain_warnings", "read_json", "say", "write_json"]
 
 try: import fcntl
 except ImportError: fcntl = None # Windows has no such locks: what is unfinished there is told by its age alone
@@ -117,14 +117,33 @@ def read_json(
         why = "it holds no table of names and values"
     raise ValueError(f"{path} is damaged ({why}): delete it, and the command that wrote it makes it again.")
 
+WIDEST = 100 # columns, in a wider terminal and where there is none
+
+def line_width() -> int:
+    "How wide a line may be that people read: as their terminal, and 100 at most."
+    return min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns or WIDEST) if sys.stdout.isatty() else WIDEST
+
+def _wrapped(line):
+    "A sentence in lines of whole words, below each other; a table's line stays as it is."
+    if len(line) <= (width := line_width()) or "  " in line.strip() or line.lstrip().startswith("|"): return line
+    indent = line[:len(line) - len(line.lstrip())]
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+def _speaks():
+    "Of several processes that train together, by torchrun or accelerate, the first."
+    return not int(os.environ.get("RANK") or 0)
+
 def say(
     *what,        # as `print` takes it
     sep:str=" ",  # between them
     file=None,    # stdout where not given
     **kwargs,     # `end` and `flush` of `print`
 ):
-    r"`print` for any terminal: a letter that its encoding lacks comes as \xe9, and no run ends by it."
+    r"""`print` for any terminal: a letter that its encoding lacks comes as \xe9, and no run ends by it; sentences are
+    wrapped where a terminal is. Of several processes that train together, the first alone speaks."""
+    if not _speaks(): return
     text, file = sep.join(map(str, what)), sys.stdout if file is None else file
+    if file.isatty(): text = "\n".join(map(_wrapped, text.split("\n")))
     try: print(text, file=file, **kwargs)
     except UnicodeEncodeError as e:
         print(text.encode(e.encoding, "backslashreplace").decode(e.encoding), file=file, **kwargs)
@@ -139,9 +158,14 @@ def plain_warnings():
     def show(message, category, filename, lineno, file=None, line=None): say(message, file=file or sys.stderr)
     warnings.showwarning = show
 
+def _asked_plain():
+    "Whether the environment asks for plain lines: a log of CI, no colours, a terminal that can't move its cursor."
+    ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return ci or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") in ("dumb", "unknown")
+
 def bar_fits() -> bool:
-    "Whether stdout is a terminal that can draw a progress bar."
-    if not sys.stdout.isatty(): return False
+    "Whether stdout is a terminal that can draw a progress bar, and is asked for no plain lines."
+    if not sys.stdout.isatty() or _asked_plain() or not _speaks(): return False
     try: return bool("█".encode(sys.stdout.encoding or "utf-8"))
     except UnicodeEncodeError: return False
 

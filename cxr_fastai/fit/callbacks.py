@@ -12,9 +12,9 @@ from fastcore.imports import IN_NOTEBOOK
 
 from ..core.csvs import write_csv
 from ..core.files import bar_fits, say
-from ..core.progress import left_in_words
+from ..core.progress import left_in_words, report
 
-__all__ = ["EpochLines", "EpochTable", "HistoryWriter", "PlainTable", "epoch_table"]
+__all__ = ["EpochLines", "EpochTable", "HistoryWriter", "PlainTable", "Reported", "epoch_table"]
 
 class _Told:
     "The smooth loss in words, asked for when a bar is drawn, a few times a second: at each step it would wait."
@@ -73,6 +73,14 @@ class EpochLines(Callback):
         each = (time.monotonic() - self.start)/max(1, done - self.first)
         left = left_in_words(each*(self.n_epoch - done)) if done < self.n_epoch else ""
         self.tell(f"{self.what}: epoch {done} of {self.n_epoch}{left}")
+
+class Reported(Callback):
+    "Says how far a fit is, where somebody draws its job (`core.progress.reporting`)."
+    order = 61
+    def after_batch(self):
+        if not self.training: return
+        done, words = self.epoch + (self.iter + 1)/self.n_iter, f"epoch {self.epoch + 1} of {self.n_epoch}"
+        report(done, self.n_epoch, "training", words, counts=self.n_epoch > 1) # one epoch alone is of the head
 
 def epoch_table() -> Callback:
     "The epoch table for where stdout goes: `EpochTable` in a terminal or notebook, else `PlainTable`."

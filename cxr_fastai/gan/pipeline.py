@@ -18,7 +18,7 @@ from ..fit.checkpoint import Checkpoint
 from ..fit.precision import computing
 from ..fit.tracking import tracked
 from ..settings import Gan, settings_digest, takes, versions
-from ..stats.formats import to_markdown
+from ..stats.films import quality_words
 from .callbacks import SaveGrids
 from .judge import figure_meanings, judge_films, judged_rows
 from .synthesis import part_of, synthesise, write_note
@@ -77,8 +77,7 @@ def _judge(rows, synth, folder, weights, aloud):
     if not file.exists() or "meaning" not in read_csv(file): # of before: nothing of what was changed
         judge_films(rows, synth, folder, int(synth["size"].iloc[0]), weights)
     if not aloud: return
-    say(f"\nSynthetic against real {real['label'].iloc[0]} of the valid rows, which the GAN never saw\n"
-        f"{to_markdown(read_csv(file).drop(columns='meaning'))}\n")
+    say(quality_words(file, real["label"].iloc[0]))
 
 def _number(rows, n, direction):
     "Synthetic rows: half the majority's training rows, as the paper, where not said; at most one a minority row."

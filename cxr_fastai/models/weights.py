@@ -14,6 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalE
 
 from ..core.extras import need
 from ..core.files import few, one_line
+from ..core.words import WordError
 
 __all__ = ["Gray", "as_text", "check_arch", "check_names", "find_weights", "gray_of", "pinned_weights"]
 
@@ -48,15 +49,16 @@ class Source(NamedTuple):
 def check_arch(
     arch:str, # of a backbone
 ):
-    "ValueError, with the nearest names, for one that timm doesn't have."
+    "WordError, with the nearest names, for one that timm doesn't have."
     if not isinstance(arch, str):
         raise ValueError(f"arch is the name of a timm model, as 'resnet50', not {getattr(arch, '__name__', arch)!r}.")
     if timm.is_model(arch) and not timm.get_pretrained_cfg(arch):
-        raise ValueError(f"timm tells no configuration of {arch!r}: an old name, for which it has another, or one of "
-                         "your own, which needs default_cfgs.")
+        raise WordError(f"timm tells no configuration of {arch!r}: an old name, for which it has another, or one of "
+                        "your own, which needs default_cfgs.")
     if not timm.is_model(arch):
-        near = get_close_matches(arch, timm.list_models(), 4, cutoff=0)
-        raise ValueError(f"timm has no model {arch!r}; timm.list_models() names them all, such as {few(near, 4)}.")
+        near = get_close_matches(arch.lower(), timm.list_models(), 4, cutoff=0)
+        raise WordError(f"timm has no model {arch!r}; did you mean {near[0]}? timm.list_models() names them all, such "
+                        f"as {few(near, 4)}.")
 
 def as_text(
     weights:str|Path, # as a person gave them

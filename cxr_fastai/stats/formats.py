@@ -8,8 +8,8 @@ import pandas as pd
 from ..core.csvs import write_csv
 from ..core.files import atomic
 
-__all__ = ["digits_for", "escape_markdown", "number", "save_table", "to_latex", "to_markdown", "to_text", "with_ends",
-           "without_html"]
+__all__ = ["digits_for", "escape_markdown", "number", "save_table", "to_columns", "to_latex", "to_markdown", "to_text",
+           "with_ends", "without_html"]
 
 def _texts(table, digits):
     "Heads and columns of words, each one line; what is undefined is '-'."
@@ -62,6 +62,51 @@ def to_text(
     "The table as aligned plain text, floats with four decimals."
     lines, _ = _aligned(*_texts(table, 4), "  ".join)
     return "\n".join(o.rstrip() for o in lines)
+
+def _short(word):
+    "Numbers within a word with three digits after the point at most, as far as these don't make them noughts."
+    def shorter(o): return f"{float(o[0]):.3f}" if float(o[0]) >= .0005 else o[0]
+    return re.sub(r"(?<![\w.])\d+\.\d{4,}(?!\w)", shorter, word)
+
+def _brief(value):
+    "A cell for people: three digits of a number, more only before the point."
+    if not isinstance(value, float): return value
+    return value if not isfinite(value) else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+def _blocks(wide, room):
+    "Numbers of columns that fit beside each other, in order; one that fits nowhere has a block of its own."
+    found, left = [], 0
+    for i, n in enumerate(wide):
+        if n + 2 > left:
+            found.append([])
+            left = room
+        found[-1].append(i)
+        left -= n + 2
+    return found
+
+def to_columns(
+    table:pd.DataFrame, # its first column names the lines
+    width:int=100,      # of a line
+    by:str=None,        # a column whose words head their lines
+) -> str:
+    """The table as aligned plain text for people: numbers with three digits, no line wider than `width`, as far as its
+    names leave room; columns that don't fit beside the others follow below them."""
+    heads = [o for o in table if o != by]
+    names, texts = _texts(table[heads].map(_brief) if len(table) else table[heads], 3)
+    columns = [[*map(_short, o)] for o in texts]
+    wide, indent = [max(map(len, [h, *c])) for h, c in zip(names, columns)], "  " if by else ""
+    groups = table[by].map(_line).tolist() if by else [""]*len(table)
+    blocks = []
+    for block in _blocks(wide[1:], width - wide[0] - len(indent)) or [[]]:
+        at = [0, *(i + 1 for i in block)]
+        line = lambda cells: (indent + "  ".join(f"{cells[i]:<{wide[i]}}" for i in at)).rstrip()
+        lines, last = [line(names)], ""
+        for group, cells in zip(groups, zip(*columns)):
+            if group != last: lines.append(group)
+            lines.append(line(cells))
+            last = group
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
 
 LATEX = str.maketrans({o: f"\\{o}" for o in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
                       "^": r"\textasciicircum{}", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"})

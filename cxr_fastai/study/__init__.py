@@ -2,7 +2,8 @@
 from .bundled import bundle_arm
 from .cell import Cell, CellError, read_cell, run_cell
 from .grid import Study
-from .run import print_study, run_study, save_study
+from .printed import print_study
+from .run import run_study, save_study
 from .tune import tuned_plan
 
 __all__ = ["bundle_arm", "Cell", "CellError", "print_study", "read_cell", "run_cell", "run_study", "save_study",

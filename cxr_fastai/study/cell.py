@@ -21,7 +21,7 @@ from ..cohort.synthetic import add_synthetic
 from ..core.csvs import read_csv, write_csv
 from ..core.files import atomic, one_line, read_json, say, write_json
 from ..data.loaders import RadiographDataLoaders
-from ..fit.callbacks import HistoryWriter
+from ..fit.callbacks import HistoryWriter, Reported
 from ..fit.distributed import agreed, alone, is_first, together
 from ..fit.precision import device_name
 from ..fit.tracking import tracked
@@ -182,7 +182,7 @@ def fit_cell(
     begin, own, before = time.time(), (cell.plan.training.epochs, cell.plan.training.lr), {}
     if is_first(): say(f"\n{cell.title}", flush=True)
     with together(learn), tracked(cell.track if is_first() else "", folder, folder.name, cell.settings) as trackers:
-        with learn.added_cbs([*trackers, *cbs]):
+        with learn.added_cbs([Reported(), *trackers, *cbs]):
             if cell.arm.pretraining: before = pretrain(learn, agreed(lambda: _before(cell)), *own)
             fit(*own)
     return learn, before | dict(training=round(time.time() - begin, 2))

@@ -17,8 +17,9 @@ from ..cohort.folder import data_digest
 from ..cohort.phantom import is_drawn
 from ..cohort.rows import classes, columns_of, fold_metadata, split_method, with_columns
 from ..cohort.sampling import each_fold, split_paper, test_rows, with_folds
+from ..core.board import Board
 from ..core.files import few, say
-from ..core.progress import TimeLeft, progress
+from ..core.progress import TimeLeft
 from ..core.tuned import choices, tuned_training
 from ..core.workers import in_workers, on_ray
 from ..data.batches import check_batch
@@ -75,7 +76,7 @@ class Study:
         self.rows = with_folds(rows, self.splits, plan.folds) if plan.folds else rows
         self._check(columns)
         self.generators = Generators(rows, plan, self.out)
-        self.weights = {arch: pinned_weights(o) for arch, o in plan.weights_of.items()} if self._sees else {}
+        self.weights = {arch: pinned_weights(o) for arch, o in plan.weights_of.items()} if plan.sees else {}
         self.digests, self.errors = {}, {}
         self.cells = {(b, a, s) if f is None else (b, a, s, f): self._cell(b, a, s, f)
                       for f in self.splits for s in self.seeds for b in self.backbones for a in self.arms}
@@ -92,14 +93,11 @@ class Study:
 
     def _repr_html_(self): return study_html(self.folder, [c.done for c in self.cells.values()])
 
-    @property
-    def _sees(self): return any(parse_arm(o).use != "metadata" for o in self.arms)
-
     def _check(self, columns):
         "What no cell could do with: names of metadata columns, backbones and their weights, a batch of too many rows."
         if any(parse_arm(o).use != "image" for o in self.arms):
             for rows in self.splits.values(): MetadataTransform(**columns).fit(rows[rows["split"] == "train"])
-        if self._sees: check_names(self.plan.weights_of)
+        if self.plan.sees: check_names(self.plan.weights_of)
         if not all(parse_arm(o).more for o in self.arms): # those have synthetic rows as well
             check_batch(self.plan.training.bs, min((o["split"] == "train").sum() for o in self.splits.values()))
 
@@ -164,11 +162,11 @@ class Study:
         self._say_untrained(todo)
         synth, plain = [c for c in todo if c.gan], [c for c in todo if not c.gan]
         engine = partial(on_ray, address=ray, cpus=cpus, gpus=gpus) if ray else partial(in_workers, workers=workers)
-        engine, self.errors = partial(engine, partial(run_job, loud=loud)), {}
-        jobs = self._syntheses(synth, loud)
-        left, total = TimeLeft([o.kind for o in (*jobs, *todo)], workers), len(jobs) + len(todo)
-        ended = self._ended(engine, jobs + plain, synth, left)
-        for _ in progress(ended, total, "Jobs", left) if is_first() else ended: pass
+        self.errors, jobs = {}, self._syntheses(synth, loud)
+        left = TimeLeft([o.kind for o in (*jobs, *todo)], workers)
+        with Board(left, draws=not loud) as board:
+            engine = partial(engine, partial(run_job, loud=loud, drawn=board.folder))
+            for o in self._ended(engine, jobs + plain, synth, left): board.ended(*o)
         return self
 
     def _say_untrained(self, cells):
@@ -200,7 +198,7 @@ class Study:
 
     def _ended(self, engine, jobs, after, left):
         """Run jobs, and cells that come `after` the synthesis of their seed when it is there; what another process runs
-        is asked for again. Remember what failed. Yields jobs as they end, or can't begin."""
+        is asked for again. Remember what failed. Yields jobs as they end, or can't begin: what `Board.ended` takes."""
         pause = 1
         while jobs:
             busy, ready = [], []
@@ -214,7 +212,8 @@ class Study:
                 own = [c for c in after if (c.seed, c.fold) == (job.seed, job.fold)] if made else []
                 if status == "done": ready += own
                 else: self.errors |= {c: f"{c}: not run, as the {self.errors[job]}" for c in own}
-                yield job
+                yield job, outcome["seconds"] if status == "done" else None, outcome.get("told", "")
+                for line in filter(None, outcome.get("said", ())): say(line, flush=True)
                 if status == "failed": yield from self._given_up(own, left)
             if busy and not ready and len(busy) == len(jobs):
                 if pause == 1: say(f"waiting for {counted(len(busy), 'job')} of another process", flush=True)
@@ -233,7 +232,7 @@ class Study:
     def _given_up(self, cells, left):
         for c in cells:
             left.ended(c.kind)
-            yield c
+            yield c,
 
     def _failed(self, job, error):
         self.errors[job] = error if str(job) in error else f"{job}: {error}"

@@ -6,10 +6,14 @@ from pathlib import Path
 import pandas as pd
 from filelock import Timeout
 
+from ..core.board import place_of
+from ..core.csvs import read_csv
 from ..core.files import one_line, say
-from ..fit.callbacks import EpochLines
-from ..fit.distributed import agreed
+from ..core.progress import reporting
+from ..fit.callbacks import EpochLines, Reported
+from ..fit.distributed import agreed, is_first
 from ..gan.pipeline import synthetic_minority
+from ..stats.films import quality_words
 from .cell import Cell, logged, run_cell
 
 __all__ = ["Synthesis", "run_job"]
@@ -31,25 +35,43 @@ class Synthesis:
     def __repr__(self): return f"{self.what} of seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
     @property
     def kind(self): return f"{self.what}s"
+    @property
+    def title(self): return str(self)
 
-    def __call__(self):
+    def __call__(self,
+        drawn:bool=False, # how far it is, by whoever runs it: else a few lines say it
+    ):
         "The status, as of `run_cell`: 'busy' while another process makes them."
         tell = partial(say, file=sys.stdout, flush=True) # the terminal, wherever stdout goes below
-        kwargs = dict(seed=self.seed, track=self.track, cbs=[EpochLines(str(self), tell)] if self.log else [])
+        lines = [EpochLines(str(self), tell)] if self.log and not drawn else []
+        kwargs = dict(seed=self.seed, track=self.track, cbs=[Reported(), *lines])
         try:
             with logged(self.log):
                 say(f"\n{self}", flush=True) # the head of its epoch table
-                for o, way, part in self.gans:
-                    synthetic_minority(self.rows, self.out, o, direction=way, part=part, wait=False, **kwargs)
-            return dict(status="done")
+                made = [synthetic_minority(self.rows, self.out, o, direction=way, part=part, wait=False, **kwargs)
+                        for o, way, part in self.gans]
+            return dict(status="done", said=list(map(_judged, made)) if self.log else [])
         except Timeout: return dict(status="busy")
         except Exception as e: return dict(status="failed", error=f"{self}: {one_line(e)}")
+
+def _judged(made):
+    "A line on synthetic films, where there were enough to judge them; in a log it would be lost."
+    file = Path(made["file"].iloc[0]).with_name("quality.csv")
+    return quality_words(file, made["label"].iloc[0]) if file.exists() else ""
+
+def _known(job):
+    "What is said of a cell that has ended: its valid rows' AUC, for test rows judge the end alone."
+    try: return f"valid AUC {read_csv(job.folder/'history.csv')['rocauc'].iloc[-1]:.2f}"
+    except (OSError, KeyError, IndexError): return ""
 
 def run_job(
     job:Cell|Synthesis, # of a study
     loud:bool=False,    # a cell's epoch table goes to the terminal
-) -> dict: # as `run_cell` gives it, and `seconds`
+    drawn:str=None,     # folder of the `Board` that draws it
+) -> dict: # as `run_cell` gives it, with `seconds`, and what is `told` of it
     "Run one job of a study."
     start = time.monotonic()
-    outcome = run_cell(job, loud) if isinstance(job, Cell) else agreed(job)
-    return outcome | dict(seconds=time.monotonic() - start)
+    with reporting(place_of(drawn, job) if is_first() else None, title=job.title, kind=job.kind):
+        outcome = run_cell(job, loud) if isinstance(job, Cell) else agreed(partial(job, drawn=bool(drawn)))
+    told = _known(job) if isinstance(job, Cell) and outcome["status"] == "done" else ""
+    return outcome | dict(seconds=time.monotonic() - start, told=told)

@@ -7,27 +7,25 @@ import pandas as pd
 from ..arms import comparisons_of, is_plain, parse_arm
 from ..cohort.folder import data_digest, DATA_FLAGS, flow_table, flow_text, load_cohort
 from ..cohort.groups import with_groups
-from ..cohort.rows import columns_of, read_rows, save_rows
+from ..cohort.rows import columns_of, save_rows
 from ..cohort.sampling import test_rows
-from ..core.csvs import read_csv, write_csv
+from ..core.csvs import write_csv
 from ..core.extras import need
-from ..core.files import atomic, few, read_json, say, write_json
+from ..core.files import atomic, bar_fits, few, say, write_json
 from ..core.progress import duration
 from ..core.words import Words
 from ..fit.distributed import agreed, is_first
-from ..report.changed import films_words
-from ..report.elsewhere import external_words
-from ..report.notes import counted, drawn_note, leaky_note, sources_note
+from ..models.weights import check_names
 from ..settings import listed, Plan, PRIMARY, plan_of, settings_digest, takes
-from ..stats.compare import compare_arms, correct, verdict
+from ..stats.compare import compare_arms, correct
 from ..stats.folds import fold_table
-from ..stats.formats import save_table, to_markdown
+from ..stats.formats import save_table
 from ..stats.labels import films_to_reread, label_noise, noise_table
-from ..stats.ledger import look_at, looks, mark_plan, mark_scores, read_plan
+from ..stats.ledger import look_at, mark_plan, mark_scores
 from ..stats.predictions import seeds_of_all_arms
-from ..stats.prevalence import check_prevalence, prevalence_table, sampling_note
-from ..stats.shortcuts import shortcut_tables, shortcut_verdict
-from ..stats.subgroups import interactions, small_groups, subgroups
+from ..stats.prevalence import check_prevalence, prevalence_table
+from ..stats.shortcuts import shortcut_tables
+from ..stats.subgroups import interactions, subgroups
 from ..stats.tables import gains_of, metrics_table, score_tables, table1
 from .cell import CellError
 from .estimate import estimate_text
@@ -35,9 +33,10 @@ from .external import read_external, recorded_external, save_external
 from .films import marked
 from .grid import Study
 from .judged import save_films
+from .printed import plan_text, print_study
 from .tune import trials_of, tuned_plan
 
-__all__ = ["print_study", "run_study", "save_study"]
+__all__ = ["run_study", "save_study"]
 
 def _pairs(study, declared):
     "What is compared; the primary comparison first."
@@ -163,6 +162,7 @@ def run_study(
     if relabel: need("cleanlab", extra="labels", what="--relabel")
     cohort = {o: flags.pop(o) for o in DATA_FLAGS if o in flags}
     plan = plan_of(backbones=backbones, **flags)
+    if plan.sees: check_names(plan.weights_of) # before a table is read
     if plan.folds and cohort.get("split_column"):
         raise ValueError("--split-column is one split, and --folds makes others: give one of both.")
     rows = load_cohort(**cohort, split_seed=plan.split_seed)
@@ -174,52 +174,12 @@ def run_study(
     study = Study(rows, plan, out, data="phantom (drawn)" if data == "phantom" else data, track=track,
                   cohort=_recorded(cohort))
     flow = flow_text(study.rows if plan.folds else rows) # of one split, as it was made
-    new = sum(not done for done in {c.folder: c.done for c in study.cells.values()}.values())
-    say(f"\n{flow}\n\n{counted(len(study.cells), 'cell')}; protocol '{plan.protocol}', scored at the "
-        f"{plan.training.epoch_rule} epoch; {counted(new, 'new cell')} to run", flush=True)
+    say(f"\n{flow}\n\n{plan_text(study)}", flush=True)
     if dry_run: return say(f"\n{estimate_text(study, workers)}")
-    one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest
-    study.run(workers=workers, ray=ray, gpus=gpus, loud=one and workers == 1 and not ray)
+    one = len(study.backbones) == len(study.seeds) == 1 # its epochs are of interest, where no bar shows them
+    study.run(workers=workers, ray=ray, gpus=gpus, loud=one and workers == 1 and not ray and not bar_fits())
     folder = agreed(lambda: save_study(study, prevalence, groups, relabel, external))
     if not is_first(): return folder
     print_study(folder)
     say(f"\n{duration(time.time() - start)}. Everything is in {folder}")
     return folder
-
-HEADLINES = ["recall", "specificity", "rocauc", "brier", "recall_at_90", # of the many metrics, what is printed
-             "recall_with_synthetic", "positives_with_synthetic", "positives_synthetic"] # the last by protocol 'paper'
-
-def print_study(
-    folder:str|Path, # of a study
-):
-    "Table 1, what every arm scored, what the data support, and which cells are missing."
-    table = {o: read_csv(Path(folder)/f"{o}.csv") for o in ("table1", "metrics", "comparisons", "cells")}
-    say("\nTable 1: recall on the test rows at .5 [95% interval of these models: the luck of the test patients]; "
-        f"procedure: the luck of training, too, from two seeds on\n{to_markdown(table['table1'])}")
-    if (file := Path(folder)/"shortcut_table.csv").exists():
-        say(f"\nShortcuts, probes on the same split that see no disease\n{to_markdown(read_csv(file))}")
-    seeds = table["cells"].loc[table["cells"]["error"].isna(), "seed"].unique()
-    over = "mean over seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-    say(f"\nTest rows, {over} [95% interval of these models]; all else is in {folder}/metrics.md")
-    shown = [o for o in HEADLINES if o in table["metrics"]]
-    say(to_markdown(table["metrics"][["backbone", "arm", *shown, "weights"]]) + "\n")
-    about = read_json(Path(folder)/"settings.json")
-    rows = read_rows(Path(folder)/"rows.csv")
-    noted = drawn_note(about), leaky_note(about, rows), sources_note(about)
-    for o in (*noted, *small_groups(rows, about.get("groups", []))):
-        if o: say(o)
-    if "positives_synthetic" in shown:
-        say("Recall is over the real positives alone, recall_with_synthetic over the synthetic ones, too.")
-    say(sampling_note(read_csv(Path(folder)/"flow.csv")))
-    if (file := Path(folder)/"prevalence.csv").exists():
-        at = read_csv(file)
-        say(f"\nAt a prevalence of {at['prevalence'].iloc[0]:g} [95% intervals of patients]\n{to_markdown(at)}\n")
-    plan = read_plan(Path(folder)/"plan.json")
-    say(verdict(table["comparisons"], plan=plan))
-    if (file := Path(folder)/"against_shortcuts.csv").exists(): say(*shortcut_verdict(read_csv(file)), sep="\n")
-    for o in films_words(Path(folder)): say(o)
-    out = Path(folder).parent
-    say(f"Results on these test rows that {out} knows of: {looks(out, plan['test_rows'])}.")
-    if (file := Path(folder)/"relabel.csv").exists(): say(f"{len(read_csv(file)):,} films to read again: {file}")
-    for o in external_words(Path(folder)): say(o)
-    for o in table["cells"]["error"].dropna().unique(): say(f"MISSING {o}")

@@ -25,7 +25,7 @@ __all__ = ["Speed", "Undecoded", "Watch", "cell_seconds", "cell_speed", "clock",
 PLAIN = dict(image="real", metadata="meta", both="real-meta") # arms that learn as others of the same inputs do
 STEPS, LEAST, MOST = 4, 1., 10. # of a kind: steps, at least so many seconds, and no step more after so many
 FILMS = 32 # of a side and a class that are looked at, or four batches
-GLANCE = 10, 8 # where nothing is decoded: films, and a batch at most, for it is only asked whether a run makes sense
+GLANCE = 10, 8 # where nothing is decoded: films, and a batch or translations at most: does a run make sense?
 
 def clock() -> float:
     "Seconds, when all that a GPU was given is done."
@@ -149,7 +149,8 @@ def gan_speed(
 ) -> tuple:      # the `Speed`, and seconds to look at a film
     "Of a translator and its films, on a few rows."
     rows, watch = _few(study, typical_rows(study), gan.training["bs"]), Watch()
-    n = min(gan.synthetic, int((~positive(rows[rows["split"] == "train"])).sum()), FILMS)
+    most = GLANCE[1] if isinstance(study, Undecoded) else FILMS
+    n = min(gan.synthetic, int((~positive(rows[rows["split"] == "train"])).sum()), most)
     forget_peak()
     start = clock()
     with logged(folder/"log.txt"):

@@ -1,6 +1,6 @@
 import re
 import numpy as np, pandas as pd
-from cxr_fastai.stats.formats import number, save_table, to_latex, to_markdown, to_text, with_ends
+from cxr_fastai.stats.formats import number, save_table, to_columns, to_latex, to_markdown, to_text, with_ends
 
 def test_markdown_by_hand():
     table = pd.DataFrame({"Model": ["resnet50", "vgg16"], "recall": [.5, 1/3], "n": [7, 1234]})
@@ -20,6 +20,28 @@ def test_markdown_of_no_rows_is_its_head():
 def test_plain_text_is_aligned():
     table = pd.DataFrame({"Model": ["resnet50", "vgg16"], "recall": [.5, 1/3]})
     assert to_text(table) == "Model     recall\nresnet50  0.5000\nvgg16     0.3333"
+
+def test_columns_for_people_are_aligned_and_have_three_digits():
+    table = pd.DataFrame({"Model": ["resnet50", "vgg16"], "x": [747.541536, .90909], "n": [7, 1234],
+                          "recall": ["0.9091 [0.77, 1.00]", "1.0000 [0.00001, 0.5] of 1.2.3456"]})
+    assert to_columns(table) == ("Model     x      n     recall\n"
+                                 "resnet50  748    7     0.909 [0.77, 1.00]\n"
+                                 "vgg16     0.909  1234  1.000 [0.00001, 0.5] of 1.2.3456")
+
+def test_columns_that_do_not_fit_follow_below():
+    cells = {f"c{i}": ["0.5 [0, 1]"]*3 for i in range(5)}
+    table = pd.DataFrame({"net": ["a", "a", "b"], "arm": ["x", "y", "x"], **cells})
+    text = to_columns(table, width=40, by="net")
+    assert max(map(len, text.splitlines())) <= 40 and text.split("\n\n")[0].splitlines() == [
+        "  arm  c0          c1", "a", "  x    0.5 [0, 1]  0.5 [0, 1]", "  y    0.5 [0, 1]  0.5 [0, 1]", "b",
+        "  x    0.5 [0, 1]  0.5 [0, 1]"]
+    assert [o.split()[1:] for o in text.splitlines() if "arm" in o] == [["c0", "c1"], ["c2", "c3"], ["c4"]]
+
+def test_columns_of_odd_tables():
+    assert to_columns(pd.DataFrame({"a": [], "bc": []})) == "a  bc" and to_columns(pd.DataFrame({"a": ["x"]})) == "a\nx"
+    assert to_columns(pd.DataFrame({"a": [np.nan, np.inf], "b": [None, -.00012]})) == "a  b\n-  -\n-  -0.00012"
+    wide = to_columns(pd.DataFrame({"a": ["x"*200], "b": [1], "c": [2]}))
+    assert [o.split()[-1] for o in wide.splitlines() if o] == ["b", "1", "c", "2"]
 
 def test_latex_escapes_what_would_break_it():
     table = pd.DataFrame({"Gain %": ["+12.0% [a_b]", "50 & {x} ~ ^ # $ \\"]})
