@@ -61,8 +61,9 @@ def _place(study, of): return study.folder/"films"/of.removeprefix(AT) if of.sta
 
 def _figures(study, names):
     "Of each generator, and each part of its change, those of the first folder of films."
-    part = lambda of: next((o for o in PARTS if of.endswith(o)), "")
-    for of in {(o.split("/")[0], part(o)): o for o in reversed(names)}.values():
+    first = {}
+    for of in names: first.setdefault((of.split("/")[0], next((o for o in PARTS if of.endswith(o)), "")), of)
+    for of in first.values():
         if not (file := _place(study, of)/"changed.npz").exists(): continue
         if not (fig := plot_changed(file)): continue # no source is known
         yield f"changed-{of}", fig, (f"Source, translation and their difference: the film of {of} that is least like "
