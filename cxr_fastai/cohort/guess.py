@@ -23,7 +23,8 @@ __all__ = ["guess_columns", "patient_of"]
 
 _IMAGE = """file filename filepath image imageindex imageid imagename imagepath imagefile img imgname imgpath path
     dicomid dicom sopinstanceuid xrayimagename film name""".split()
-_PATIENT = [{"patientid", "patient", "patientnumber", "patientnr", "patientno", "patientname", "pid"},
+_PATIENT = [{"patientid", "patient", "patientnumber", "patientnr", "patientno", "patientname", "pid", "patid", "patno",
+             "patnr"},
             {"subjectid", "subject", "personid", "person", "mrn", "caseid", "case", "participant", "participantid"}]
 _LABEL = set("""label labels class classes target diagnosis diagnoses diagnose dx finding findings findinglabels disease
     pathology outcome category y""".split())
@@ -251,6 +252,8 @@ def _what(guess, name):
         return "cont", f"numbers, {numbers.min():g} to {numbers.max():g}"
     if kind == "age": return "-", f"{few(map(repr, there[why != '']))} are no ages"
     if kind or n <= FEW_WORDS and 2*n <= len(there): return "cat", f"words: {few(sorted(words.dropna().unique()), 5)}"
+    if 2*(odd := why != "").sum() < len(there):
+        return "-", f"numbers, but for {few(sorted(there[odd].unique()), 3)}: left blank, they are missing"
     return "-", f"{n:,} different words"
 
 def guess_columns(

@@ -61,7 +61,8 @@ def _numbers(text, csv, name):
     old = why.str.endswith("years").to_numpy(bool)
     for o in sorted(reasons - {*why[old]}):
         ages = "are no ages like 58, 058Y, 011M or 001D" if _kind(name) == "age" else "are no numbers"
-        _refuse(why == o, csv, text, ages if o in ("is no number", "is no age") else o.replace("is ", "are ", 1))
+        _refuse(why == o, csv, text, ages if o in ("is no number", "is no age") else o.replace("is ", "are ", 1),
+                "; left blank, they are missing")
     if old.any():
         most = text[old].str.extract("([0-9.]+)")[0].astype(float).max()
         say(f"{csv}: {old.sum():,} ages are over {OLDEST} years, up to {most:.0f}, and become missing: "

@@ -2,6 +2,7 @@
 
 NIH's csv is known by its header, whatever its name, and so are other public sets' and those of `save_rows`; of any
 other the columns are guessed. A flag that nothing would come of is refused."""
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -70,14 +71,13 @@ def _table_of(folder, images):
         own = [o for o in own if _of_images(o, index, root)]
     if len(found := of("saved") + (sets or own)) > 1:
         raise ValueError(f"{folder} holds more than one table of films, {few([o.name for o in found])}: name one, as "
-                         f"in --data {found[0]}.")
+                         f"in --data {shlex.quote(str(found[0]))}.")
     if found: return found[0], kinds[found[0]]
 
 def _found(path, images):
     "The csv and its kind; the folder and 'classes'."
     if path.is_file(): return path, _kind(path) or "own"
-    if not path.is_dir(): raise FileNotFoundError(f"{path} holds no Data_Entry*.csv(.gz), for there is no such file or "
-                                                  f"folder; {_TAKES}.")
+    if not path.is_dir(): raise FileNotFoundError(f"{path}: there is no such file or folder; {_TAKES}.")
     if found := _table_of(path, images): return found
     if class_folders(path): return path, "classes"
     for below in sorted(o for o in path.iterdir() if o.is_dir()):

@@ -5,6 +5,7 @@ from typing import Callable
 import torch
 import pandas as pd
 from fastai.callback.progress import ProgressCallback
+from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import rank_distrib
@@ -218,6 +219,9 @@ def _begin(dls, seed, given, *uses):
     if dls.use not in uses:
         wanted = " or ".join(map(repr, uses))
         raise ValueError(f"This learner needs DataLoaders with use={wanted}; these have use={dls.use!r}.")
+    if any(isinstance(o, Normalize) for o in dls.train.after_batch.fs):
+        raise ValueError("These DataLoaders normalise images (fastai's vision_learner makes any that it is given do "
+                         "so), and so does the model: make them anew.")
     seeded(seed := ifnone(seed, dls.seed))
     return seed
 

@@ -157,13 +157,16 @@ def plan_note(
     plan:dict, # of `read_plan`
     out:Path,  # folder of all studies, which knows what was looked at
 ) -> str:
-    "What was said before the first cell, and how often its test rows were looked at."
+    "What was said before the first cell, and how often its test rows were looked at, where the ledger is there."
+    known = "The ledger of looks at these test rows isn't beside this study's folder."
+    if (out/"ledger.csv").exists():
+        known = f"Results on these test rows that {out.resolve().name} knows of: {looks(out, plan['test_rows'])}."
     asked = "no primary comparison"
     if plan["primary"]: asked = (f"primary comparison: {' to '.join(map(arm_title, plan['primary']))}, by AUC, "
                                  f"two-sided at {plan['alpha']:.1%} over the backbones")
     return (f"The plan ({plan['digest']}) was written at {plan['time']}: backbones {listed(plan['backbones'])}; arms "
             f"{listed(map(arm_title, plan['arms']))}; seeds {listed(plan['seeds'])}; {asked}. All else is "
-            f"exploratory. Results on these test rows that {out.name} knows of: {looks(out, plan['test_rows'])}.")
+            f"exploratory. {known}")
 
 def _lacking(arm, settings, finished):
     "Why an arm of a backbone can't be compared; '' where nothing is in the way."

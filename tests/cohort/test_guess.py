@@ -60,6 +60,13 @@ def test_what_is_not_sure_is_one_sentence_that_names_candidates_and_flag(more, g
     with pytest.raises(ValueError, match=why) as e: guessed(given=given, **more)
     assert "\n" not in str(e.value)
 
+def test_patients_are_known_by_short_names_too():
+    assert guessed(patient=None, PatID=[f"P{i}" for i in range(N)])[0]["patient"] == "PatID"
+
+def test_numbers_with_a_few_words_are_told_from_words():
+    told = {o[1]: o[2] for o in guessed(age=None, weight=["k.A.", *range(40, 39 + N)])[1].lines}
+    assert told["weight"] == "numbers, but for k.A.: left blank, they are missing"
+
 def test_an_empty_table_is_refused():
     with pytest.raises(ValueError, match="holds no rows"): guess_columns(table().iloc[:0], "own.csv", there, {})
 

