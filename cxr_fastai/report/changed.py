@@ -12,6 +12,7 @@ from ..core.csvs import read_csv
 from ..core.style import show_film, STYLE
 from ..stats.changed import change_sentences, lines_of_change
 from .html import Page
+from .notes import listed
 
 __all__ = ["changed_section", "films_words", "plot_changed", "plot_mean_change"]
 
@@ -22,23 +23,23 @@ def _difference(ax, pixels):
     ax.axis("off")
     return ax.imshow(pixels, cmap="RdBu_r", vmin=-SCALE, vmax=SCALE)
 
-def _bar(fig, drawn, axs): fig.colorbar(drawn, ax=axs, extend="both", shrink=.8, label="gray levels of 255: + brighter")
+def _bar(fig, drawn, axs): fig.colorbar(drawn, ax=axs, extend="both", shrink=.8, label="gray levels of 255")
 
 @mpl.rc_context(STYLE)
 def plot_changed(
     file:str|Path, # changed.npz
 ):                 # a matplotlib figure; None where no source is known
     "Source, translation and their difference: of the film that is least like its source, the middle, the most."
-    with np.load(file) as z: names, films, correlation = z["names"], z["films"], z["correlation"]
+    with np.load(file) as z: films, correlation = z["films"], z["correlation"]
     if not len(films): return
-    fig = Figure(figsize=(6.4, 2.1*len(films)), layout="constrained")
+    fig = Figure(figsize=(4.4, 1.4*len(films)), layout="constrained")
     axs = fig.subplots(len(films), 3, squeeze=False)
-    for row, name, (source, film), r in zip(axs, names, films, correlation):
+    for row, (source, film), r in zip(axs, films, correlation):
         show_film(row[0], source)
         show_film(row[1], film)
         drawn = _difference(row[2], film.astype(float) - source)
-        row[2].set_title(f"{name}\nr {r:.3f}", fontsize="x-small")
-    for ax, title in zip(axs[0], ("source", "translation")): ax.set_title(title, fontsize="small")
+        row[2].set_title(f"r {r:.3f}", fontsize="medium")
+    for ax, title in zip(axs[0], ("source", "translation")): ax.set_title(title, fontsize="medium")
     _bar(fig, drawn, axs)
     return fig
 
@@ -49,10 +50,10 @@ def plot_mean_change(
     "The mean difference of all films to their sources, and how like these they are."
     with np.load(file) as z: mean, every = z["mean"], z["every"]
     if not len(every): return
-    fig = Figure(figsize=(6.4, 2.8), layout="constrained")
+    fig = Figure(figsize=(4.4, 2.1), layout="constrained")
     left, right = fig.subplots(1, 2)
     _bar(fig, _difference(left, mean), left)
-    left.set_title(f"mean of {len(every):,} films", fontsize="small")
+    left.set_title(f"mean of {len(every):,} films", fontsize="medium")
     right.hist(every[~np.isnan(every)], bins=20, color="0.5")
     right.set(xlabel="correlation with the source", ylabel="films")
     return fig
@@ -66,8 +67,10 @@ def _figures(study, names):
     for of in first.values():
         if not (file := _place(study, of)/"changed.npz").exists(): continue
         if not (fig := plot_changed(file)): continue # no source is known
-        yield f"changed-{of}", fig, (f"Source, translation and their difference: the film of {of} that is least like "
-                                     "its source, one in the middle, the one that is most.")
+        with np.load(file) as z: names = listed(z["names"])
+        yield f"changed-{of}", fig, (f"Source, translation and their difference, red where it is brighter: the film of "
+                                     f"{of} that is least like its source, one in the middle, the one that is most "
+                                     f"({names}); r: their correlation.")
         yield f"changed-mean-{of}", plot_mean_change(file), (
             f"The mean difference of all films of {of} to their sources, on the same scale, and the correlation of "
             "each with its own.")

@@ -17,7 +17,7 @@ from .svg import page_svg
 
 _TEMPLATES = Path(__file__).parent/"templates"
 COMPARED = "before", "rocauc", "p_verdict", "gain", "recall", "specificity" # what of comparisons fits a page
-MOST, NARROW = 6, 36 # columns of a table that fit a page, and letters that fit a telephone's width
+MOST, NARROW = 6, 40 # columns of a table that fit a page, and letters that fit a telephone's width
 
 def _head(name): return "comparison" if name == "before" else title_of(str(name))
 
@@ -49,10 +49,10 @@ def _grid(table, by):
     return found | dict(cards=_wide(found) > NARROW)
 
 def _wide(grid):
-    "Letters side by side that a table needs."
-    rows = [row for body in grid["bodies"] for row in body["rows"]]
-    longest = lambda cells: max(len(o) for cell in cells for o in re.split(r" (?=\[)|(?<=\]) ", cell))
-    return sum(max(longest(cells), *map(len, head.split())) for head, cells in zip(grid["heads"], zip(*rows)))
+    "Letters side by side that a table needs: those of words and intervals, which stay whole."
+    columns = zip(*(row for body in grid["bodies"] for row in body["rows"]))
+    pieces = ([o for cell in own for o in re.findall(r"\[[^\]]*\]|\S+", cell)] for own in columns)
+    return sum(max(map(len, [*head.split(), *own])) for head, own in zip(grid["heads"], pieces))
 
 def page_film(
     pixels:np.ndarray, # uint8 `[h, w]`

@@ -1,6 +1,7 @@
 """What a report opens with: whom a study is about, its verdict, one forest, Table 1, and four films. No torch."""
 import re
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -163,18 +164,23 @@ def _said(study):
     own = study.predictions[(study.predictions["side"] == "test") & ~study.predictions["synthetic"]]
     return own.groupby(["image", "label", "backbone", "arm"], sort=False)["probability"].mean().unstack([2, 3])
 
+def _from_the_middle(films): return sorted(films, key=lambda o: abs(films.index(o) - (len(films) - 1)//2))
+
 def _examples(said, focus):
-    "Of each case the film whose probability is the middle one: (image, label, what it is) of those that there are."
+    """(image, label, what it is) of four films: of each case the one whose probability is the middle one; where a case
+    has none, another of those that have."""
     prob = said.xs(focus, axis=1, level=1).iloc[:, 0].dropna().sort_index().sort_values(kind="stable")
-    for label, hit, what in CASES:
-        own = prob[(prob.index.get_level_values("label") == label) & ((prob > .5) == hit)]
-        if len(own): yield *own.index[(len(own) - 1)//2], what
+    label, called = prob.index.get_level_values("label"), prob > .5
+    cases = [[(*o, what) for o in _from_the_middle([*prob.index[(label == k) & (called == hit)]])]
+             for k, hit, what in CASES]
+    shown = [o for rank in zip_longest(*cases) for o in rank if o][:len(CASES)]
+    return sorted(shown, key=lambda o: [what for *_, what in CASES].index(o[2]))
 
 def _films(study, page):
     said, focus = _said(study), _focus(study)
     page.section("Four films", fold=False).text(
-        f"Of the test films that {arm_title(focus)} finds, misses, calls wrongly and clears, the one in the middle by "
-        f"its probability; beside it the probability of {study.settings['positive']} by each arm"
+        f"Of the test films that {arm_title(focus)} finds, misses, calls wrongly and clears, those in the middle by "
+        f"their probability, with the probability of {study.settings['positive']} by each arm"
         f"{', mean over seeds' if study.predictions['seed'].nunique() > 1 else ''}"
         f"{', a dot a backbone' if study.predictions['backbone'].nunique() > 1 else ''}.")
     rows = study.rows.assign(image=study.rows["image"].astype(str)).drop_duplicates("image").set_index("image")

@@ -192,8 +192,8 @@ def test_four_films_are_of_each_case_with_what_each_arm_said(study, html):
              "Normal, cleared": (0, False)}
     for what, (label, hit) in cases.items():
         case = mean[(mean.label == label) & ((mean.probability > .5) == hit)]
-        assert sum(o in text for o in case.image) == (what in text) == bool(len(case))
-    assert text.count("Ensemble + dose 1/8") == len(html.all("img")) - 16 # 8 pairs of the translator
+        assert sum(o in text for o in case.image) == text.count(what) >= bool(len(case))
+    assert text.count("Ensemble + dose 1/8") == len(html.all("img")) - 16 == 4 # 8 pairs are of the translator
 
 def test_every_section_says_what_it_should(study, html):
     assert list(html.texts)[5:] == (
