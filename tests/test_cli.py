@@ -79,6 +79,12 @@ def test_what_is_not_understood_is_one_sentence(words, near, capsys):
     said = capsys.readouterr().err
     assert said.startswith(f"cxr-fastai {words.split()[0]}: ") and near in said and said.count("\n") == 1
 
+@pytest.mark.parametrize("words", ["train resnt50", "study --backbones resnet50,resnt50", "doctor --backbones Resnt50"])
+def test_a_backbone_that_is_not_known_is_refused_before_a_table_is_read(words, capsys):
+    assert main([*words.split(), "--data", "nowhere", "--weights", "none"]) == 2
+    said = capsys.readouterr()
+    assert "did you mean resnet50?" in said.err and said.err.count("\n") == 1 and said.out == ""
+
 TINY = dict(backbones=["test_resnet"], arms=["meta"], seeds=[0, 1], size=32, epochs=1, bs=16, weights="none",
             normals=60)
 

@@ -19,7 +19,7 @@ from .rows import check_names, columns_of, RESERVED, with_columns
 from .sampling import side_of
 from .words import _kind, fold_numbers, fold_words, UNCLEAR
 
-__all__ = ["guess_columns", "patient_of"]
+__all__ = ["guess_columns", "guess_new", "patient_of"]
 
 _IMAGE = """file filename filepath image imageindex imageid imagename imagepath imagefile img imgname imgpath path
     dicomid dicom sopinstanceuid xrayimagename film name""".split()
@@ -165,15 +165,35 @@ def _label(guess, taken):
     text, finding = guess.text, guess.given.get("finding") or "Pneumonia"
     if name := guess.named("label"): return name
     free = [o for o in text if o not in taken and not _is_split(guess, o) and text[o].notna().any()]
-    own = [o for o in free if plain(o) == plain(finding)]
-    usual = [o for o in free if plain(o) in _LABEL]
-    telling = [o for o in usual if plain(finding) in map(plain, _parts(_words(text, o)))]
-    named = [o for o in free if plain(o) in _FINDINGS]
-    for fits in own, telling, usual, named, _by_words(text, free):
+    for fits in *_by_name(text, free, finding), _by_words(text, free):
         fits = [o for o in fits if not says_no(o, finding)] or fits
         if len(fits) > 1 and _differ(text, fits): guess.refuse("the label", "--label", fits)
         if fits: return guess.told("label", fits[0], _counts(text, fits[0]), "--label")
     guess.refuse("the label", "--label", but=[*taken])
+
+def _by_name(text, free, finding="Pneumonia"):
+    "Columns that may be the label by their names: the finding's own, those of a usual name, those of other findings."
+    own = [o for o in free if plain(o) == plain(finding)]
+    usual = [o for o in free if plain(o) in _LABEL]
+    telling = [o for o in usual if plain(finding) in map(plain, _parts(_words(text, o)))]
+    return own, telling, usual, [o for o in free if plain(o) in _FINDINGS]
+
+def guess_new(
+    text:pd.DataFrame, # of `read_text`, all columns
+    csv:str,           # where it is from
+    find:Callable,     # names to {name: path} of the films that are there
+    given:dict,        # what flags name: `image patient`
+) -> pd.DataFrame:     # with `image file`, and `patient_id` where a column is known to be of patients
+    "Films of new patients, where no column is the label by its name: else None. All columns stay, for a model to read."
+    if any(_by_name(text, [o for o in text if text[o].notna().any()])): return
+    guess = Guess(text.copy(), csv, given)
+    image = _image(guess, find)
+    try: patient = _patient(guess, image)
+    except ValueError: # each film is then a patient
+        if "patient" in given: raise
+        patient = None
+    names, who = text[image].fillna(""), {} if patient is None else dict(patient_id=guess.text[patient])
+    return text.assign(image=names, file=names.map(find(names.tolist())), **who)
 
 def _by_words(text, free):
     "Columns of two words, and where there are any, of few words of which one says no: what may be a label."

@@ -6,17 +6,19 @@ import shlex
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
+
 from ..core.csvs import read_text
 from ..core.files import few, say
 from .classfolders import class_folders, read_class_folders
-from .guess import guess_columns
+from .guess import guess_columns, guess_new
 from .places import csv_header, find_films, index_films, tables_in
 from .readers import _with_files, NIH_COLUMNS, read_nih, table_rows
 from .readers_sets import recognise, SETS
 from .readers_xrv import read_xrv
 from .rows import columns_of, read_rows, with_columns
 
-__all__ = ["read_data"]
+__all__ = ["read_data", "read_new"]
 
 _TAKES = "--data takes 'phantom', NIH's folder, a csv, or a folder of class folders"
 _SAVED = {"classes", "image", "label", "patient_id"} # of a csv that `save_rows` wrote
@@ -149,6 +151,24 @@ def _read_classes(folder, flags):
                          "test folders are taken by --split-column folder.")
     own = {k: flags[k] for k in ("positive", "negative", "negatives") if k in flags}
     return read_class_folders(folder, own_split="split_column" in flags, **own)
+
+LABELS = "label", "positive", "negative", "negatives", "uncertain", "finding" # flags that only rows with labels take
+
+def read_new(
+    data:str|Path,        # a csv, or a folder
+    images:str|Path=None, # folder of a csv's images; the csv's own, or `data`
+    **flags,              # of `load_cohort`, as far as they say how to read
+) -> pd.DataFrame:        # `image file`, maybe `patient_id`, and the table's other columns as text
+    "Films of new patients from a table without labels, aloud; None of anything else, which `read_data` reads."
+    flags = _given(flags)
+    data, images = (o and Path(o).expanduser() for o in (data, images))
+    if {*LABELS} & {*flags} or (found := _found(data, images))[1] != "own": return
+    path, root = found[0], images or (data if data.is_dir() else found[0].parent)
+    rows = guess_new(read_text(path), str(path), partial(find_films, root, index=index_films(root)), flags)
+    if rows is None: return
+    _refuse(flags, ["cat", "cont"], "without labels a model reads what it knows, by its own columns' names")
+    say(f"{path}: no column is known to be the label, so that nothing is scored; --label names one.")
+    return rows.assign(file=rows["file"].fillna(rows["image"].map(lambda o: str(root/o))))
 
 def read_data(
     data:str|Path,        # a csv, or a folder

@@ -18,6 +18,7 @@ from fastcore.basics import ifnone
 from ..cohort.folder import load_cohort, one_source, rows_of
 from ..cohort.radiograph import decode_radiograph, is_one_gray, THREAD_BYTES
 from ..cohort.signs import RadiographError
+from ..cohort.sources import read_new
 from ..core.csvs import csv_line, read_lines
 from ..core.files import named_errors, say
 from ..core.memory import threads_within
@@ -161,6 +162,11 @@ def _kept(file, predictor, rows, bs, total):
         if _is_whole(good, since, bs): whole, good, since = found, 0, 0
     return found if found[0] == total else whole
 
+def _rows_of(data, folder, flags, vocab):
+    "All rows of a table, with labels in the model's words, or without any."
+    new = None if data == "phantom" else read_new(data, folder, **flags)
+    return new if new is not None else labelled_as(rows_of(data, images=folder, **flags)[0], vocab)
+
 @takes(load_cohort, but=["data", "images", "normals", "followups", "split_column", "split_seed"])
 def predict_patients(
     bundle:str,              # of `save_bundle`: a folder, or a .safetensors file
@@ -173,7 +179,7 @@ def predict_patients(
     device:str=None,         # 'cpu' or 'cuda'; fastai's default where not given
     precision:str=None,      # 'bf16', 'fp16' or 'fp32'; as it was trained where not given
     *,
-    data:str=None,           # instead of images, what a study takes, with labels: every film of it
+    data:str=None,           # instead of images, what a study takes, with labels or without: every film of it
     **flags,
 ) -> Path:                   # `out`
     """Predict every image, a row each: the metadata that was used and what of it was `missing`, `probability` of the
@@ -187,7 +193,7 @@ def predict_patients(
     and, where there are labels of patients that it wasn't trained on, its scores."""
     one_source(images, data, flags, "Predicted are IMAGES")
     learn, out = load_bundle(bundle, device, precision), Path(out)
-    if data is not None: images = labelled_as(rows_of(data, images=folder, **flags)[0], learn.dls.vocab)
+    if data is not None: images = _rows_of(data, folder, flags, learn.dls.vocab)
     predictor = Predictor(learn, threshold, kept_columns(images))
     bs, part = ifnone(bs, predictor.card["bs"]), out.with_name(f"{out.name}.part")
     if bs < 1: raise ValueError(f"bs is {bs} and must be at least 1.")

@@ -96,6 +96,8 @@ def test_weights_of_unknown_making_are_said(trained, rows, tmp_path):
     learn, _ = trained
     file = learn.save(tmp_path/"mine", with_opt=False)
     (tmp_path/"mine.seen.json").unlink()
-    with pytest.warns(UserWarning, match="mine.pth: which patients .* isn't known"):
+    with pytest.warns(UserWarning, match="mine.pth: which patients .* isn't known") as said:
         again = image_learner(loaders(rows, tmp_path), "resnet10t", weights=str(file), precision="fp32")
+        image_learner(loaders(rows, tmp_path), "resnet10t", weights=str(file), precision="fp32")
+    assert sum("isn't known" in str(o.message) for o in said) == 1 # once, whatever asks again
     assert not again.seen.known and not load_bundle(save_bundle(again, tmp_path/"b")).seen.known

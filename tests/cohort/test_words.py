@@ -1,5 +1,5 @@
 import numpy as np, pandas as pd, pytest
-from cxr_fastai.cohort.words import fold_id, fold_ids, is_missing
+from cxr_fastai.cohort.words import fold_id, fold_ids, fold_number, is_missing
 
 @pytest.mark.parametrize("same", [["0013", "13 ", "13.0", 13, "13", 13.0, np.int64(13), " +13", "\ufeff13", "13\u00a0"],
                                   ["0", 0, "000", "-0", 0.0],
@@ -21,3 +21,14 @@ def test_ids_are_folded_by_column_and_missing_ones_stay_missing():
 def test_no_lone_sign_is_missing():
     assert is_missing(pd.Series(["-", "?", ".", "|", "N/A", "NaN", "null", "None", "<NA>",
                                  "unknown"])).tolist() == [0]*4 + [1]*5 + [0]
+
+@pytest.mark.parametrize("word, number", [("0,75", .75), ("70,5", 70.5), (",5", .5), ("-0,5", -.5), ("0,750", .75),
+                                          ("1234,567", 1234.567), ("5,", None), ("1,2,3", None), ("1,234", "either"),
+                                          ("12,345", "either"), ("1.234,5", "either"), ("1,234.5", "either")])
+def test_a_comma_is_of_decimals_unless_it_may_be_of_thousands(word, number):
+    x, why = fold_number(word, "weight")
+    if number is None: assert why == "is no number"
+    elif number == "either": assert np.isnan(x) and "of decimals or of thousands; write a point" in why
+    else: assert (x, why) == (number, "")
+
+def test_an_age_may_have_a_comma(): assert fold_number("45,5", "age") == (45.5, "") == fold_number("45,5Y", "age")

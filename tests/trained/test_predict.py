@@ -316,6 +316,22 @@ def test_labels_that_cannot_be_scored_are_said(rows, tmp_path, bundle, capsys):
     found = read(predict_patients(bundle, tmp_path/"d.csv", tmp_path/"d-o.csv"))
     assert "label" not in found and "patient_id" in found
 
+def test_a_table_of_new_patients_needs_no_label(rows, tmp_path, bundle, capsys):
+    some = rows[rows.split == "test"].head(5)
+    own = pd.DataFrame(dict(film=some.file, Age=some.age.map(lambda o: f"{o + .5:.1f}".replace(".", ",")), Sex="female",
+                            who=some.patient_id, smoker=["yes", "no"]*2 + ["yes"])) # two words, and no label
+    own.to_csv(tmp_path/"new.csv", index=False, sep=";")
+    found = read(predict_patients(bundle, out=tmp_path/"o.csv", data=str(tmp_path/"new.csv"), patient="who"))
+    assert found.probability.notna().all() and set(found.sex) == {"F"} and found.missing.eq("view").all()
+    assert list(found.patient_id) == list(some.patient_id) and "label" not in found
+    said = capsys.readouterr().out
+    assert "no column is known to be the label, so that nothing is scored; --label names one." in said
+    with pytest.raises(ValueError, match="--cat: without labels"):
+        predict_patients(bundle, out=tmp_path/"p.csv", data=str(tmp_path/"new.csv"), cat="sex")
+    own.assign(film="gone.png").head(1).to_csv(tmp_path/"gone.csv", index=False)
+    lost = read(predict_patients(bundle, out=tmp_path/"q.csv", data=str(tmp_path/"gone.csv"), image="film"))
+    assert lost.error.notna().all() # as of a list of images
+
 def test_another_tables_labels_are_the_models_by_their_order(rows, tmp_path, bundle, capsys):
     mine = rows[rows.split == "test"].assign(tb=lambda o: (o.label == "Pneumonia")*1).drop(columns=["split", "label"])
     mine.to_csv(tmp_path/"mine.csv", index=False)
