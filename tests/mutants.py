@@ -8,7 +8,7 @@ from pathlib import Path
 import timm, torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from cxr_fastai.trained.bundle import load_bundle, save_bundle
+from cxr_fastai.trained.bundle import ensemble_of, load_bundle, save_bundle
 from cxr_fastai.trained.card import BundleError
 from cxr_fastai.data.loaders import RadiographDataLoaders
 from cxr_fastai.models.learner import fusion_learner, image_learner, metadata_learner
@@ -22,7 +22,7 @@ ODD = [None, True, False, 0, -1, 1, 2, 10**9, 2**70, 10**400, .5, -1e308, 1e308,
 SIZES = [1, 2, 7, 31, 33, 224, 512, 2048]
 
 def originals(rows, folder):
-    "Good bundles to change: one of each kind, one of them a single file."
+    "Good bundles to change: one of each kind, one of them a single file; and one of two members."
     found = []
     for use in MAKE:
         dls = RadiographDataLoaders.from_df(rows, folder, size=32, bs=8, use=use, tfms=[])
@@ -31,7 +31,7 @@ def originals(rows, folder):
         summary = dict(settings=dict(arm="real-meta", epochs=1, lr=.1, seed=0, protocol="clean", epoch_rule="last"),
                        test=dict(n=9, positives=3, recall=.5, recall_low=.1, recall_high=.9))
         found.append(save_bundle(learn, folder/(use + ".safetensors" * (use == "image")), summary=summary))
-    return found
+    return [*found, save_bundle(ensemble_of([found[-1], learn]), folder/"two")]
 
 def nested(n): return json.loads('{"a":' * n + "1" + "}" * n)
 
