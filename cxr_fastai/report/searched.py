@@ -35,4 +35,5 @@ def tuning(study, page):
     if not (file := study.folder/"tune.csv").exists(): return
     table = read_csv(file, dict.fromkeys(("backbone", "arm", "fusion", "chosen"), str))
     table["lr"] = table["lr"].map("{:.3g}".format)
-    page.table(table.drop(columns="search"), "Trials: AUC of the valid rows, which flatters the chosen one")
+    page.table(table.drop(columns="search"), "Trials: AUC of the valid rows, which flatters the chosen one",
+               main=("trial", "lr", "epochs", "ps", "rocauc", "chosen"))

@@ -30,4 +30,4 @@ def test_the_section_is_there_with_a_search_alone(tmp_path):
     tuning(study, page)
     table = page.sections[1]["parts"][1]
     assert table["shape"] == "table" and table["bodies"][0]["rows"][1][-2:] == ["–", "no"]
-    assert table["bodies"][0]["rows"][0][-3:] == ["0.000123", "0.700", "yes"]
+    assert table["bodies"][0]["rows"][0][-3:] == ["0.000123", "0.700", "yes"] and table["heads"][-2] == "ROC-AUC"
