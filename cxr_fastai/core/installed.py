@@ -5,6 +5,7 @@ from textwrap import fill
 from typing import NamedTuple
 
 from .extras import install_command
+from .files import line_width
 
 __all__ = ["Finding", "Findings", "installed", "pinned"]
 
@@ -32,10 +33,10 @@ class Findings(list):
     def json(self): return json.dumps([o._asdict() for o in self], indent=2)
 
     def __repr__(self):
-        lines = []
+        lines, wide = [], line_width()
         for o in self:
-            lines.append(fill(o.found, 110, initial_indent=f"{o.status:<6}{o.check:<11}", subsequent_indent=" "*17))
-            if o.todo: lines.append(fill(o.todo, 110, initial_indent=" "*14 + "-> ", subsequent_indent=" "*17))
+            lines.append(fill(o.found, wide, initial_indent=f"{o.status:<6}{o.check:<11}", subsequent_indent=" "*17))
+            if o.todo: lines.append(fill(o.todo, wide, initial_indent=" "*14 + "-> ", subsequent_indent=" "*17))
         return "\n".join(lines)
 
 def _wrong(needed):

@@ -10,7 +10,7 @@ from ..core.csvs import write_csv
 from ..core.style import PAIR, save_figure, STYLE
 from ..settings import check_primary
 from ..stats.expected import expected_power, smallest_gain
-from ..stats.formats import number, to_text
+from ..stats.formats import number, to_columns
 from ..stats.ledger import ALPHA
 from ..stats.power import power_table, setting_of
 from ..stats.sizes import validation_sizes
@@ -99,10 +99,10 @@ def plan_study(
           flush=True)
     table = power_table(setting, auc, _gains(gain, auc, smallest), **asked, **simulate)
     table = table.assign(expected=[expected_power(setting, auc, o, **asked) for o in table["gain"]])
-    print("\n".join(_told(auc, gain, smallest, table)), to_text(_shown(table)), sep="\n\n")
+    print("\n".join(_told(auc, gain, smallest, table)), to_columns(_shown(table)), sep="\n\n")
     print(f"\nPatients that are needed to validate a model of AUC {auc + gain:g} where {_percent(share)} are ill,\n"
           "for 95% intervals of a width (Riley et al. 2021); `width_here` is of this test set.\n",
-          to_text(sizes), sep="\n")
+          to_columns(sizes), sep="\n")
     return _write(out, table, sizes, plot_power(table, gain))
 
 def _write(out, table, sizes, fig):
