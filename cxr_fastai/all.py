@@ -86,6 +86,7 @@ from .report.elsewhere import *
 from .report.page import *
 from .report.planned import *
 from .report.searched import *
+from .report.translators import *
 from .fit.callbacks import *
 from .fit.checkpoint import *
 from .fit.distributed import *
@@ -110,6 +111,7 @@ from .models.probe import *
 from .models.rivals import *
 from .models.statefile import *
 from .models.weights import *
+from .gan.alarms import *
 from .gan.callbacks import *
 from .gan.cut import *
 from .gan.cyclegan import *
@@ -121,6 +123,8 @@ from .gan.networks import *
 from .gan.pipeline import *
 from .gan.policies import *
 from .gan.quality import *
+from .gan.selection import *
+from .gan.suited import *
 from .gan.synthesis import *
 from .gan.translator import *
 from .gan.unpaired import *

@@ -14,6 +14,7 @@ from . import __version__
 from .arms import ARMS, FUSIONS, POLICIES, RIVALS, TRANSLATORS, Translator, expand_arms, parse_arm
 from .core.files import check_keywords, few
 from .core.generators import check_generators
+from .core.sense import check_folds
 from .core.settled import Settings
 from .core.tuned import check_tune
 from .core.words import known_word, Words
@@ -26,6 +27,7 @@ PAPER_ARMS = "real", "meta", "real-meta", "real-synth-meta"
 PRIMARY = "real-meta", "real-synth-meta" # the paper's question, where nobody asks another
 CAT_NAMES, CONT_NAMES = ("sex", "view"), ("age",) # metadata columns of words, and of numbers, where nobody names others
 PROTOCOLS, EPOCH_RULES, PRECISIONS = ("clean", "paper"), ("last", "best"), ("auto", "bf16", "fp16", "fp32")
+SELECTS, DIFFAUGS = ("kid", "last"), ("none", "brightness", "contrast", "translation", "cutout") # the last as in losses
 MODES = dict(full=1e-3, probe=3e-3) # what is trained -> the largest learning rate where nobody says another
 TRACKERS = "tensorboard", "wandb", "mlflow"
 PS = .5 # dropout before the output, where nobody says another
@@ -34,9 +36,9 @@ GANS = { # settings by name: what small compute was measured to do best with, an
     "fast": dict(epochs=30, bs=4, ngf=32, ndf=32, residual=True, upsample="resize", lam=2., identity=0.),
     "reference": dict(epochs=200, bs=1),
     "cut": dict(translator="cut", epochs=30, bs=4, ngf=32, ndf=32, residual=True, upsample="resize", idt_every=2)}
-
 # of a study, whose own `epochs` and `size` are its classifiers'
-GAN_FLAGS = dict(gan="gan", epochs="gan_epochs", size="gan_size", synthetic="synthetic", metadata="metadata")
+GAN_FLAGS = dict(gan="gan", epochs="gan_epochs", steps="gan_steps", size="gan_size", select="gan_select",
+                 diffaug="gan_diffaug", synthetic="synthetic", metadata="metadata")
 LISTS = {"`ARMS`": ARMS, "`RIVALS`": RIVALS, "`POLICIES`": POLICIES, "`FUSIONS`": FUSIONS} # in comments
 HEADINGS = dict( # in a help: of a flag, else of whoever takes it
     backbones="model", tune="model", synthetic_from="synthesis", split_seed="data", folds="data",
@@ -92,16 +94,22 @@ class Gan(Settings):
         gan:str="fast",         # 'fast' (small compute), 'reference' (paper's: 9 blocks, 200 epochs) or 'cut' (one way)
         size:int=None,          # side of its square images, pixels; the classifiers', and without any 256
         epochs:int=None,        # half of them at 2e-4, half falling to zero; as many as `gan` has where not given
+        steps:int=None,         # in all, at most: epochs are then shorter, of films that each draws anew
+        select:str=None,        # its epoch: 'kid', by valid's films, or 'last'; 'kid' from 8 valid patients a class on
+        diffaug:tuple=None,     # what discriminators see is changed, or 'none'; translation,cutout below 100 films
         synthetic:int=None,     # synthetic minority rows; half the majority's training rows where not given
         metadata:str="matched", # of synthetic rows: one of `POLICIES`
         weights:str="auto",     # of the network that judges: 'auto' (imagenet if it can be had) or 'none'
         precision:str="auto",   # 'auto' (the fastest that the hardware has), 'bf16', 'fp16' or 'fp32'
     ):
-        "ValueError for a word that isn't known."
+        "ValueError for a word that isn't known, or doesn't fit another."
         known_word("gan", gan, GANS)
         known_word("metadata", metadata, POLICIES)
         known_word("precision", precision, PRECISIONS)
-        _check_counts(size=size, epochs=epochs, synthetic=synthetic)
+        if select is not None: known_word("select", select, SELECTS)
+        diffaug = tuple(known_word("diffaug", o, DIFFAUGS) for o in listed(diffaug or ())) or None
+        if diffaug != ("none",) and "none" in (diffaug or ()): raise ValueError("diffaug: 'none' stands alone.")
+        _check_counts(size=size, epochs=epochs, steps=steps, synthetic=synthetic)
         self._settle(locals())
 
     @property
@@ -116,9 +124,12 @@ class Gan(Settings):
 
     @property
     def training(self) -> dict:
-        "Keyword arguments of its learner, with `epochs`, `bs` and `size`: what names its folder."
+        "Keyword arguments of its learner, `epochs bs size`, and `steps select judge` if given: what names its folder."
         preset = {k: o for k, o in GANS[self.gan].items() if k != "translator"}
         preset |= dict(size=self.size or 256, precision=self.precision)
+        more = dict(diffaug=",".join(o for o in self.diffaug or () if o != "none"), steps=self.steps)
+        if self.select == "kid": more |= dict(select="kid", judge=self.weights)
+        preset |= {k: o for k, o in more.items() if o}
         return preset | dict(epochs=preset["epochs"] if self.epochs is None else self.epochs)
 
 class Plan(Settings):
@@ -175,18 +186,6 @@ def _numbers(words):
     if wrong := [o for o in words if not str(o).strip().isdecimal()]:
         raise ValueError(f"--seeds: {few(wrong)} is no whole number; write them as 0,1,2.")
     return tuple(map(int, words))
-
-def check_folds(
-    folds:int,    # or None
-    repeats:int,  # of them
-    protocol:str, # of the study
-):
-    "ValueError for numbers that make no cross-validation, and for the protocol that has a split of its own."
-    if folds is not None and folds < 3:
-        raise ValueError(f"folds={folds}: one part is for test, one for valid, the rest to train: 3 or more.")
-    if repeats < 1: raise ValueError(f"repeats={repeats} must be 1 or more.")
-    if folds is None and repeats > 1: raise ValueError(f"repeats={repeats} is of folds, and there are none; name both.")
-    if folds and protocol == "paper": raise ValueError("The protocol 'paper' has one split of its own, and no folds.")
 
 def check_primary(
     primary:tuple, # (before, after), or None

@@ -1,4 +1,4 @@
-"Which words of an arm's name go together. No torch."
+"Which words of an arm's name go together, and which numbers make a cross-validation. No torch."
 from ..arms import Arm, POLICIES, RIVALS
 
 __all__ = ["sensible"]
@@ -26,3 +26,15 @@ def sensible(
         (arm.dose is not None and not arm.more, "a dose is of synthetic or duplicated rows, and it has none")):
         if wrong: raise ValueError(f"The arm {name!r} makes no sense: {why}.")
     return arm
+
+def check_folds(
+    folds:int,    # or None
+    repeats:int,  # of them
+    protocol:str, # of the study
+):
+    "ValueError for numbers that make no cross-validation, and for the protocol that has a split of its own."
+    if folds is not None and folds < 3:
+        raise ValueError(f"folds={folds}: one part is for test, one for valid, the rest to train: 3 or more.")
+    if repeats < 1: raise ValueError(f"repeats={repeats} must be 1 or more.")
+    if folds is None and repeats > 1: raise ValueError(f"repeats={repeats} is of folds, and there are none; name both.")
+    if folds and protocol == "paper": raise ValueError("The protocol 'paper' has one split of its own, and no folds.")

@@ -14,7 +14,22 @@ from ..core.csvs import write_csv
 from ..core.files import bar_fits, say
 from ..core.progress import left_in_words, report
 
-__all__ = ["EpochLines", "EpochTable", "HistoryWriter", "PlainTable", "Reported", "epoch_table"]
+__all__ = ["EpochLines", "EpochTable", "HistoryWriter", "Noting", "PlainTable", "Reported", "epoch_table", "noted"]
+
+class Noting(Callback):
+    """What notes something at some epochs, in columns of their lines of history.csv beside the epoch table's. A
+    checkpoint keeps what `state_dict` gives, so that a run that goes on has noted what the unbroken one has."""
+    def before_fit(self): self.columns = {} # epoch -> {column: number or text}
+    def state_dict(self): return dict(columns=self.columns)
+    def load_state_dict(self, state): self.columns = state["columns"]
+
+def noted(
+    learn,     # a Learner, while it fits
+    epoch:int, # from 0
+) -> dict:     # column -> number or text
+    "What callbacks noted at an epoch."
+    found = [o.columns.get(epoch, {}) for o in learn.cbs if isinstance(o, Noting)]
+    return {k: v for o in found for k, v in o.items()}
 
 class _Told:
     "The smooth loss in words, asked for when a bar is drawn, a few times a second: at each step it would wait."
@@ -69,6 +84,7 @@ class EpochLines(Callback):
 
     def after_epoch(self):
         done, every = self.epoch + 1, -(-self.n_epoch // self.lines)
+        if alarm := noted(self.learn, self.epoch).get("alarm"): self.tell(f"{self.what}: epoch {done}: {alarm}")
         if done % every and done < self.n_epoch: return
         each = (time.monotonic() - self.start)/max(1, done - self.first)
         left = left_in_words(each*(self.n_epoch - done)) if done < self.n_epoch else ""
@@ -97,6 +113,7 @@ class HistoryWriter(Callback):
 
     def after_epoch(self):
         if self.logger is noop: return # not an epoch of training: `validate`, `get_preds` or `lr_find`
-        names = self.recorder.metric_names[1:-1]
-        self.table = self.past + [dict(zip(names, o)) for o in self.recorder.values] # those of a resumed run too
+        names, values = self.recorder.metric_names[1:-1], self.recorder.values # those of a resumed run too
+        first = self.epoch + 1 - len(values)
+        self.table = self.past + [dict(zip(names, o)) | noted(self.learn, first + i) for i, o in enumerate(values)]
         write_csv(pd.DataFrame(self.table), self.file, float_format="%.6f")

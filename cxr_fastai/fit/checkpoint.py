@@ -12,6 +12,7 @@ from fastai.torch_core import tensor
 from fastcore.foundation import L
 
 from ..core.files import atomic, say
+from .callbacks import Noting
 
 __all__ = ["Checkpoint", "atomic_torch"]
 
@@ -80,7 +81,8 @@ class Checkpoint(Callback):
                        values=[list(o) for o in r.values], smooth=(r.smooth_loss.count, float(r.smooth_loss.val)))
         return dict(run=self.about, epoch=self.epoch, model=self.model.state_dict(), opt=self.opt.state_dict(),
                     loss=self.loss_func.state_dict(), rows=self.dls.train.rng.getstate(), random=_random_states(),
-                    history=history, scaler=self.scaler.state_dict() if self.scaler else None)
+                    history=history, scaler=self.scaler.state_dict() if self.scaler else None,
+                    noted={o.name: o.state_dict() for o in self.learn.cbs if isinstance(o, Noting)})
 
     def _restore(self, o):
         self.model.load_state_dict(o["model"])
@@ -88,6 +90,8 @@ class Checkpoint(Callback):
         self.loss_func.load_state_dict(o["loss"])
         if self.scaler: self.scaler.load_state_dict(o["scaler"])
         self.dls.train.rng.setstate(o["rows"])
+        for cb in self.learn.cbs:
+            if isinstance(cb, Noting) and cb.name in o.get("noted", {}): cb.load_state_dict(o["noted"][cb.name])
         r, past = self.recorder, o["history"]
         r.lrs, r.iters = past["lrs"], past["iters"]
         r.losses, r.values = [tensor(o) for o in past["losses"]], [L(o) for o in past["values"]]

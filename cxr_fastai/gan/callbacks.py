@@ -1,18 +1,16 @@
-"""What the learners of translators keep of a fit, and watch in it: the loss's parts, running means of generators, grids
-of translations, and an eye for collapse."""
-import warnings
+"""What the learners of translators keep of a fit: the loss's parts, running means of generators, grids of
+translations."""
 from pathlib import Path
 
-import torch
 import matplotlib.pyplot as plt
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback
 from fastai.learner import Metric
 from fastcore.imports import IN_NOTEBOOK
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..core.files import atomic
 
-__all__ = ["CollapseWatch", "GeneratorEMA", "SaveGrids"]
+__all__ = ["GeneratorEMA", "SaveGrids", "ShortEpochs"]
 
 class BothDomains(Callback):
     "Both images are input and target; says at which steps the identity is taken."
@@ -41,6 +39,16 @@ class GeneratorEMA(Callback):
         mean, now = (list(o.parameters()) for o in (self.model.ema, self.model.generators))
         get_ema_multi_avg_fn(min(self.decay, n/(9 + n)))(mean, now, n)
 
+class ShortEpochs(Callback):
+    "As many steps in all as were asked for, evenly over the epochs, where these have more."
+    def __init__(self,
+        steps:int, # of a whole fit
+    ): self.most = steps
+    def before_epoch(self):
+        dl, ends = self.dls.train, [self.most*(self.epoch + i)//self.n_epoch for i in (0, 1)]
+        dl.n = min(len(dl.dataset), (ends[1] - ends[0])*dl.bs)
+    def after_fit(self): self.dls.train.n = len(self.dls.train.dataset)
+
 class SaveGrids(Callback):
     "Every `every` epochs save the learner's `show_results` as a png, and show it in a notebook."
     def __init__(self,
@@ -56,33 +64,3 @@ class SaveGrids(Callback):
             from IPython.display import display
             display(fig)
         plt.close(fig)
-
-class CollapseWatch(Callback):
-    """Warn when training has failed: nan (which ends it), translations all alike, a discriminator that always wins. It
-    looks when an epoch ends: to look at each step is to wait for the device."""
-    def before_fit(self): self.said = set()
-
-    def _say(self, what, why):
-        if what not in self.said: warnings.warn(f"epoch {self.epoch + 1}: {why}")
-        self.said.add(what)
-
-    def _stop(self, why):
-        self._say("nan", f"{why}: training stops, with no checkpoint of it. Try precision='fp32', or a lower lr.")
-        raise CancelFitException
-
-    def before_train(self): self.first = torch.zeros((), device=self.dls.device) # loss that isn't finite
-    def after_loss(self): self.first = torch.where(self.first.isfinite(), self.loss.detach(), self.first)
-
-    def after_epoch(self):
-        if not self.first.isfinite(): self._stop(f"the loss is {self.first.item()}")
-        if not all(p.isfinite().all() for p in self.model.parameters()): self._stop("weights are not finite")
-        a, b = self.learn.shown()
-        for direction, x in zip(self.learn.ways, (a, b)):
-            spread = lambda o: float(o.float().std(0).mean()) # between images; 0 where all are one
-            if len(x) > 1 and spread(self.learn.generate(x, direction)) < .1 * spread(x):
-                self._say(direction, f"translations {direction} of different images are nearly one (mode collapse).")
-        for m in self.learn.metrics:
-            if m.name.startswith("acc_") and (acc := m.value) > .99:
-                d = m.name.removeprefix("acc_")
-                self._say(d, f"discriminator {d} is right about {acc:.1%} of patches: its generator learns little. "
-                            "Try diffaug='translation,cutout', or more images.")

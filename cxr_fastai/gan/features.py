@@ -50,8 +50,17 @@ class Features:
         "Vectors of rows' radiographs. ValueError for a table that names no files."
         if "file" not in rows: raise ValueError("The rows have no column file, which names their images.")
         asked = size, bs, tuple(rows["file"])
-        if asked not in self.known: self.known[asked] = _pooled(list(asked[2]), self.net, size, bs)
+        if asked not in self.known:
+            files, cache = list(asked[2]), RadiographCache(list(asked[2]), size)
+            self.known[asked] = _pooled((cache.get(files[i:i + bs]) for i in range(0, len(files), bs)), self.net)
         return self.known[asked]
+
+    def of_pixels(self,
+        pixels:np.ndarray, # uint8 `[n, h, w]`
+        bs:int=32,         # images a batch
+    ) -> np.ndarray:       # float64 `[n, d]`
+        "Vectors of radiographs that lie in no file; nothing of them is kept."
+        return _pooled((pixels[i:i + bs] for i in range(0, len(pixels), bs)), self.net)
 
 def features_by(
     features="resnet18", # as in `radiograph_features`
@@ -82,13 +91,13 @@ def _evaluating(net):
     finally:
         for o, training in modes.items(): o.training = training
 
-def _pooled(files, net, size, bs):
-    "Float64 `[n, d]`: means over what `net` maps radiographs to."
-    cache, out = RadiographCache(files, size), []
+def _pooled(batches, net):
+    "Float64 `[n, d]`: means over what `net` maps radiographs to, of which each batch is uint8 `[n, h, w]`."
+    out = []
     device = first(o.device for o in net.parameters()) if isinstance(net, nn.Module) else None
     with _evaluating(net), torch.no_grad():
-        for i in range(0, len(files), bs):
-            x = net(torch.from_numpy(cache.get(files[i:i + bs])[:, None]).to(device).float() / 255)
+        for pixels in batches:
+            x = net(torch.from_numpy(pixels[:, None]).to(device).float() / 255)
             out.append((x.mean((2, 3)) if x.ndim == 4 else x).cpu().double().numpy()) # MPS has no float64
     return np.concatenate(out)
 

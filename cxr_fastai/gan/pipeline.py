@@ -1,6 +1,7 @@
 """The translator of a study and its synthetic minority rows (paper section 3.3): trained once per cohort, split, seed
 and settings, translated once per number and metadata policy, judged once; whoever asks again is given what is there."""
 import inspect
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,10 @@ from ..fit.tracking import tracked
 from ..settings import Gan, settings_digest, takes, versions
 from ..stats.films import quality_words
 from .callbacks import SaveGrids
+from .features import features_by
 from .judge import figure_meanings, judge_films, judged_rows
+from .selection import KernelPick
+from .suited import suited, suited_words
 from .synthesis import part_of, synthesise, write_note
 from .unpaired import UnpairedDataLoaders
 
@@ -43,7 +47,8 @@ def gan_folder(
     seed:int=0,        # of everything
 ) -> Path:
     "Where the translator of these rows and settings is, or will be."
-    about = gan.training | computing(gan.precision) | dict(seed=seed, data=data_digest(rows, size=gan.training["size"]))
+    own = suited(gan, rows).training
+    about = own | computing(gan.precision) | dict(seed=seed, data=data_digest(rows, size=own["size"]))
     return Path(out)/f"{gan.kind}-{settings_digest(about)}"
 
 def train_gan(
@@ -55,17 +60,22 @@ def train_gan(
     cbs=(),            # further callbacks
 ) -> tuple:            # the learner, and its folder with checkpoints, grids and history
     "Train the translator of a cohort, split, seed and settings, or go on where it was; finished, it is only loaded."
-    folder, own = gan_folder(rows, out, gan, seed), gan.training
+    folder, words, gan = gan_folder(rows, out, gan, seed), suited_words(gan, rows), suited(gan, rows)
+    if not (folder/"checkpoints").exists(): say(*words, sep="\n", end="\n"*bool(words), flush=True)
+    own = {k: o for k, o in gan.training.items() if k not in ("steps", "select", "judge")}
     epochs, bs, size = map(own.pop, ("epochs", "bs", "size"))
     dls = UnpairedDataLoaders.from_df(rows, folder, size=size, bs=bs, seed=seed)
     learn = gan.translator.learner()(dls, seed=seed, **own)
     save_rows(rows, folder/"rows.csv")
-    write_json(folder/"settings.json", learn.settings | dict(gan=gan.gan, epochs=epochs, bs=bs, versions=versions()))
+    told = dict(gan=gan.gan, epochs=epochs, steps=gan.steps, bs=bs, select=gan.select, versions=versions())
+    write_json(folder/"settings.json", learn.settings | told)
     every = max(1, epochs // 10)
     cbs = [Checkpoint(folder/"checkpoints", every), SaveGrids(folder/"grids", every),
            HistoryWriter(folder/"history.csv"), *cbs]
+    judge = partial(features_by, weights="none" if gan.weights == "none" else "auto", size=size)
+    if gan.select == "kid": cbs.append(KernelPick(rows, judge, every, seed))
     with tracked(track, folder, folder.name, learn.settings) as trackers:
-        learn.fit_flat_lin(epochs - epochs//2, epochs//2, cbs=[*cbs, *trackers])
+        learn.fit_flat_lin(epochs - epochs//2, epochs//2, steps=gan.steps, cbs=[*cbs, *trackers])
     return learn, folder
 
 def _judge(rows, synth, folder, weights, aloud):

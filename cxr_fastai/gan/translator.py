@@ -25,7 +25,8 @@ from ..data.show import show_columns, TensorRadiograph
 from ..fit.callbacks import epoch_table
 from ..fit.learner import PreciseLearner, SharedCasts
 from ..fit.precision import precision_on, seeded, TorchOptimizer
-from .callbacks import BothDomains, CollapseWatch, GeneratorEMA, LossPart
+from .alarms import CollapseWatch
+from .callbacks import BothDomains, GeneratorEMA, LossPart, ShortEpochs
 from .losses import AdversarialLoss
 from .networks import Discriminator, Generator, Players
 from .unpaired import UnpairedDataLoaders
@@ -52,6 +53,7 @@ class TranslatorLearner(PreciseLearner):
         seeded(self.seed + self.fits)
         self.dls.train.rng, self.first_epoch = random.Random(self.seed + self.fits), start_epoch
         self.model.zero_grad() # of a step that was interrupted
+        self.dls.train.n = len(self.dls.train.dataset) # after `ShortEpochs` that were
         self.model.seen = sorted({*self.model.seen, *self.dls.patients})
         with FASTEST(), ExitStack() as self.casts: super().fit(n_epoch, lr, **kwargs)
         self.fits += 1 # an interrupted fit doesn't count: called again, it goes on from its checkpoint
@@ -67,11 +69,17 @@ class TranslatorLearner(PreciseLearner):
         n_decay:int=100,   # epochs in which it falls to zero on a line
         lr:float=None,     # None: the learner's, by default 2e-4 as the reference
         per:str="step",    # or 'epoch', the reference's staircase: its nth epoch already decays, its last is at 0
+        steps:int=None,    # in all, at most: where the epochs have more, each is shorter, and draws its films anew
         **kwargs,          # of `fit`
     ):
         "The reference's schedule: constant, then a line to zero."
         if per not in ("step", "epoch"): raise ValueError(f"per={per!r} is not known; use 'step' or 'epoch'.")
         lr, total, cbs = ifnone(lr, self.lr), n + n_decay, L(kwargs.pop("cbs", None))
+        if steps is not None:
+            if steps < 1: raise ValueError(f"steps={steps} must be 1 or more.")
+            if steps < total: n, n_decay, total = steps - steps*n_decay//total, steps*n_decay//total, steps
+            cbs += ShortEpochs(steps)
+        self.settings = self.settings | dict(steps=steps) # by which a checkpoint knows its run
         line = lambda pct: lr * min(1, (1 - pct)*total / n_decay) if n_decay else lr
         stairs = lambda pct: lr * (1 - max(0, int(pct*total + 1e-6) + 2 - n) / (n_decay + 1))
         self.fit(total, lr, cbs=[ParamScheduler(dict(lr=line if per == "step" else stairs)), *cbs], **kwargs)

@@ -9,6 +9,7 @@ from ..core.csvs import read_csv
 from .figures import plot_curves
 from .html import Page, page_film
 from .notes import generator_notes, translator_of
+from .translators import alarm_notes, NOTED, translator_notes
 
 SIDE, SHOWN = 192, 4 # pixels of a film, and how many are shown
 
@@ -21,7 +22,10 @@ def synthetic_sections(
     folders = [study.out/o for o in study.cells["gan"].dropna().unique()]
     for o in (others := generator_notes(study.settings)): page.text(o)
     if not folders: return None if others else page.text("No arm has synthetic films.")
-    for made in {o.parent: o for o in reversed(folders)}.values(): _shown(made, page)
+    for made in {o.parent: o for o in reversed(folders)}.values():
+        for o in translator_notes(made.parent, study.settings.get("positive", "minority")): page.text(o)
+        for o in alarm_notes(made.parent): page.text(o, "warn")
+        _shown(made, page)
     unseen = study.settings["protocol"] == "clean"
     why = ("there were too few films to judge by, or it has gone." if unseen else
            f"its {translator_of(study.settings).title} saw every row, and no real film is left to judge by.")
@@ -73,7 +77,7 @@ def _shown(made, page):
             page.films(pairs)
     except (OSError, ValueError) as e: page.text(f"The films of {gan.name} can't be shown: {e}", "warn")
     for file in gan.glob("history.csv"):
-        history = read_csv(file)
+        history = read_csv(file).drop(columns=NOTED, errors="ignore")
         losses = [o for o in history if not o.startswith("acc")]
         page.figures([(f"epochs-{gan.name}", plot_curves(history, losses, gan.name),
                        f"Losses of {gan.name}, and how often its discriminators are right.")])

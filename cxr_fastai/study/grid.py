@@ -27,6 +27,7 @@ from ..data.metadata import MetadataTransform
 from ..fit.distributed import agreed, begin_distributed, is_first
 from ..fit.precision import computing
 from ..gan.pipeline import gan_folder, gan_training, made_name
+from ..gan.suited import suited
 from ..models.backbone import check_backbone, say_untrained, untrained
 from ..models.learner import training_settings
 from ..models.probe import check_probe
@@ -108,6 +109,10 @@ class Study:
         return self.digests[size, fold]
 
     def _gan(self, rows, seed): return gan_folder(rows, self.out, self.plan.gan, seed).name
+    def _suited(self):
+        "The plan's translator, as it is for the first of its splits; as it was given, where no arm has films of it."
+        gan = self.plan.gan
+        return suited(gan, next(iter(self.splits.values()))) if any(parse_arm(o).own for o in self.arms) else gan
     def _films(self, name, size): return self.generators.digest(name, size)
 
     def _settings(self, backbone, arm, seed, fold):
@@ -277,7 +282,7 @@ class Study:
         neg, pos = classes(self.rows)
         training = training_settings() | dict(ps=self.plan.training.ps)
         known = dict(split=self._how(), drawn=is_drawn(self.rows), training=training,
-                     gan_training=gan_training(self.plan.gan), data_digest=self._digest(None))
+                     gan_training=gan_training(self._suited()), data_digest=self._digest(None))
         if note := tuning_note(self.plan.flags()): known |= dict(tuning=note)
         if self.generators.tables: known |= dict(generators=self.generators.about)
         return self.plan.flags() | known | self.cohort | dict(data=self.data, negative=neg, positive=pos,

@@ -9,6 +9,7 @@ from ..core.files import few, line_width, read_json, say
 from ..report.changed import films_words
 from ..report.elsewhere import external_words
 from ..report.notes import counted, drawn_note, leaky_note, sources_note
+from ..report.translators import alarm_notes
 from ..stats.compare import verdict
 from ..stats.formats import to_columns
 from ..stats.ledger import looks, read_plan
@@ -111,4 +112,6 @@ def print_study(
     say(f"Results on these test rows that {out} knows of: {looks(out, plan['test_rows'])}.")
     if (file := folder/"relabel.csv").exists(): say(f"{len(read_csv(file)):,} films to read again: {file}")
     for o in (*films_words(folder), *external_words(folder)): say(o)
+    for made in dict.fromkeys((out/o).parent for o in table["cells"]["gan"].dropna()):
+        for o in alarm_notes(made): say(o)
     for o in table["cells"]["error"].dropna().unique(): say(f"MISSING {o}")

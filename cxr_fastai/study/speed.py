@@ -13,6 +13,8 @@ from ..cohort.rows import positive
 from ..core.memory import forget_peak, peak_memory
 from ..gan.features import features_by
 from ..gan.pipeline import synthetic_minority
+from ..gan.selection import looked_at
+from ..gan.suited import suited, whole_steps
 from ..models.backbone import untrained
 from ..models.frozen import FrozenFeatures
 from ..settings import Gan, Training
@@ -154,7 +156,8 @@ def gan_speed(
     forget_peak()
     start = clock()
     with logged(folder/"log.txt"):
-        few = gan.replace(epochs=1, synthetic=n, weights="none")
+        own = suited(gan, typical_rows(study)).replace(steps=None, select="last") # looks are counted, not made
+        few = own.replace(epochs=1, synthetic=n, weights="none")
         made = synthetic_minority(rows, folder, few, cbs=[watch], aloud=False)
         whole, peak, files = clock() - start, peak_memory(), made["file"].tolist()
         pixels, judge = RadiographCache(files, gan.size).get(files), features_by(weights="none", size=gan.size)
@@ -177,10 +180,12 @@ def gan_seconds(
     looked:float, # likewise
 ) -> float:
     "Of one seed: its translator, and the films of each number and policy."
-    own, train = gans[0].training, typical_rows(study).query("split == 'train'")
-    longer = max(positive(train).sum(), (~positive(train)).sum())
+    gan, looks = suited(gans[0], typical_rows(study)), 0.
+    epochs = gan.training["epochs"]
+    if gan.select == "kid": looks = _saves(epochs)*looked_at(typical_rows(study))*speed.film
     films = [speed.once + o.synthetic*speed.film + looked*_judged(typical_rows(study)) for o in gans]
-    return own["epochs"]*(longer//own["bs"])*speed.step + _saves(own["epochs"])*speed.tail + sum(films)
+    steps = gan.steps or whole_steps(gan, typical_rows(study))
+    return steps*speed.step + _saves(epochs)*speed.tail + looks + sum(films)
 
 def _saves(epochs): return -(-epochs//max(1, epochs//10))
 
