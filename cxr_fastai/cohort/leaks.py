@@ -37,21 +37,31 @@ def _on_two_sides(rows, column):
     return (f"'{column}' has values on two sides ({len(np.unique(who[both])):,}), in the rows {_at(rows, both)}; "
             "split with split_patients.")
 
-_KNOWN, _REMEMBERED = OrderedDict(), 8 # pairs of the last tables: a fit asks what `from_df` has asked
+_KNOWN, _PASSED, _REMEMBERED = OrderedDict(), OrderedDict(), 16 # a fit asks what `from_df` has asked, a cell others'
+
+def _kept(known, key, make):
+    "What `make` gives, worked out once while it is among the last that were asked for; an error isn't kept."
+    if key not in known: known[key] = make()
+    known.move_to_end(key)
+    while len(known) > _REMEMBERED: known.popitem(last=False)
+    return known[key]
 
 def _altered(rows, hashes, films):
     "`altered_copies`, worked out once for the same films and sides in any order."
     order = np.lexsort([*hashes.T, pd.factorize(rows["split"], sort=True)[0]])
     sides = rows["split"].to_numpy()[order].astype(str)
     key = blake2b(hashes[order].tobytes() + "\n".join(sides).encode()).digest()
-    if key not in _KNOWN: _KNOWN[key] = altered_copies(lambda at: films(order[at]), sides)
-    _KNOWN.move_to_end(key)
-    while len(_KNOWN) > _REMEMBERED: _KNOWN.popitem(last=False)
-    return order[_KNOWN[key]]
+    return order[_kept(_KNOWN, key, lambda: altered_copies(lambda at: films(order[at]), sides))]
 
-def _near(rows, hashes, films):
+def _each_once(rows, hashes, films):
+    "Without the films that a side has again, as of duplicated rows."
     if hashes.shape != (len(rows), 4):
         raise ValueError(f"{len(rows):,} rows need hashes of shape [{len(rows)}, 4], not {list(hashes.shape)}.")
+    if "file" not in rows: return rows, hashes, films
+    at = np.flatnonzero(~rows.duplicated(["file", "split"]))
+    return rows.iloc[at], hashes[at], films and (lambda some: films(at[some]))
+
+def _near(rows, hashes, films):
     def say(pairs, what=None):
         said = [f"{_at(rows, [i])} = {_at(rows, [j])}" for i, j in pairs]
         return few(said if what is None else map(", ".join, zip(said, what)))
@@ -100,6 +110,10 @@ def check_ids(
 ):
     """LeakError where one patient's id stands in two spellings ('0013' and 13), which would be two patients. Ids that
     differ in upper and lower case, blanks, signs or zeros within ('p 13', 'P-013') are told of."""
+    if told := _two_spellings(rows): warnings.warn(told, stacklevel=3)
+
+def _two_spellings(rows):
+    "What to tell of ids; LeakError as of `check_ids`."
     ids = rows["patient_id"]
     if pd.api.types.is_integer_dtype(ids): return
     there = {(type(o).__name__, o): o for o in ids.dropna()} # 13 and 13.0 are one key of a dict
@@ -109,8 +123,7 @@ def check_ids(
         if not len(two := [o for o in groups if len(o) > 1]): continue
         text = f"{len(two):,} patients have ids in more than one spelling: {_shown(two)}"
         if error: raise LeakError(f"{text}; write each patient's id in one way before splitting.")
-        warnings.warn(f"{text}? They are taken for different patients.", stacklevel=3)
-        return
+        return f"{text}? They are taken for different patients."
 
 def _loose(word): return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\s_/-]", "", normalize("NFKC", word).casefold()))
 
@@ -135,17 +148,30 @@ def check_leaks(
     spellings, a feature is the target, an id, the visit, the row or the side in whatever code, statistics were fitted
     beyond train, or a synthetic row isn't in train. A warning for what is only suspect. ValueError for a table that
     can't be checked."""
+    if hashes is not None: hashes = np.asarray(hashes)
+    asked = rows, features, hashes, stats, films
+    for o in _kept(_PASSED, _digest(*asked), lambda: _checked(*asked)): warnings.warn(o, stacklevel=2)
+
+def _digest(rows, features, hashes, stats, films):
+    "Of a table, value for value in its order, and of what it is held against."
+    fitted = {k: [*o] for k, o in (stats or {}).items()}
+    res = blake2b(repr((list(features), fitted, hashes is None or hashes.shape, films is None)).encode())
+    if hashes is not None: res.update(np.ascontiguousarray(hashes))
+    for name, values in rows.items(): res.update(repr((name, values.dtype, values.tolist())).encode())
+    return res.digest()
+
+def _checked(rows, features, hashes, stats, films):
+    "What is suspect of a table, in words; LeakError and ValueError as of `check_leaks`."
     keys = ["image", "patient_id", "split"]
     if lost := [o for o in keys + list(stats or {}) if o not in rows]:
         raise ValueError(f"The table has no column {few(map(repr, lost))}, so that it can't be checked for leaks.")
     for o in keys:
         if (no := is_missing(rows[o])).any():
             raise ValueError(f"{no.sum():,} rows have no {o}: {few(rows['image'][no])}.")
-    check_ids(rows)
-    told = [_of_one_image(rows)]
+    told = [_two_spellings(rows), _of_one_image(rows)]
     found = [_on_two_sides(rows, o) for o in ("patient_id", "image", "file") if o in rows]
     found += [_feature(rows, o, told) for o in features] + [_fitted(rows, o, stat) for o, stat in (stats or {}).items()]
     found.append(_evaluated(rows))
-    if hashes is not None: found.append(_near(rows, np.asarray(hashes), films))
+    if hashes is not None: found.append(_near(*_each_once(rows, hashes, films)))
     if found := [o for o in found if o]: raise LeakError(" ".join(found))
-    for o in filter(None, told): warnings.warn(o, stacklevel=2)
+    return list(filter(None, told))

@@ -130,10 +130,10 @@ def training_only(
     if not isinstance(t, AffineCoordTfm) or t.size: return t # one with a size makes every image that large
     return TrainingAffine(t.aff_fs, t.coord_fs, mode=t.mode, pad_mode=t.pad_mode, align_corners=t.align_corners)
 
-def _at(whole, idxs):
+def _at(whole, at):
     "Rows of what was encoded whole; who of them is image-only stays known."
-    res = whole[idxs]
-    if getattr(whole, "only", None) is not None: res.only = whole.only[idxs]
+    res = whole[torch.from_numpy(at)]
+    if getattr(whole, "only", None) is not None: res.only = whole.only[at]
     return res
 
 def check_batch(
@@ -164,9 +164,9 @@ class RadiographDL(TfmdDL):
             return
         whole = {}
         for idxs in self.chunkify(samps):
-            whole = whole or self._encoded()
+            whole, at = whole or self._encoded(), np.array(idxs)
             rows = self.dataset.items.iloc[idxs] if len(whole) < len(self.dataset.tls) else None
-            yield tuple(_at(whole[i], idxs) if i in whole else tl.tfms(rows) for i, tl in enumerate(self.dataset.tls))
+            yield tuple(_at(whole[i], at) if i in whole else tl.tfms(rows) for i, tl in enumerate(self.dataset.tls))
 
     def _encoded(self):
         "Metadata, labels and features of all rows: by the batch it takes longer than a step on a GPU."

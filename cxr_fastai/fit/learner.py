@@ -1,7 +1,7 @@
 """What both kinds of learner, of classifiers and of translators, add to fastai's: the model's own precision, and steps
 that don't wait for the device."""
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, event
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.learner import AvgSmoothLoss, Learner, Recorder
 from fastai.torch_core import to_detach
@@ -9,7 +9,7 @@ from fastcore.meta import delegates
 from torch.amp import GradScaler
 
 from ..settings import PRECISIONS
-from .precision import casting
+from .precision import casting, plain
 
 __all__ = ["DeviceLoss", "DeviceRecorder", "LossScale", "PreciseLearner", "SharedCasts"]
 
@@ -25,6 +25,10 @@ class DeviceRecorder(Recorder):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.smooth_loss = DeviceLoss(self.smooth_loss.beta)
+
+    def after_loss(self):
+        if not len(self.yb): return
+        for o in "loss_grad", "loss": setattr(self.learn, o, plain(getattr(self.learn, o)))
 
     def _fetch(self):
         self.losses = [o.cpu() for o in self.losses]
@@ -62,6 +66,10 @@ class SharedCasts(Callback):
     def after_loss(self): self.casts.close()
     after_cancel_batch = after_loss
 
+def _knows(cb, event_name):
+    "Whether a callback does anything then; after a fit each sets itself running again."
+    return event_name == "after_fit" or hasattr(type(cb), event_name) or event_name in vars(cb)
+
 class PreciseLearner(Learner):
     "A fastai Learner whose model computes in a precision of its own, with a scaled loss where that is fp16."
     scaler = None # `LossScale`'s, while it fits
@@ -78,6 +86,21 @@ class PreciseLearner(Learner):
         if not self.scaler: return super()._step()
         self.scaler.step(self.torch_opt) # by the fused ones without a word from the device
         self.scaler.update()
+
+    def _call_one(self, event_name):
+        "fastai's, but for callbacks that don't know the event: each looks for it in all that it stands for."
+        if not hasattr(event, event_name): raise ValueError(f"{event_name} is no event of a fit.")
+        for cb in self.cbs.sorted("order"):
+            if _knows(cb, event_name): cb(event_name)
+
+    def _split(self, b):
+        super()._split(b)
+        self.yb = tuple(map(plain, self.yb))
+
+    def to_detach(self, b, cpu=True, gather=True):
+        "fastai's, but for a DataLoader that gathers from no other process: one looks for it in all that it stands for."
+        if hasattr(type(getattr(self, "dl", None)), "to_detach"): return super().to_detach(b, cpu, gather)
+        return to_detach(b, cpu, gather)
 
     def add_cb(self, cb):
         """fastai's `add_cb`, with a Recorder that doesn't wait for the device, and without its mixed precisions: they

@@ -5,15 +5,14 @@ from functools import wraps
 from pathlib import Path
 
 import torch
-from fastai.optimizer import OptimWrapper
-from fastai.torch_core import default_device, set_seed
+from fastai.optimizer import detuplify_pg, OptimWrapper
+from fastai.torch_core import default_device, set_seed, TensorBase
 from torch.amp import is_autocast_available
 
 from ..settings import PRECISIONS
 
 __all__ = ["TorchOptimizer", "as_device", "casting", "computing", "device_name", "fastest_precision",
-           "fused_adamw", "in_precision", "precision_on", "seeded",
-           "uncast"]
+           "fused_adamw", "in_precision", "plain", "precision_on", "seeded", "uncast"]
 
 BACKENDS = dict(cuda=torch.cuda, mps=torch.mps)
 HALVES = dict(bf16=torch.bfloat16, fp16=torch.float16)
@@ -76,6 +75,12 @@ def casting(
     "Context that computes in bf16 or fp16; for fp32, as whoever opens it does. fastai's own is for CUDA alone."
     return torch.autocast(device.type, HALVES[precision]) if precision in HALVES else nullcontext()
 
+def plain(
+    x:torch.Tensor,
+) -> torch.Tensor: # the same values
+    "Without fastai's type, by which each operation would take a way through Python that is longer than a small one."
+    return x.as_subclass(torch.Tensor) if isinstance(x, TensorBase) else x
+
 def uncast(
     device:torch.device, # where what follows is computed
 ):
@@ -107,7 +112,8 @@ class TorchOptimizer(OptimWrapper):
     "A torch optimizer for fastai; its switches, such as `foreach`, are no hyperparameters: trackers can't plot them."
     @property
     def hypers(self):
-        return [{k: v for k, v in o.items() if _is_number(v)} for o in super().hypers]
+        own = lambda group: detuplify_pg({k: o for k, o in group.items() if isinstance(o, tuple) or _is_number(o)})
+        return [{self.fwd_map[k]: o for k, o in own(group).items()} for group in self.opt.param_groups]
 
 def fused_adamw(
     params:list,   # parameters, in groups or not

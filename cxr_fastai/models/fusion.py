@@ -11,7 +11,7 @@ from torch import nn, Tensor
 
 from ..arms import FUSIONS
 from ..data.metadata import image_only
-from ..fit.precision import in_precision
+from ..fit.precision import in_precision, plain
 from .backbone import Backbone, split_backbone
 
 __all__ = ["build_model", "MetadataMLP", "ImageModel", "MetadataModel", "FusionModel", "parameter_groups"]
@@ -99,7 +99,7 @@ class ImageModel(Module):
     ):
         self.backbone, self.head, self.precision = backbone, _head(backbone.width, n_out, ps), precision
     @in_precision
-    def forward(self, image, metadata=None): return self.above(self.backbone(image))
+    def forward(self, image, metadata=None): return self.above(self.backbone(plain(image)))
 
     def above(self,
         fmap:Tensor,   # of `backbone`, `[n, width, h, w]`
@@ -118,7 +118,7 @@ class MetadataModel(Module):
     def forward(self, *inputs):
         if image_only(inputs[-1]).any():
             raise ValueError("Image-only rows have no metadata for a model of metadata alone; leave them out.")
-        return self.mlp(inputs[-1])
+        return self.mlp(plain(inputs[-1]))
 
     def above(self,
         fmap:None,       # not read: there is no backbone
@@ -139,7 +139,7 @@ class FusionModel(Module):
         self.backbone, self.mlp, self.head, self.precision = backbone, mlp, head, precision
     @in_precision
     def forward(self, image, metadata):
-        fmap, only = self.backbone(image), image_only(metadata)
+        fmap, only, metadata = self.backbone(plain(image)), image_only(metadata), plain(metadata)
         if not only.any(): return self.above(fmap, metadata)
         real, only = (torch.from_numpy(np.flatnonzero(o)).to(fmap.device) for o in (~only, only))
         token = self.mlp.token.expand(len(image), -1)

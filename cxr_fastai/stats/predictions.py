@@ -182,13 +182,17 @@ def real_rows(
     "What is scored: the rows of a side that are of patients, not synthetic."
     return predictions[(predictions["side"] == side) & ~predictions["synthetic"]]
 
+def _named(rows):
+    "A row's image, and of which fold it is, where there are any."
+    images = rows["image"].astype(str)
+    return (images + " of fold " + rows["fold"].astype(str) if _fold(rows) else images).to_numpy()
+
 def _join(rows, side, backbone):
     "{arm: `Side`} of a checked table's lines of one backbone."
     rows = real_rows(rows, side).sort_values(["arm", "seed", *_fold(rows), "image"])
     models = {model: own for model, own in rows.groupby(["arm", "seed"], sort=False)}
     if not models: return {}
-    images = {model: own[["image", *_fold(own)]].astype(str).agg(" of fold ".join, axis=1).to_numpy()
-              for model, own in models.items()}
+    images = {model: _named(own) for model, own in models.items()}
     _same_images(images, lambda model: f"{model[0]} (seed {model[1]}) of {backbone}")
     first, by_arm = next(iter(models.values())), {}
     about = [first["image"].to_numpy(), first["patient_id"].to_numpy(), first["label"].to_numpy() == 1]
