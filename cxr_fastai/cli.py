@@ -70,9 +70,15 @@ def train():
 def gan():
     "Train the CycleGAN (or a CUT) or go on where it was; make synthetic films of both classes, and judge them."
     @_takes("gan.pipeline", "run_gan")
-    def door(**flags):
+    def door(
+        dry_run:bool=False, # say what there is to do, its minutes and GB by a few measured steps, and do none of it
+        **flags,
+    ):
         from .settings import Gan
         _settle(Gan, flags)
+        if dry_run:
+            from .study.estimate import gan_estimate_text
+            return print(f"\n{gan_estimate_text(**flags)}")
         from .gan.pipeline import run_gan
         from .report.films import plot_gan
         plot_gan(run_gan(**flags))

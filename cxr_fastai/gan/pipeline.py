@@ -28,7 +28,8 @@ from .suited import suited, suited_words
 from .synthesis import part_of, synthesise, write_note
 from .unpaired import UnpairedDataLoaders
 
-__all__ = ["gan_folder", "gan_training", "made_name", "run_gan", "synthetic_folder", "synthetic_minority", "train_gan"]
+__all__ = ["epochs_trained", "gan_asked", "gan_each_way", "gan_folder", "gan_training", "made_name", "run_gan",
+           "synthetic_folder", "synthetic_minority", "train_gan"]
 
 TOLD = "lr lam identity pool patches temperature ngf ndf residual upsample ema".split() # of a learner's settings
 
@@ -95,6 +96,20 @@ def _number(rows, n, direction):
     n = ifnone(n, int(neg.sum()) // 2)
     return n if direction == "a2b" else min(n, int(pos.sum()))
 
+def gan_each_way(
+    rows:pd.DataFrame, # after `split_patients`
+    gan:Gan,           # settings of a run
+) -> dict:             # direction -> its settings with the number of films, and their folder's name
+    "What a run makes, each way that it translates."
+    numbers = {o: _number(rows, gan.synthetic, o) for o in gan.translator.ways}
+    return {o: (gan.replace(synthetic=n), made_name(rows, n, gan.metadata, o)) for o, n in numbers.items()}
+
+def epochs_trained(
+    folder:str|Path, # of `gan_folder`
+) -> int:
+    "After how many epochs a translator would go on."
+    return max((int(o.stem.rpartition("-")[2]) for o in Path(folder).glob("checkpoints/checkpoint-*.pt")), default=0)
+
 def made_name(
     rows:pd.DataFrame,   # with their metadata columns
     n:int,               # synthetic rows
@@ -147,6 +162,15 @@ def synthetic_minority(
         _judge(rows, synth, made, gan.weights, aloud)
     return synth
 
+def gan_asked(
+    seed:int,   # of cohort and split
+    flags:dict, # of `run_gan`
+) -> tuple:     # the rows, after the split, and the `Gan`
+    "What a run is of."
+    check_keywords(flags, inspect.signature(run_gan).parameters, "run_gan")
+    gan = Gan(**{k: flags[k] for k in Gan.fields() if k in flags})
+    return load_cohort(**{k: o for k, o in flags.items() if k not in Gan.fields()}, split_seed=seed), gan
+
 @takes(load_cohort, Gan, but=["split_seed"])
 def run_gan(*,
     seed:int=0,     # of cohort, split, initialisation, augmentation and pairs
@@ -155,9 +179,7 @@ def run_gan(*,
     **flags,
 ) -> Path:          # the run's folder
     "Train the translator, or go on with it; translate training radiographs each way it has; say how good they are."
-    check_keywords(flags, inspect.signature(run_gan).parameters, "run_gan")
-    gan = Gan(**{k: flags[k] for k in Gan.fields() if k in flags})
-    rows = load_cohort(**{k: o for k, o in flags.items() if k not in Gan.fields()}, split_seed=seed)
+    rows, gan = gan_asked(seed, flags)
     say(f"\n{rows.groupby(['split', 'label'], observed=True).size().unstack()}\n")
     made = [synthetic_minority(rows, out, gan, seed, direction=o, track=track) for o in gan.translator.ways]
     if len(made) == 1: say(f"A {gan.translator.title} translates one way: no {classes(rows)[0]} film is synthesised.")

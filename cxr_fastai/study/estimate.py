@@ -9,22 +9,25 @@ import torch
 
 from ..arms import arm_title, comparisons_of, parse_arm
 from ..cohort.cache import RadiographCache
-from ..cohort.rows import positive
+from ..cohort.rows import classes, positive
 from ..core.progress import duration
 from ..core.style import save_figure
 from ..core.tuned import choices
 from ..core.workers import threads_of
+from ..gan.pipeline import epochs_trained, gan_asked, gan_each_way, gan_folder, run_gan
 from ..report.figures import plot_roc
+from ..settings import Gan, takes
 from ..stats.compare import compare_arms
 from ..stats.formats import to_markdown
 from ..stats.subgroups import interactions, subgroups
 from ..stats.tables import metrics_table, score_tables
 from .grid import Study
-from .speed import (cell_seconds, cell_speed, clock, features_for, gan_bytes, gan_seconds, gan_speed, scored_rows,
-    typical_rows)
+from .speed import (begun_seconds, cell_seconds, cell_speed, clock, epoch_seconds, features_for, few_films, gan_bytes,
+    gan_seconds, gan_speed, scored_rows, typical_rows)
 from .tune import Search
 
-__all__ = ["cells_table", "estimate", "estimate_text", "gigabytes", "jobs_text", "whole"]
+__all__ = ["cells_table", "estimate", "estimate_text", "gan_estimate", "gan_estimate_text", "gigabytes", "jobs_text",
+           "whole"]
 
 FEW = 32 # films whose features are timed: a batch of them
 GB = 1e9
@@ -111,8 +114,9 @@ def _gan_lines(study, folder):
         todo.setdefault((c.seed, c.fold), {}).update(dict.fromkeys(gan for gan, *_ in c.syntheses))
     todo = {k: list(own) for k, own in todo.items()} # each number and policy once
     if not todo: return (yield _line(kind, number, 0, 0.))
-    speed, looked = gan_speed(study, next(iter(todo.values()))[0], folder)
-    each = [gan_seconds(study, own, speed, looked) for own in todo.values()]
+    first, rows = next(iter(todo.values()))[0], typical_rows(study)
+    speed, looked = gan_speed(rows, first, folder, few_films(first.training["bs"], study))
+    each = [gan_seconds(rows, own, speed, looked) for own in todo.values()]
     disk = max(gan_bytes(own, speed) for own in todo.values())
     yield _line(kind, number, len(todo), float(np.mean(each)), disk, speed.memory)
 
@@ -170,17 +174,51 @@ def cells_table(
         lines.append(dict(backbone=b, arm=arm_title(a), seeds_done=names(True), seeds_to_do=names(False)))
     return pd.DataFrame(lines)
 
+def _told(table, workers, place):
+    "The jobs, and all of them in a sentence."
+    took = whole(table, workers)
+    shown = table.assign(seconds=table["seconds"].map(_moment), memory_gb=table["memory_gb"].map(gigabytes),
+                         disk_gb=table["disk_gb"].map(gigabytes))
+    heads = dict(seconds="each", memory_gb="GB of memory", disk_gb="GB of disk, each", to_do="to do")
+    return (f"{to_markdown(shown.rename(columns=heads))}\n\nAbout {_moment(took['seconds'])} on this machine as busy "
+            f"as it is, {gigabytes(took['memory_gb'])} GB of memory and {gigabytes(took['disk_gb'])} GB in {place}. "
+            "Nothing was written there.")
+
 def estimate_text(
     study:Study,   # that may have begun
     workers:int=1, # cells at a time
 ) -> str:
     "The cells, done and to do; what each kind of job takes; and all of it in a sentence."
-    table = estimate(study, workers)
-    took = whole(table, workers)
-    shown = table.assign(seconds=table["seconds"].map(_moment), memory_gb=table["memory_gb"].map(gigabytes),
-                         disk_gb=table["disk_gb"].map(gigabytes))
-    heads = dict(seconds="each", memory_gb="GB of memory", disk_gb="GB of disk, each", to_do="to do")
     cells = cells_table(study).rename(columns=dict(seeds_done="seeds done", seeds_to_do="seeds to do"))
-    return (f"{to_markdown(cells)}\n\n{to_markdown(shown.rename(columns=heads))}\n\nAbout "
-            f"{_moment(took['seconds'])} on this machine as busy as it is, {gigabytes(took['memory_gb'])} GB of memory "
-            f"and {gigabytes(took['disk_gb'])} GB in {study.out}. Nothing was written there.")
+    return f"{to_markdown(cells)}\n\n{_told(estimate(study, workers), workers, study.out)}"
+
+def gan_estimate(
+    rows:pd.DataFrame, # after `split_patients`
+    out:str|Path,      # folder of the runs
+    gan:Gan,           # settings of `run_gan`
+    seed:int=0,        # of everything
+) -> pd.DataFrame:     # as of `estimate`: epochs, films of each class, and what is beside both
+    "What is left of a translator and its films, by steps that are measured here and now; nothing is written to `out`."
+    ways, title, folder = gan_each_way(rows, gan), gan.translator.title, gan_folder(rows, out, gan, seed)
+    there, epochs = {o: (folder/name).exists() for o, (_, name) in ways.items()}, gan.training["epochs"]
+    left = max(0, epochs - epochs_trained(folder)) if not all(there.values()) else 0
+    with tempfile.TemporaryDirectory() as tmp:
+        speed, looked = gan_speed(rows, ways["a2b"][0], Path(tmp), few_films(gan.training["bs"]))
+    names, steps, own = dict(zip(("b2a", "a2b"), classes(rows))), epoch_seconds(rows, gan, speed), ways["a2b"][0]
+    made = {o: (gan.synthetic, 0 if there[o] else gan.synthetic) for o, (gan, _) in ways.items()}
+    kept, each = gan_bytes([own], speed) - own.synthetic*speed.of_film, begun_seconds(rows, speed, looked)
+    todo = sum(not o for o in there.values())
+    lines = [_line(f"epochs of the {title}", epochs, left, steps, memory=speed.memory),
+             *[_line(f"films of {names[o]}", *n, speed.film, speed.of_film) for o, n in made.items()],
+             _line("begun, saved and judged", len(ways), todo, each, kept/len(ways), speed.memory)]
+    return pd.DataFrame(lines)
+
+@takes(run_gan)
+def gan_estimate_text(*,
+    seed:int=0,     # of cohort and split
+    out:str="runs", # folder for the runs
+    **flags,
+) -> str:
+    "What `run_gan` would make of these flags: minutes, GB, and what of it is there."
+    rows, gan = gan_asked(seed, {k: o for k, o in flags.items() if k != "track"})
+    return _told(gan_estimate(rows, out, gan, seed), 1, gan_folder(rows, out, gan, seed))

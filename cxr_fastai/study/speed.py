@@ -21,8 +21,8 @@ from ..settings import Gan, Training
 from .cell import Cell, logged, train_cell
 from .grid import Study
 
-__all__ = ["Speed", "Undecoded", "Watch", "cell_seconds", "cell_speed", "clock", "features_for", "gan_bytes",
-           "gan_seconds", "gan_speed", "scored_rows", "typical_rows"]
+__all__ = ["Speed", "Undecoded", "Watch", "begun_seconds", "cell_seconds", "cell_speed", "clock", "epoch_seconds",
+           "features_for", "few_films", "gan_bytes", "gan_seconds", "gan_speed", "scored_rows", "typical_rows"]
 
 PLAIN = dict(image="real", metadata="meta", both="real-meta") # arms that learn as others of the same inputs do
 STEPS, LEAST, MOST = 4, 1., 10. # of a kind: steps, at least so many seconds, and no step more after so many
@@ -73,10 +73,14 @@ def scored_rows(
     "The same, split as its arms are scored."
     return study.split_rows if study.plan.protocol == "paper" else typical_rows(study)
 
-def _few(study, rows, bs):
-    "A few rows of each side and class."
-    n = GLANCE[0] if isinstance(study, Undecoded) else max(FILMS, 4*bs)
-    return rows.groupby(["split", "label"], observed=True).head(n)
+def _few(rows, n): return rows.groupby(["split", "label"], observed=True).head(n) # of each side and class
+
+def few_films(
+    bs:int,           # rows a batch
+    study:Study=None, # whose they are; a glance at few is enough for one that isn't decoded
+) -> int:
+    "How many of a side and a class are looked at."
+    return GLANCE[0] if isinstance(study, Undecoded) else max(FILMS, 4*bs)
 
 class Undecoded(Study):
     "A study whose films aren't read to name its cells: nothing of it is done."
@@ -103,7 +107,8 @@ def cell_speed(
 ) -> Speed:
     "Of a classifier, on a few rows."
     use, plan = cell.arm.use, study.plan
-    rows, watch, t = _few(study, scored_rows(study), plan.training.bs), Watch(), plan.training
+    t, watch = plan.training, Watch()
+    rows = _few(scored_rows(study), few_films(t.bs, study))
     bs = min(t.bs, GLANCE[1]) if isinstance(study, Undecoded) else t.bs
     own = {k: v for k, v in cell.settings.items() if k not in ("gan", "n", "n_negative", "policy", "films")}
     asked = own.get("weights")
@@ -145,27 +150,27 @@ def _judged(rows):
     return int((rows["split"] == "train").sum() + (positive(rows) & (rows["split"] == "valid")).sum())
 
 def gan_speed(
-    study:Study, # whose it is
-    gan:Gan,     # its settings
-    folder:Path, # that goes
-) -> tuple:      # the `Speed`, and seconds to look at a film
+    rows:pd.DataFrame, # that it would be trained on, after `split_patients`
+    gan:Gan,           # its settings, with its number of films
+    folder:Path,       # that goes
+    films:int,         # of a side and a class that are looked at
+) -> tuple:            # the `Speed`, and seconds to look at a film
     "Of a translator and its films, on a few rows."
-    rows, watch = _few(study, typical_rows(study), gan.training["bs"]), Watch()
-    most = GLANCE[1] if isinstance(study, Undecoded) else FILMS
-    n = min(gan.synthetic, int((~positive(rows[rows["split"] == "train"])).sum()), most)
+    own = suited(gan, rows).replace(steps=None, select="last") # looks are counted, not made
+    rows, watch, size = _few(rows, films), Watch(), gan.training["size"]
+    n = min(gan.synthetic, int((~positive(rows[rows["split"] == "train"])).sum()), films, FILMS)
     forget_peak()
     start = clock()
     with logged(folder/"log.txt"):
-        own = suited(gan, typical_rows(study)).replace(steps=None, select="last") # looks are counted, not made
         few = own.replace(epochs=1, synthetic=n, weights="none")
         made = synthetic_minority(rows, folder, few, cbs=[watch], aloud=False)
         whole, peak, files = clock() - start, peak_memory(), made["file"].tolist()
-        pixels, judge = RadiographCache(files, gan.size).get(files), features_by(weights="none", size=gan.size)
+        pixels, judge = RadiographCache(files, size).get(files), features_by(weights="none", size=size)
         start = clock()
         watch.fitted.translate(pixels, "a2b")
         translated = (clock() - start)/n
         start = clock()
-        judge.of(made, gan.size)
+        judge.of(made, size)
         looked = (clock() - start)/n
     place = Path(files[0]).parents[1]
     saved, films = sum(_bytes(o) for o in place.glob("checkpoints")), sum(Path(o).stat().st_size for o in files)
@@ -173,19 +178,34 @@ def gan_speed(
     return Speed(once=max(0., once), step=watch.step, film=translated + looked, tail=watch.tails[0], disk=_bytes(place)
                  - saved - films, of_film=films//n, of_save=saved, memory=peak), looked
 
+def epoch_seconds(
+    rows:pd.DataFrame, # that a translator is trained on
+    gan:Gan,           # its settings
+    speed:Speed,       # of `gan_speed`
+) -> float:
+    "Of an epoch of it, with its share of what is saved, and of films that it is judged by."
+    own = suited(gan, rows)
+    epochs, each = max(1, own.training["epochs"]), speed.tail
+    if own.select == "kid": each += looked_at(rows)*speed.film
+    return ((own.steps or whole_steps(own, rows))*speed.step + _saves(epochs)*each)/epochs
+
+def begun_seconds(
+    rows:pd.DataFrame, # that a translator is trained on
+    speed:Speed,       # of `gan_speed`
+    looked:float,      # likewise
+) -> float:
+    "Of what comes beside epochs and films, with each number and policy of films: real ones are looked at, too."
+    return speed.once + looked*_judged(rows)
+
 def gan_seconds(
-    study:Study,  # whose it is
-    gans:list,    # a `Gan` for each number and policy of one seed's synthetic rows
-    speed:Speed,  # of `gan_speed`
-    looked:float, # likewise
+    rows:pd.DataFrame, # that it is trained on
+    gans:list,         # a `Gan` for each number and policy of one seed's synthetic rows
+    speed:Speed,       # of `gan_speed`
+    looked:float,      # likewise
 ) -> float:
     "Of one seed: its translator, and the films of each number and policy."
-    gan, looks = suited(gans[0], typical_rows(study)), 0.
-    epochs = gan.training["epochs"]
-    if gan.select == "kid": looks = _saves(epochs)*looked_at(typical_rows(study))*speed.film
-    films = [speed.once + o.synthetic*speed.film + looked*_judged(typical_rows(study)) for o in gans]
-    steps = gan.steps or whole_steps(gan, typical_rows(study))
-    return steps*speed.step + _saves(epochs)*speed.tail + looks + sum(films)
+    films = [begun_seconds(rows, speed, looked) + o.synthetic*speed.film for o in gans]
+    return gans[0].training["epochs"]*epoch_seconds(rows, gans[0], speed) + sum(films)
 
 def _saves(epochs): return -(-epochs//max(1, epochs//10))
 

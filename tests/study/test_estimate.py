@@ -1,6 +1,9 @@
 import pandas as pd, pytest
-from cxr_fastai.settings import plan_of
-from cxr_fastai.study.estimate import cells_table, estimate, gigabytes, jobs_text, whole
+from cxr_fastai.cli import main
+from cxr_fastai.gan import pipeline
+from cxr_fastai.gan.pipeline import gan_folder, synthetic_minority
+from cxr_fastai.settings import Gan, plan_of
+from cxr_fastai.study.estimate import cells_table, estimate, gan_estimate, gigabytes, jobs_text, whole
 from cxr_fastai.study.grid import Study
 from cxr_fastai.study.run import run_study
 from cxr_fastai.study.speed import Undecoded
@@ -91,3 +94,29 @@ def test_a_search_has_a_line_a_backbone_until_it_is_done(rows, tmp_path):
     assert tuned_plan(plan.replace(tune=3), rows, tmp_path, search=False).training.tuned is None
     for o in found, tuned_plan(plan, rows, tmp_path, search=False):
         assert by_job(estimate(Study(rows, o, tmp_path))).to_do["trials of test_resnet"] == 0
+
+GAN = Gan(size=32, epochs=2, weights="none")
+
+def test_a_translator_alone_is_estimated_before_and_after_it_is_there(rows, tmp_path):
+    "As many films as are then made; what is there is not to do, and nothing is written."
+    before = by_job(gan_estimate(rows, tmp_path, GAN))
+    assert not list(tmp_path.iterdir()) and (before.seconds > 0).all() and before.memory_gb.max() > .1
+    assert list(before.index) == ["epochs of the CycleGAN", "films of Pneumonia", "films of Normal",
+                                  "begun, saved and judged"]
+    assert before.to_do.tolist() == before.number.tolist() and before.number.iloc[0] == 2
+    made = synthetic_minority(rows, tmp_path, GAN)
+    assert len(made) == before.number["films of Pneumonia"]
+    half, folder = by_job(gan_estimate(rows, tmp_path, GAN)), gan_folder(rows, tmp_path, GAN)
+    assert half.to_do.tolist() == [0, 0, before.number["films of Normal"], 1]
+    for o in sorted(folder.glob("checkpoints/*"))[1:] + list(folder.glob("a2b-*")): o.rename(tmp_path/o.name)
+    assert by_job(gan_estimate(rows, tmp_path, GAN)).to_do["epochs of the CycleGAN"] == 1 # goes on after the first
+    cut = by_job(gan_estimate(rows, tmp_path, GAN.replace(gan="cut", synthetic=3)))
+    assert cut.number.tolist() == [2, 3, 1] and "films of Normal" not in cut.index
+
+def test_the_verb_gan_says_it_and_makes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pipeline, "run_gan", lambda **_: pytest.fail("a dry run trained"))
+    flags = "--size 32 --epochs 1 --weights none --normals 60 --dry-run --track tensorboard --out".split()
+    assert main(["gan", *flags, str(tmp_path/"runs")]) == 0
+    said = capsys.readouterr().out
+    assert "films of Pneumonia" in said and "GB of memory" in said and said.endswith("Nothing was written there.\n")
+    assert not (tmp_path/"runs").exists()
