@@ -4,6 +4,7 @@ from cxr_fastai.cohort.readers import read_nih
 from cxr_fastai.cohort.rows import positive
 from cxr_fastai.cohort.sampling import split_patients
 from cxr_fastai.cohort.duplicates import NEAR, perceptual_hash
+from cxr_fastai.cohort import leaks as room
 from cxr_fastai.cohort.leaks import LeakError, check_ids, check_leaks
 from conftest import ROOT, SHARED, needs_nih
 
@@ -284,3 +285,34 @@ def test_of_twenty_planted_leaks_none_is_silent(recwarn):
         else: found[kind] = "told" if len(recwarn) else "silent"
     assert len(found) == 20 and [k for k, o in found.items() if o != "refused"] == ["each image a patient"], found
     assert found["each image a patient"] == "told"
+
+def test_a_table_that_passed_is_not_asked_again_and_told_of_again(monkeypatch):
+    "Unless a value, its kind, the order, a hash, a feature, a statistic or the films are others."
+    rows, hashes = table(50).drop(columns="follow_up").drop_duplicates("patient_id", ignore_index=True), noise(80)
+    asked, real, own = [], room._checked, fitted(rows)
+    monkeypatch.setattr(room, "_checked", lambda *args: asked.append(1) or real(*args))
+    def ask(rows=rows, features=FEATURES, hashes=hashes, stats=own, films=None):
+        before = len(asked)
+        with pytest.warns(UserWarning, match="has a patient of its own"):
+            check_leaks(rows, features, hashes, stats, films)
+        return len(asked) - before
+    assert ask() == 1 and ask() == ask(rows.copy()) == 0
+    others = (dict(rows=rows.assign(age=rows["age"] + 1), stats=None), dict(rows=rows[::-1]),
+              dict(rows=rows.assign(sex=rows["sex"].astype(object))), dict(hashes=noise(80, 1)),
+              dict(features=FEATURES[:2]), dict(stats=None),
+              dict(rows=rows.assign(patient_id=rows["patient_id"].astype(str))),
+              dict(films=lambda at: films(80)[at]))
+    assert [ask(**o) for o in others] == [1]*len(others) and [ask(**o) for o in others] == [0]*len(others)
+    sides = ["test", "train", *rows["split"][2:]]
+    spoilt = rows.assign(split=sides, image=["a", "a", *rows["image"][2:]])
+    for _ in range(2):
+        with pytest.raises(LeakError, match="'image' has values on two sides"): check_leaks(spoilt)
+
+def test_duplicated_rows_of_a_side_are_searched_once(monkeypatch):
+    seen, rows = [], table(51)
+    monkeypatch.setattr(room, "altered_copies", lambda films, sides: seen.append(len(sides)) or np.empty((0, 2), int))
+    check_leaks(rows, hashes=noise(len(rows)), films=lambda at: films(len(rows))[at])
+    again = pd.concat([rows, rows[rows["split"] == "train"]], ignore_index=True)
+    at = [*range(len(rows)), *np.flatnonzero(rows["split"] == "train")]
+    check_leaks(again, hashes=noise(len(rows))[at], films=lambda at: films(len(again))[at])
+    assert seen == [len(rows)]

@@ -208,3 +208,25 @@ def test_a_fit_that_breaks_off_leaves_no_autocast_behind(gan):
 def test_casts_are_shared_but_on_a_cpu(any_learner, gan):
     shares = lambda learn: any(isinstance(o, SharedCasts) for o in learn.cbs)
     assert shares(any_learner("gan", device="meta")) and not shares(gan())
+
+class Counts(Callback):
+    "Has an event as a method, and one that it is given."
+    run_valid = False
+    def after_batch(self): self.seen["after_batch"] = self.seen.get("after_batch", 0) + 1
+
+def test_a_callback_is_asked_what_it_answers_wherever_that_is_written(make):
+    "In its class, or given to it; one that was switched off for a fit runs in the next."
+    learn, cb = make(precision="fp32"), Counts()
+    cb.seen, cb.before_epoch = {}, lambda: cb.seen.update(epoch=cb.epoch)
+    cb.run = False
+    learn.fit(1, cbs=cb)
+    assert not cb.seen and cb.run
+    learn.fit(2, cbs=cb)
+    assert cb.seen == dict(epoch=1, after_batch=2*len(learn.dls.train))
+
+def test_what_a_step_computes_with_has_no_type_of_fastais(make):
+    types = set()
+    class Types(Callback):
+        def before_backward(self): types.update(map(type, (self.pred, self.loss_grad, self.loss, *self.yb)))
+    make("both", "fp32").fit(1, cbs=Types())
+    assert types == {torch.Tensor}
