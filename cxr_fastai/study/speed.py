@@ -27,7 +27,7 @@ __all__ = ["Speed", "Undecoded", "Watch", "begun_seconds", "cell_seconds", "cell
 PLAIN = dict(image="real", metadata="meta", both="real-meta") # arms that learn as others of the same inputs do
 STEPS, LEAST, MOST = 4, 1., 10. # of a kind: steps, at least so many seconds, and no step more after so many
 FILMS = 32 # of a side and a class that are looked at, or four batches
-GLANCE = 10, 8 # where nothing is decoded: films, and a batch or translations at most: does a run make sense?
+GLANCE = 10, 8 # where nothing is decoded: films or translations, and a batch at most: does a run make sense?
 
 def clock() -> float:
     "Seconds, when all that a GPU was given is done."
