@@ -40,8 +40,7 @@ def cohort():
     ):
         from .cohort.folder import flow_text, load_cohort
         from .cohort.rows import save_rows
-        rows = load_cohort(**flags)
-        save_rows(rows, out)
+        save_rows(rows := load_cohort(**flags), out)
         print(f"\n{flow_text(rows)}\n\nThe rows are in {out}")
     return door
 
@@ -76,12 +75,10 @@ def gan():
     ):
         from .settings import Gan
         _settle(Gan, flags)
-        if dry_run:
-            from .study.estimate import gan_estimate_text
-            return print(f"\n{gan_estimate_text(**flags)}")
         from .gan.pipeline import run_gan
         from .report.films import plot_gan
-        plot_gan(run_gan(**flags))
+        from .study.estimate import gan_estimate_text
+        print(f"\n{gan_estimate_text(**flags)}") if dry_run else plot_gan(run_gan(**flags))
     return door
 
 def study():
