@@ -86,7 +86,7 @@ def write_films(
     if not (known := has_source(rows, synth)).all():
         raise ValueError(f"Of {(~known).sum():,} of {len(synth):,} synthetic films ({few(synth['image'][~known])}) it "
                          "isn't known which of the rows they were made from, so that there is no part of a change.")
-    names = iter(names)
+    left = iter(names)
     for _, source, film in each_pair(rows, synth, size):
         for pixels in part(source, film):
-            with named_errors(file := Path(folder)/next(names)): Image.fromarray(pixels).save(file, compress_level=1)
+            with named_errors(file := Path(folder)/next(left)): Image.fromarray(pixels).save(file, compress_level=1)
