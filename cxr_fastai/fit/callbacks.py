@@ -24,9 +24,9 @@ class Noting(Callback):
     def load_state_dict(self, state): self.columns = state["columns"]
 
 def noted(
-    learn,     # a Learner, while it fits
-    epoch:int, # from 0
-) -> dict:     # column -> number or text
+    learn:object, # a Learner, while it fits
+    epoch:int,    # from 0
+) -> dict:        # column -> number or text
     "What callbacks noted at an epoch."
     found = [o.columns.get(epoch, {}) for o in learn.cbs if isinstance(o, Noting)]
     return {k: v for o in found for k, v in o.items()}

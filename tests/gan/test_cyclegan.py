@@ -81,6 +81,27 @@ def test_either_part_of_the_schedule_may_be_empty(rows):
     assert falls[0] == pytest.approx(1e-4) and (np.diff(falls) < 0).all()
     with pytest.raises(ValueError, match="per='week' is not known"): learner(rows).fit_flat_lin(1, 1, per="week")
 
+@pytest.mark.parametrize("epochs, steps, taken", [((2, 2), 5, [1, 1, 1, 2]), ((2, 1), 2, [1, 1]), ((1, 1), 1, [1]),
+                                                  ((1, 1), 6, [3, 3]), ((1, 1), 5, [2, 3]), ((1, 1), 99, [3, 3])])
+def test_steps_are_capped_evenly_and_half_of_them_are_flat(rows, epochs, steps, taken):
+    learn, cb, seen = learner(rows, loaders(rows, bs=9)), Rates(), []
+    class Count(Callback):
+        def after_train(self): seen.append(self.iter + 1)
+    whole = len(learn.dls.train)
+    assert whole == 3
+    learn.fit_flat_lin(*epochs, 1e-4, steps=steps, cbs=[cb, Count()])
+    flat = sum(taken[:len(taken) - len(taken)*epochs[1]//sum(epochs)])
+    assert seen == taken and learn.model.steps == min(steps, sum(epochs)*whole) == len(cb.taken)
+    assert np.allclose(cb.taken[:flat], 1e-4) and (np.diff(cb.taken[flat:]) < 0).all() and cb.taken[-1] > 0
+    assert len(learn.dls.train) == whole and learn.settings["steps"] == steps
+    with pytest.raises(ValueError, match="steps=0 must be 1 or more"): learn.fit_flat_lin(1, 1, steps=0)
+
+def test_other_steps_are_another_run(rows, tmp_path):
+    dls = loaders(rows, bs=9)
+    learner(rows, dls).fit_flat_lin(1, 1, steps=4, cbs=Checkpoint(tmp_path))
+    with pytest.raises(ValueError, match="steps 4, not 5"):
+        learner(rows, dls).fit_flat_lin(1, 1, steps=5, cbs=Checkpoint(tmp_path))
+
 def test_the_learners_rate_holds_where_no_other_is_given(rows):
     learn = learner(rows, loaders(rows, bs=10), lr=1e-5)
     learn.fit_flat_lin(1, 0)
