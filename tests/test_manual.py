@@ -2,7 +2,8 @@
 import re, runpy
 from configparser import ConfigParser
 import pytest
-from cxr_fastai.cli import main
+from cxr_fastai.arms import parse_arm
+from cxr_fastai.cli import _given, main
 from conftest import ROOT
 from pages import anchors, beside, blocks, CHAPTERS, INDEX, links, MANUAL, place, READ
 
@@ -53,6 +54,14 @@ def test_commands_within_sentences_have_verbs_and_flags_that_are_there(capsys):
         with pytest.raises(SystemExit, match="^0$"): main([verb, "--help"])
         flags = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
         assert {o for o in rest if o.startswith("--")} <= flags, (verb, rest)
+
+def test_commands_of_the_findings_have_flags_and_arms_that_are_there():
+    "Their films aren't here, so that they are not run."
+    lines = "".join(text for _, text in blocks(ROOT/"recipes"/"findings.md", "sh")).replace("\\\n", " ").splitlines()
+    assert len(lines) == 6
+    for verb, *words in (o.split()[1:] for o in lines):
+        _, flags = _given(verb, words)
+        for o in flags.get("arms", "real").split(","): parse_arm(o)
 
 def test_every_folder_stands_in_the_plan():
     text = (MANUAL/"design.md").read_text()
