@@ -177,6 +177,11 @@ def browser(chromium):
     yield chromium
     chromium.close()
 
+@pytest.fixture
+def unasked(monkeypatch):
+    "Nobody asks for plain lines, as whoever runs these tests may."
+    for o in "CI", "NO_COLOR", "TERM": monkeypatch.delenv(o, raising=False)
+
 @pytest.fixture(autouse=True)
 def no_figures_left():
     "Figures that a test leaves open are not the next one's."

@@ -52,7 +52,7 @@ def moving(
     finally: still()
 
 def stays(
-    line, # of `bar_line`
+    line:object, # of `bar_line`
 ):
     "Print a line above what moves."
     _drawn[-1].console.print(line, no_wrap=True)

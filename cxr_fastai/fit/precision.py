@@ -76,7 +76,7 @@ def casting(
     return torch.autocast(device.type, HALVES[precision]) if precision in HALVES else nullcontext()
 
 def plain(
-    x:torch.Tensor,
+    x:torch.Tensor,    # of fastai's types, or none of them
 ) -> torch.Tensor: # the same values
     "Without fastai's type, by which each operation would take a way through Python that is longer than a small one."
     return x.as_subclass(torch.Tensor) if isinstance(x, TensorBase) else x

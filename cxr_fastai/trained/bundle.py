@@ -212,7 +212,7 @@ def _skeleton(card, dls, file):
                                          dls.metadata, len(card["classes"]), temperatures_of(card))
     except Exception as e: # whatever an architecture says of a size that it can't have
         raise BundleError(f"{file}: {_named(card)} can't be built at {card['size']} pixels: {one_line(e)}") from None
-    n = sum(o.numel() for o in model.parameters())/len(card.get("members", [0]))
+    n = sum(o.numel() for o in model.parameters())//len(card.get("members", [0]))
     if n > MAX_WEIGHTS: raise BundleError(f"{file}: {_named(card)} has {n:,} weights, more than {MAX_WEIGHTS:,}.")
     return model
 

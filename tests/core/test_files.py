@@ -108,6 +108,7 @@ class Terminal(io.TextIOWrapper):
 @pytest.mark.parametrize("encoding, text", [
     ("ascii", r"L\xe4sion \u2265 3, \u65e5\u672c"), ("cp1252", r"Läsion \u2265 3, \u65e5\u672c"),
     ("utf-8", "Läsion ≥ 3, 日本")])
+@pytest.mark.usefixtures("unasked")
 def test_no_terminal_is_too_poor_to_be_told(monkeypatch, encoding, text):
     monkeypatch.setattr(sys, "stdout", out := Terminal(encoding))
     say("Läsion", "≥ 3,", "日本", end="!\n")

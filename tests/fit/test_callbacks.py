@@ -43,6 +43,7 @@ def test_every_fit_has_its_own_head(make, capsys):
 class Terminal(io.StringIO):
     def isatty(self): return True
 
+@pytest.mark.usefixtures("unasked")
 def test_a_terminal_gets_fastais_bar_with_the_papers_columns(make, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Terminal())
     assert type(epoch_table()) is EpochTable
@@ -53,6 +54,7 @@ def test_a_terminal_gets_fastais_bar_with_the_papers_columns(make, monkeypatch):
     table = [o.split() for o in re.split(r"[\r\n]+", text) if re.match(r"train_loss|\d\.\d{6} ", o)]
     assert "█" in text and table[0] == COLUMNS and len(table) == 3 and all(len(o) == 6 for o in table)
 
+@pytest.mark.usefixtures("unasked")
 def test_the_bar_asks_for_the_loss_when_it_is_drawn(make, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Terminal())
     learn, asked = make(), []

@@ -186,6 +186,7 @@ def test_rates_of_groups_and_fastais_schedules_can_be_taken_up(rows, tmp_path, c
 class Terminal(io.StringIO):
     def isatty(self): return True
 
+@pytest.mark.usefixtures("unasked")
 def test_a_run_is_taken_up_in_a_terminal_too(rows, whole, tmp_path, monkeypatch):
     shutil.copytree(whole[1], tmp_path, dirs_exist_ok=True)
     (tmp_path/"checkpoints"/"checkpoint-000004.pt").unlink()

@@ -165,7 +165,7 @@ def test_flags_name_arms(tmp_path):
 def test_bad_flags_get_one_sentence(tmp_path):
     for wrong, why in ((dict(arms="raal"), "'raal' is not known"), (dict(rivals="focus"), "'focus' is no rival"),
                        (dict(seeds="a"), "--seeds: a is no whole number"),
-                       (dict(protocol="mine"), "use clean or paper"), (dict(data="/nowhere"), "holds no Data_Entry")):
+                       (dict(protocol="mine"), "use clean or paper"), (dict(data="/nowhere"), "no such file")):
         with pytest.raises((ValueError, FileNotFoundError), match=why): run_study(**TINY | wrong, out=str(tmp_path))
 
 def test_own_tables_and_columns_make_a_study(rows, tmp_path):
