@@ -53,7 +53,6 @@ class TranslatorLearner(PreciseLearner):
         seeded(self.seed + self.fits)
         self.dls.train.rng, self.first_epoch = random.Random(self.seed + self.fits), start_epoch
         self.model.zero_grad() # of a step that was interrupted
-        self.dls.train.n = len(self.dls.train.dataset) # after `ShortEpochs` that were
         self.model.seen = sorted({*self.model.seen, *self.dls.patients})
         with FASTEST(), ExitStack() as self.casts: super().fit(n_epoch, lr, **kwargs)
         self.fits += 1 # an interrupted fit doesn't count: called again, it goes on from its checkpoint
